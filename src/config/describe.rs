@@ -1,0 +1,143 @@
+//! What DescribeConfigs shows, and the reference page.
+//!
+//! Invariants: every key is shown; source and synonyms follow KIP-226 and KIP-569.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::broker::{Config, Origin};
+use super::table::{BROKER_ROWS, Kind, TOPIC_ROWS};
+use super::topic::broker_default;
+
+const SOURCE_TOPIC: i8 = 1;
+const SOURCE_DYNAMIC_BROKER: i8 = 2;
+const SOURCE_STATIC_BROKER: i8 = 4;
+const SOURCE_DEFAULT: i8 = 5;
+
+/// Where else a value would come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Synonym {
+    pub name: &'static str,
+    pub value: String,
+    pub source: i8,
+}
+
+/// One key as it is described.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    pub name: &'static str,
+    pub value: String,
+    pub is_read_only: bool,
+    pub source: i8,
+    pub kind: i8,
+    pub synonyms: Vec<Synonym>,
+    pub text: &'static str,
+}
+
+/// Every topic key with its value in force.
+pub fn topic_entries(broker: &Config, overrides: &BTreeMap<String, String>) -> Vec<Described> {
+    let describe = |row: &super::table::TopicRow| {
+        let mut synonyms = Vec::new();
+        if let Some(value) = overrides.get(row.name) {
+            synonyms.push(Synonym { name: row.name, value: value.clone(), source: SOURCE_TOPIC });
+        }
+        if let Some(key) = row.broker {
+            let (_, origin) = broker.get(key);
+            let value = broker_default(broker, row.name);
+            if origin != Origin::Default {
+                synonyms.push(Synonym { name: key, value, source: source(origin) });
+            }
+            let default = row.default.to_owned();
+            synonyms.push(Synonym { name: key, value: default, source: SOURCE_DEFAULT });
+        }
+        let first = synonyms.first();
+        Described {
+            name: row.name,
+            value: first.map_or_else(|| row.default.to_owned(), |s| s.value.clone()),
+            is_read_only: false,
+            source: first.map_or(SOURCE_DEFAULT, |s| s.source),
+            kind: kind_number(row.kind),
+            synonyms,
+            text: row.text,
+        }
+    };
+    TOPIC_ROWS.iter().map(describe).collect()
+}
+
+/// Every broker key with its value in force.
+pub fn broker_entries(config: &Config) -> Vec<Described> {
+    let describe = |row: &super::table::Row| {
+        let (value, origin) = config.get(row.name);
+        let mut synonyms = Vec::new();
+        if origin != Origin::Default {
+            synonyms.push(Synonym { name: row.name, value: value.to_owned(), source: source(origin) });
+        }
+        synonyms.push(Synonym { name: row.name, value: row.default.to_owned(), source: SOURCE_DEFAULT });
+        Described {
+            name: row.name,
+            value: value.to_owned(),
+            is_read_only: !row.dynamic,
+            source: source(origin),
+            kind: kind_number(row.kind),
+            synonyms,
+            text: row.text,
+        }
+    };
+    BROKER_ROWS.iter().map(describe).collect()
+}
+
+fn source(origin: Origin) -> i8 {
+    match origin {
+        Origin::Default => SOURCE_DEFAULT,
+        Origin::File | Origin::Environment | Origin::CommandLine => SOURCE_STATIC_BROKER,
+        Origin::Dynamic => SOURCE_DYNAMIC_BROKER,
+    }
+}
+
+fn kind_number(kind: Kind) -> i8 {
+    match kind {
+        Kind::Bool => 1,
+        Kind::Str | Kind::Word(_) => 2,
+        Kind::Int => 3,
+        Kind::Long => 5,
+        Kind::Double => 6,
+        Kind::List | Kind::Words(_) => 7,
+    }
+}
+
+fn kind_name(kind: Kind) -> String {
+    match kind {
+        Kind::Bool => "boolean".to_owned(),
+        Kind::Str => "string".to_owned(),
+        Kind::Int => "int".to_owned(),
+        Kind::Long => "long".to_owned(),
+        Kind::Double => "double".to_owned(),
+        Kind::List => "list".to_owned(),
+        Kind::Word(words) => words.join(", "),
+        Kind::Words(words) => format!("list of {}", words.join(", ")),
+    }
+}
+
+/// `docs/reference/config.md`.
+pub fn reference_page() -> String {
+    let mut page = String::from(
+        "# Settings\n\nGenerated from `src/config/table.rs`; `UPDATE=1 cargo test docs` rewrites it.\n\n## Broker\n\n\
+         Set in a file (`--config FILE`), by environment (`STRANDLINE_LOG_DIRS`), or by `--set key=value`; the last wins.\n\
+         Dynamic settings also change while the broker runs (`kafka-configs`, `strandline topic alter`).\n\n\
+         | name | type | default | dynamic | what it does |\n|---|---|---|---|---|\n",
+    );
+    for row in BROKER_ROWS {
+        let dynamic = if row.dynamic { "yes" } else { "no" };
+        let _ = writeln!(page, "| `{}` | {} | `{}` | {dynamic} | {} |", row.name, kind_name(row.kind), row.default, row.text);
+    }
+    page.push_str("\n## Topic\n\n| name | type | default | broker setting | what it does |\n|---|---|---|---|---|\n");
+    for row in TOPIC_ROWS.iter().filter(|row| row.acts) {
+        let broker = row.broker.map_or_else(|| "-".to_owned(), |name| format!("`{name}`"));
+        let _ = writeln!(page, "| `{}` | {} | `{}` | {broker} | {} |", row.name, kind_name(row.kind), row.default, row.text);
+    }
+    page.push_str("\n## Topic settings that do not act yet\n\nShown by DescribeConfigs and accepted with their default only; any other value is refused with INVALID_CONFIG.\n\n| name | default | |\n|---|---|---|\n");
+    for row in TOPIC_ROWS.iter().filter(|row| !row.acts) {
+        let _ = writeln!(page, "| `{}` | `{}` | {} |", row.name, row.default, row.text);
+    }
+    page
+}

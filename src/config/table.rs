@@ -1,0 +1,254 @@
+//! The table of settings: Kafka's names where Kafka has the setting, our own where it has not.
+//!
+//! Invariants: sorted by name; a topic row names the broker row that is its default.
+
+/// The type of a value; numbers are DescribeConfigs' (KIP-569).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Bool,
+    Str,
+    Int,
+    Long,
+    Double,
+    List,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A list of these words.
+    Words(&'static [&'static str]),
+}
+
+/// A broker setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub default: &'static str,
+    /// Smallest and largest number allowed.
+    pub bounds: (i64, i64),
+    /// Whether it can change while the broker runs.
+    pub dynamic: bool,
+    pub text: &'static str,
+}
+
+/// A topic setting.
+#[derive(Debug, Clone, Copy)]
+pub struct TopicRow {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// The broker setting that is its default; `None` where only `default` is.
+    pub broker: Option<&'static str>,
+    pub default: &'static str,
+    pub bounds: (i64, i64),
+    /// `false`: belongs to something not built yet, so only the default value is accepted.
+    pub acts: bool,
+    pub text: &'static str,
+}
+
+const MAX: i64 = i64::MAX;
+const INT: i64 = 2_147_483_647;
+const CODECS: &[&str] = &["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"];
+const POLICIES: &[&str] = &["compact", "delete"];
+const TIMESTAMP_TYPES: &[&str] = &["CreateTime", "LogAppendTime"];
+
+macro_rules! rows {
+    ($($name:literal $kind:expr, $default:literal, $low:expr, $high:expr, $dynamic:literal, $text:literal;)*) => {
+        &[$(Row { name: $name, kind: $kind, default: $default, bounds: ($low, $high), dynamic: $dynamic, text: $text },)*]
+    };
+}
+
+macro_rules! topic_rows {
+    ($($name:literal $kind:expr, $broker:expr, $default:literal, $low:expr, $high:expr, $acts:literal, $text:literal;)*) => {
+        &[$(TopicRow {
+            name: $name, kind: $kind, broker: $broker, default: $default, bounds: ($low, $high), acts: $acts, text: $text,
+        },)*]
+    };
+}
+
+use Kind::{Bool, Double, Int, List, Long, Str, Word, Words};
+
+/// Every broker setting.
+pub const BROKER_ROWS: &[Row] = rows! {
+    "advertised.listeners" List, "", 0, 0, false, "Addresses that clients are told, as NAME://host:port; empty: the listeners' own.";
+    "auto.create.topics.enable" Bool, "true", 0, 0, false, "Make a topic when a client that allows it asks for its metadata.";
+    "broker.rack" Str, "", 0, 0, false, "The rack or zone of this broker, shown in metadata.";
+    "compression.type" Word(CODECS), "producer", 0, 0, true, "Codec of stored batches; producer keeps what the client sent.";
+    "connections.max.idle.ms" Long, "600000", 1, MAX, false, "A connection without traffic is closed after this time.";
+    "default.replication.factor" Int, "1", 1, 32767, false, "Replication factor of a topic made without one.";
+    "delete.topic.enable" Bool, "true", 0, 0, false, "Whether DeleteTopics is allowed.";
+    "fetch.max.bytes" Int, "57671680", 1024, INT, false, "Most bytes in the answer of one fetch.";
+    "group.initial.rebalance.delay.ms" Int, "3000", 0, INT, false, "How long the first join of an empty group waits for more members.";
+    "group.max.session.timeout.ms" Int, "1800000", 1, INT, false, "Largest session timeout a member may ask for.";
+    "group.max.size" Int, "2147483647", 1, INT, false, "Most members in one group.";
+    "group.min.session.timeout.ms" Int, "6000", 1, INT, false, "Smallest session timeout a member may ask for.";
+    "http.listen" Str, "127.0.0.1:8080", 0, 0, false, "Address of health, metrics and admin over HTTP; empty: none.";
+    "listeners" List, "PLAINTEXT://127.0.0.1:9092", 0, 0, false, "Addresses to listen on, as NAME://host:port; port 0 picks a free one.";
+    "log.cleaner.backoff.ms" Long, "15000", 1, MAX, true, "Pause of the cleaner when there is nothing to compact.";
+    "log.cleaner.dedupe.buffer.size" Long, "134217728", 1048576, MAX, true, "Memory for the cleaner's table of keys, in bytes.";
+    "log.cleaner.delete.retention.ms" Long, "86400000", 0, MAX, true, "How long a tombstone stays readable.";
+    "log.cleaner.enable" Bool, "true", 0, 0, false, "Whether compacted topics are compacted.";
+    "log.cleaner.io.max.bytes.per.second" Double, "1.7976931348623157E308", 0, MAX, true, "Most bytes that the cleaner reads and writes in a second.";
+    "log.cleaner.max.compaction.lag.ms" Long, "9223372036854775807", 1, MAX, true, "A record is compacted after this time at the latest.";
+    "log.cleaner.min.cleanable.ratio" Double, "0.5", 0, 1, true, "Share of a log that must be dirty before it is compacted.";
+    "log.cleaner.min.compaction.lag.ms" Long, "0", 0, MAX, true, "A record stays uncompacted for at least this time.";
+    "log.cleanup.policy" Words(POLICIES), "delete", 0, 0, true, "Delete old segments, compact by key, or both.";
+    "log.dirs" List, "./data", 0, 0, false, "Folders of the logs, separated by commas.";
+    "log.dirs.min.free.bytes" Long, "268435456", 0, MAX, true, "Producers are refused while a log directory's file system has less room than this.";
+    "log.flush.interval.messages" Long, "9223372036854775807", 1, MAX, true, "Flush a log after this many records, where write.caching is on.";
+    "log.flush.interval.ms" Long, "9223372036854775807", 0, MAX, true, "Flush a log when a record has been unflushed for this time, where write.caching is on.";
+    "log.index.interval.bytes" Int, "4096", 1, INT, true, "Bytes of log between two entries of the offset index.";
+    "log.index.size.max.bytes" Int, "10485760", 4, INT, true, "Size of an offset index at which its segment is rolled.";
+    "log.message.timestamp.after.max.ms" Long, "3600000", 0, MAX, true, "How far a record's timestamp may lie in the future.";
+    "log.message.timestamp.before.max.ms" Long, "9223372036854775807", 0, MAX, true, "How far a record's timestamp may lie in the past.";
+    "log.message.timestamp.type" Word(TIMESTAMP_TYPES), "CreateTime", 0, 0, true, "Whose clock stamps records.";
+    "log.retention.bytes" Long, "-1", -1, MAX, true, "Size of a partition above which old segments are deleted; -1: no limit.";
+    "log.retention.check.interval.ms" Long, "300000", 1, MAX, false, "Pause between two looks for segments to delete.";
+    "log.retention.hours" Int, "168", -1, INT, false, "Age at which segments are deleted, if neither minutes nor ms are set.";
+    "log.retention.minutes" Int, "", -1, INT, false, "Age at which segments are deleted, if ms is not set.";
+    "log.retention.ms" Long, "", -1, MAX, true, "Age at which segments are deleted; -1: never.";
+    "log.roll.hours" Int, "168", 1, INT, false, "Age at which a segment is rolled, if ms is not set.";
+    "log.roll.jitter.ms" Long, "0", 0, MAX, true, "Random time taken off the age at which a segment is rolled.";
+    "log.roll.ms" Long, "", 1, MAX, true, "Age at which a segment is rolled.";
+    "log.segment.bytes" Int, "1073741824", 1048576, INT, true, "Size at which a segment is rolled.";
+    "log.segment.delete.delay.ms" Long, "60000", 0, MAX, true, "How long a deleted segment's files stay.";
+    "max.connection.creation.rate" Int, "2147483647", 0, INT, true, "Most new connections accepted in a second.";
+    "max.connections" Int, "10000", 0, INT, true, "Most connections at a time.";
+    "max.connections.per.ip" Int, "2147483647", 0, INT, true, "Most connections at a time from one address.";
+    "max.decompressed.message.bytes" Int, "2147483639", 1, INT, true, "Most bytes that a compressed batch may yield.";
+    "max.incremental.fetch.session.cache.slots" Int, "1000", 0, INT, false, "Most fetch sessions kept.";
+    "message.max.bytes" Int, "1048588", 0, INT, true, "Largest record batch, as compressed by the client.";
+    "min.insync.replicas" Int, "1", 1, INT, true, "Replicas that must have a record before acks=all is answered.";
+    "node.id" Int, "1", 0, INT, false, "Identity of this node in its cluster.";
+    "num.partitions" Int, "1", 1, INT, false, "Partitions of a topic made without a number.";
+    "num.recovery.threads.per.data.dir" Int, "2", 1, INT, false, "Threads that open logs at start.";
+    "offset.metadata.max.bytes" Int, "4096", 0, INT, false, "Largest metadata string of a committed offset.";
+    "offsets.retention.check.interval.ms" Long, "600000", 1, MAX, false, "Pause between two looks for offsets to expire.";
+    "offsets.retention.minutes" Int, "10080", 1, INT, false, "How long offsets of an empty group are kept.";
+    "offsets.topic.num.partitions" Int, "50", 1, INT, false, "Partitions of __consumer_offsets, fixed when it is made.";
+    "offsets.topic.segment.bytes" Int, "104857600", 1, INT, false, "Segment size of __consumer_offsets.";
+    "producer.id.expiration.ms" Int, "86400000", 1, INT, true, "How long an idle producer's sequence is remembered.";
+    "queued.max.request.bytes" Long, "268435456", 1048576, MAX, false, "Bytes of requests in progress on all connections, beyond which sockets are not read.";
+    "socket.request.max.bytes" Int, "104857600", 1, INT, false, "Largest request.";
+    "unclean.leader.election.enable" Bool, "false", 0, 0, true, "Whether a replica out of sync may lead when no other is left.";
+    "write.caching" Bool, "false", 0, 0, true, "Count written bytes as replicated (as Apache Kafka does) instead of flushed ones.";
+};
+
+/// Every topic setting.
+pub const TOPIC_ROWS: &[TopicRow] = topic_rows! {
+    "cleanup.policy" Words(POLICIES), Some("log.cleanup.policy"), "delete", 0, 0, true, "Delete old segments, compact by key, or both.";
+    "compression.gzip.level" Int, None, "-1", -1, 9, false, "Level of gzip when the broker compresses.";
+    "compression.lz4.level" Int, None, "9", 1, 17, false, "Level of lz4 when the broker compresses.";
+    "compression.type" Word(CODECS), Some("compression.type"), "producer", 0, 0, true, "Codec of stored batches; producer keeps what the client sent.";
+    "compression.zstd.level" Int, None, "3", -131072, 22, false, "Level of zstd when the broker compresses.";
+    "delete.retention.ms" Long, Some("log.cleaner.delete.retention.ms"), "86400000", 0, MAX, true, "How long a tombstone stays readable.";
+    "errors.deadletterqueue.group.enable" Bool, None, "false", 0, 0, false, "Belongs to share groups.";
+    "file.delete.delay.ms" Long, Some("log.segment.delete.delay.ms"), "60000", 0, MAX, true, "How long a deleted segment's files stay.";
+    "flush.messages" Long, Some("log.flush.interval.messages"), "9223372036854775807", 1, MAX, true, "Flush after this many records, where write.caching is on.";
+    "flush.ms" Long, Some("log.flush.interval.ms"), "9223372036854775807", 0, MAX, true, "Flush when a record has been unflushed for this time, where write.caching is on.";
+    "follower.replication.throttled.replicas" List, None, "", 0, 0, false, "Belongs to the cluster.";
+    "index.interval.bytes" Int, Some("log.index.interval.bytes"), "4096", 1, INT, true, "Bytes of log between two entries of the offset index.";
+    "leader.replication.throttled.replicas" List, None, "", 0, 0, false, "Belongs to the cluster.";
+    "local.retention.bytes" Long, None, "-2", -2, MAX, false, "Belongs to tiering.";
+    "local.retention.ms" Long, None, "-2", -2, MAX, false, "Belongs to tiering.";
+    "max.compaction.lag.ms" Long, Some("log.cleaner.max.compaction.lag.ms"), "9223372036854775807", 1, MAX, true, "A record is compacted after this time at the latest.";
+    "max.decompressed.message.bytes" Int, Some("max.decompressed.message.bytes"), "2147483639", 1, INT, true, "Most bytes that a compressed batch may yield.";
+    "max.message.bytes" Int, Some("message.max.bytes"), "1048588", 0, INT, true, "Largest record batch, as compressed by the client.";
+    "message.timestamp.after.max.ms" Long, Some("log.message.timestamp.after.max.ms"), "3600000", 0, MAX, true, "How far a record's timestamp may lie in the future.";
+    "message.timestamp.before.max.ms" Long, Some("log.message.timestamp.before.max.ms"), "9223372036854775807", 0, MAX, true, "How far a record's timestamp may lie in the past.";
+    "message.timestamp.type" Word(TIMESTAMP_TYPES), Some("log.message.timestamp.type"), "CreateTime", 0, 0, true, "Whose clock stamps records.";
+    "min.cleanable.dirty.ratio" Double, Some("log.cleaner.min.cleanable.ratio"), "0.5", 0, 1, true, "Share of the log that must be dirty before it is compacted.";
+    "min.compaction.lag.ms" Long, Some("log.cleaner.min.compaction.lag.ms"), "0", 0, MAX, true, "A record stays uncompacted for at least this time.";
+    "min.insync.replicas" Int, Some("min.insync.replicas"), "1", 1, INT, true, "Replicas that must have a record before acks=all is answered.";
+    "preallocate" Bool, None, "false", 0, 0, false, "Reserve a segment's room when it is made.";
+    "remote.copy.lag.bytes" Long, None, "-1", -2, MAX, false, "Belongs to tiering.";
+    "remote.copy.lag.ms" Long, None, "0", -2, MAX, false, "Belongs to tiering.";
+    "remote.log.copy.disable" Bool, None, "false", 0, 0, false, "Belongs to tiering.";
+    "remote.log.delete.on.disable" Bool, None, "false", 0, 0, false, "Belongs to tiering.";
+    "remote.storage.enable" Bool, None, "false", 0, 0, false, "Belongs to tiering.";
+    "retention.bytes" Long, Some("log.retention.bytes"), "-1", -1, MAX, true, "Size of a partition above which old segments are deleted; -1: no limit.";
+    "retention.ms" Long, Some("log.retention.ms"), "604800000", -1, MAX, true, "Age at which segments are deleted; -1: never.";
+    "segment.bytes" Int, Some("log.segment.bytes"), "1073741824", 1048576, INT, true, "Size at which a segment is rolled.";
+    "segment.index.bytes" Int, Some("log.index.size.max.bytes"), "10485760", 4, INT, true, "Size of an offset index at which its segment is rolled.";
+    "segment.jitter.ms" Long, Some("log.roll.jitter.ms"), "0", 0, MAX, true, "Random time taken off the age at which a segment is rolled.";
+    "segment.ms" Long, Some("log.roll.ms"), "604800000", 1, MAX, true, "Age at which a segment is rolled.";
+    "unclean.leader.election.enable" Bool, Some("unclean.leader.election.enable"), "false", 0, 0, true, "Whether a replica out of sync may lead when no other is left.";
+    "write.caching" Bool, Some("write.caching"), "false", 0, 0, true, "Count written bytes as replicated (as Apache Kafka does) instead of flushed ones.";
+};
+
+/// The broker row of a name.
+pub fn broker_row(name: &str) -> Option<&'static Row> {
+    BROKER_ROWS.iter().find(|row| row.name == name)
+}
+
+/// The topic row of a name.
+pub fn topic_row(name: &str) -> Option<&'static TopicRow> {
+    TOPIC_ROWS.iter().find(|row| row.name == name)
+}
+
+/// Checks a value against a row's type and bounds; the error is Kafka's text.
+pub fn check_value(name: &str, kind: Kind, bounds: (i64, i64), value: &str) -> Result<(), String> {
+    let invalid = |why: String| Err(format!("Invalid value {value} for configuration {name}: {why}"));
+    let trimmed = value.trim();
+    match kind {
+        Bool if !matches!(trimmed.to_ascii_lowercase().as_str(), "true" | "false") => {
+            invalid("Expected value to be either true or false".to_owned())
+        }
+        Int | Long => match trimmed.parse::<i64>() {
+            Ok(number) if kind == Int && i32::try_from(number).is_err() => {
+                invalid("Not a number of type INT".to_owned())
+            }
+            Ok(number) if number < bounds.0 => invalid(format!("Value must be at least {}", bounds.0)),
+            Ok(number) if number > bounds.1 => invalid(format!("Value must be no more than {}", bounds.1)),
+            Ok(_) => Ok(()),
+            Err(_) => invalid(format!("Not a number of type {}", if kind == Int { "INT" } else { "LONG" })),
+        },
+        Double => match trimmed.parse::<f64>() {
+            Ok(number) if bounds == (0, 1) && !(0.0..=1.0).contains(&number) => {
+                invalid("Value must be between 0 and 1".to_owned())
+            }
+            Ok(number) if number < 0.0 => invalid("Value must be at least 0".to_owned()),
+            Ok(_) => Ok(()),
+            Err(_) => invalid("Not a number of type DOUBLE".to_owned()),
+        },
+        Word(words) if !words.contains(&trimmed) => {
+            invalid(format!("String must be one of: {}", words.join(", ")))
+        }
+        Words(words) => {
+            let wrong = trimmed.split(',').map(str::trim).find(|word| !words.contains(word));
+            match wrong {
+                Some(_) => invalid(format!("String must be one of: {}", words.join(", "))),
+                None => Ok(()),
+            }
+        }
+        Bool | Str | List | Word(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_sorted_and_their_defaults_pass_their_own_check() {
+        assert!(BROKER_ROWS.is_sorted_by(|a, b| a.name < b.name));
+        assert!(TOPIC_ROWS.is_sorted_by(|a, b| a.name < b.name));
+        for row in BROKER_ROWS.iter().filter(|row| !row.default.is_empty()) {
+            assert_eq!(check_value(row.name, row.kind, row.bounds, row.default), Ok(()));
+        }
+        for row in TOPIC_ROWS {
+            if !row.default.is_empty() {
+                assert_eq!(check_value(row.name, row.kind, row.bounds, row.default), Ok(()));
+            }
+            assert!(row.broker.is_none_or(|name| broker_row(name).is_some()), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_gets_the_text_that_clients_know() {
+        let row = topic_row("retention.ms").expect("row");
+        let error = check_value(row.name, row.kind, row.bounds, "abc").expect_err("not a number");
+        assert_eq!(error, "Invalid value abc for configuration retention.ms: Not a number of type LONG");
+        let policy = topic_row("cleanup.policy").expect("row");
+        assert!(check_value(policy.name, policy.kind, policy.bounds, "compact,delete").is_ok());
+        assert!(check_value(policy.name, policy.kind, policy.bounds, "compact,shred").is_err());
+    }
+}

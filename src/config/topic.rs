@@ -1,0 +1,173 @@
+//! The resolved configuration of one topic: overrides on top of the broker's values.
+//!
+//! Invariants: overrides were checked when they were accepted.
+
+use std::collections::BTreeMap;
+
+use super::broker::Config;
+use super::table::{Kind, TOPIC_ROWS, broker_row, check_value, topic_row};
+use crate::model::number::{to_u64, to_usize};
+use crate::record::{Codec, TimestampRules};
+
+/// Whose clock stamps records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimestampType {
+    CreateTime,
+    LogAppendTime,
+}
+
+/// What a partition's log and replica need to know.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TopicConfig {
+    pub is_compacted: bool,
+    pub is_deleted: bool,
+    /// `None`: as the producer sent it.
+    pub codec: Option<Codec>,
+    pub delete_retention_ms: i64,
+    pub file_delete_delay_ms: i64,
+    pub flush_messages: i64,
+    pub flush_ms: i64,
+    pub index_interval_bytes: u64,
+    pub max_compaction_lag_ms: i64,
+    pub plain_bytes_max: usize,
+    pub message_bytes_max: usize,
+    pub timestamps: TimestampRules,
+    pub timestamp_type: TimestampType,
+    pub dirty_ratio_min: f64,
+    pub min_compaction_lag_ms: i64,
+    pub min_insync_replicas: i32,
+    pub retention_bytes: i64,
+    pub retention_ms: i64,
+    pub segment_bytes: u64,
+    pub segment_index_bytes: usize,
+    pub segment_jitter_ms: i64,
+    pub segment_ms: i64,
+    pub write_caching: bool,
+}
+
+impl TopicConfig {
+    pub fn resolve(broker: &Config, overrides: &BTreeMap<String, String>) -> Self {
+        let text = |name: &str| effective(broker, overrides, name);
+        let long = |name: &str| text(name).trim().parse::<i64>().unwrap_or(0);
+        let is_true = |name: &str| text(name).eq_ignore_ascii_case("true");
+        let policy = text("cleanup.policy");
+        let has = |word: &str| policy.split(',').any(|item| item.trim() == word);
+        Self {
+            is_compacted: has("compact"),
+            is_deleted: has("delete"),
+            codec: Codec::from_name(&text("compression.type")),
+            delete_retention_ms: long("delete.retention.ms"),
+            file_delete_delay_ms: long("file.delete.delay.ms"),
+            flush_messages: long("flush.messages"),
+            flush_ms: long("flush.ms"),
+            index_interval_bytes: to_u64(long("index.interval.bytes")),
+            max_compaction_lag_ms: long("max.compaction.lag.ms"),
+            plain_bytes_max: crate::record::compress::decompressed_bytes_max(long("max.decompressed.message.bytes")),
+            message_bytes_max: to_usize(long("max.message.bytes")),
+            timestamps: TimestampRules {
+                before_max_ms: long("message.timestamp.before.max.ms"),
+                after_max_ms: long("message.timestamp.after.max.ms"),
+            },
+            timestamp_type: if text("message.timestamp.type") == "LogAppendTime" {
+                TimestampType::LogAppendTime
+            } else {
+                TimestampType::CreateTime
+            },
+            dirty_ratio_min: text("min.cleanable.dirty.ratio").parse().unwrap_or(0.5),
+            min_compaction_lag_ms: long("min.compaction.lag.ms"),
+            min_insync_replicas: i32::try_from(long("min.insync.replicas")).unwrap_or(i32::MAX),
+            retention_bytes: long("retention.bytes"),
+            retention_ms: long("retention.ms"),
+            segment_bytes: to_u64(long("segment.bytes")),
+            segment_index_bytes: to_usize(long("segment.index.bytes")),
+            segment_jitter_ms: long("segment.jitter.ms"),
+            segment_ms: long("segment.ms"),
+            write_caching: is_true("write.caching"),
+        }
+    }
+}
+
+/// The value in force for a topic key, as text.
+pub fn effective(broker: &Config, overrides: &BTreeMap<String, String>, name: &str) -> String {
+    match overrides.get(name) {
+        Some(value) => value.clone(),
+        None => broker_default(broker, name),
+    }
+}
+
+/// What a topic key is without an override.
+pub fn broker_default(broker: &Config, name: &str) -> String {
+    match name {
+        "retention.ms" => broker.retention_ms().to_string(),
+        "segment.ms" => broker.roll_ms().to_string(),
+        _ => match topic_row(name) {
+            Some(row) => row.broker.map_or(row.default, |key| broker.text(key)).to_owned(),
+            None => String::new(),
+        },
+    }
+}
+
+/// Checks an override; the error is the text that the client gets.
+pub fn check_topic_override(name: &str, value: &str) -> Result<(), String> {
+    let Some(row) = topic_row(name) else { return Err(format!("Unknown topic config name: {name}")) };
+    check_value(row.name, row.kind, row.bounds, value)?;
+    if !row.acts && value.trim() != row.default {
+        return Err(format!(
+            "Invalid value {value} for configuration {name}: only the default, '{}', is supported in this version",
+            row.default
+        ));
+    }
+    Ok(())
+}
+
+/// The value of a list after APPEND (`add`) or SUBTRACT; `Err` if the key is no list.
+pub fn edit_list(name: &str, current: &str, change: &str, add: bool) -> Result<String, String> {
+    let is_list = TOPIC_ROWS.iter().any(|row| row.name == name && matches!(row.kind, Kind::List | Kind::Words(_)))
+        || broker_row(name).is_some_and(|row| matches!(row.kind, Kind::List | Kind::Words(_)));
+    if !is_list {
+        let verb = if add { "APPEND to" } else { "SUBTRACT from" };
+        return Err(format!("Can't {verb} key {name} because its type is not LIST."));
+    }
+    let mut items: Vec<&str> = current.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+    for item in change.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+        items.retain(|old| *old != item);
+        if add {
+            items.push(item);
+        }
+    }
+    Ok(items.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Origin;
+
+    #[test]
+    fn an_override_beats_the_broker_and_the_broker_beats_the_default() {
+        let mut broker = Config::default();
+        broker.set("log.retention.hours", "1", Origin::File).expect("set");
+        let mut overrides = BTreeMap::new();
+        let config = TopicConfig::resolve(&broker, &overrides);
+        assert_eq!((config.retention_ms, config.is_compacted, config.is_deleted), (3_600_000, false, true));
+        overrides.insert("retention.ms".to_owned(), "5".to_owned());
+        overrides.insert("cleanup.policy".to_owned(), "compact,delete".to_owned());
+        let config = TopicConfig::resolve(&broker, &overrides);
+        assert_eq!((config.retention_ms, config.is_compacted, config.is_deleted), (5, true, true));
+    }
+
+    #[test]
+    fn a_setting_that_does_not_act_yet_is_accepted_only_with_its_default() {
+        assert_eq!(check_topic_override("remote.storage.enable", "false"), Ok(()));
+        let refused = check_topic_override("remote.storage.enable", "true").expect_err("refused");
+        assert!(refused.contains("only the default"), "{refused}");
+    }
+
+    #[test]
+    fn lists_grow_and_shrink_and_numbers_do_not() {
+        assert_eq!(edit_list("cleanup.policy", "compact", "delete", true), Ok("compact,delete".to_owned()));
+        assert_eq!(edit_list("cleanup.policy", "compact,delete", "delete", false), Ok("compact".to_owned()));
+        let error = edit_list("retention.ms", "1", "5", true).expect_err("no list");
+        assert_eq!(error, "Can't APPEND to key retention.ms because its type is not LIST.");
+    }
+}

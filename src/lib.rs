@@ -1,0 +1,19 @@
+//! Strandline: a log service that speaks the Kafka wire protocol and loses no acknowledged message.
+//!
+//! The modules in reading order; each may use those above it, as `tidy` checks.
+
+#[cfg(test)]
+mod tidy;
+
+/// The nouns.
+mod model;
+/// The table of Kafka error codes.
+mod error;
+/// The only door to the operating system.
+mod system;
+/// Every setting.
+mod config;
+/// Record batches.
+mod record;
+/// One partition's local log.
+mod log;

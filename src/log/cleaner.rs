@@ -1,0 +1,241 @@
+//! Compaction: of each key the newest record stays (KIP-58, KIP-280's default order, KIP-534 horizons).
+//!
+//! Invariants: the active segment is never touched; every kept record keeps its offset; the last batch of a cleaned
+//! segment and the last batch of each live producer stay, emptied if need be; control batches stay; a crash at any
+//! point leaves either the old segment or the new one.
+//! Left to others: which log is next, and pauses (`replication`).
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use super::error::ReadError;
+use super::log::{Log, LogParts};
+use super::offset_map::OffsetMap;
+use super::segment::{Segment, Walk};
+use crate::model::number::{to_f64, to_i64, to_u64};
+use crate::model::{Offset, Timestamp};
+use crate::record::{BatchBuilder, BatchHeader, Codec, Records};
+use crate::system::{OpenMode, SharedFile};
+
+/// What a pass needs, taken under the log's lock; the work itself holds none.
+#[derive(Debug)]
+pub struct CleanPlan {
+    parts: LogParts,
+    segments: Vec<Arc<Segment>>,
+    cleaned_to: Offset,
+    /// Last offset of each live producer's last batch.
+    producer_ends: Vec<Offset>,
+    now_ms: Timestamp,
+    map_bytes_max: i64,
+}
+
+/// A pass's result, to be swapped in under the lock.
+#[derive(Debug)]
+pub struct Cleaned {
+    replaced: Vec<(Arc<Segment>, u64)>,
+    cleaned_to: Offset,
+    pub bytes_read: u64,
+    pub bytes_written: u64,
+}
+
+impl Log {
+    /// What there is to clean up to `bound` (the high watermark); `None` if it is not worth a pass.
+    pub fn clean_plan(&self, now_ms: Timestamp, bound: Offset, map_bytes_max: i64) -> Option<CleanPlan> {
+        let config = &self.parts.config;
+        if !config.is_compacted {
+            return None;
+        }
+        let lag = config.min_compaction_lag_ms;
+        let limit = bound.min(self.recovery_point);
+        let mut segments = Vec::new();
+        let ends = self.closed.keys().skip(1).copied().chain([self.active.base_offset]);
+        for (segment, end) in self.closed.values().zip(ends) {
+            let newest = segment.max_time(&self.parts.cache).ok()?.map(|max| max.timestamp);
+            let fresh = lag > 0 && newest.is_some_and(|newest| now_ms.saturating_sub(newest) < lag);
+            if end > limit || fresh {
+                break;
+            }
+            segments.push(Arc::clone(segment));
+        }
+        let dirty = segments.iter().filter(|s| s.base_offset >= self.cleaned_to);
+        let first_dirty = dirty.clone().next()?;
+        let dirty_bytes: u64 = dirty.map(|s| s.bytes).sum();
+        let all_bytes: u64 = segments.iter().map(|s| s.bytes).sum();
+        let ratio = to_f64(to_i64(dirty_bytes)) / to_f64(to_i64(all_bytes.max(1)));
+        let oldest = first_dirty.max_time(&self.parts.cache).ok()?.map_or(now_ms, |max| max.timestamp);
+        let overdue = now_ms.saturating_sub(oldest) > config.max_compaction_lag_ms;
+        (ratio > config.dirty_ratio_min || (ratio > 0.0 && config.dirty_ratio_min <= 0.0) || overdue).then(|| CleanPlan {
+            parts: self.parts.clone(),
+            segments,
+            cleaned_to: self.cleaned_to,
+            producer_ends: self.producers.iter().filter_map(|(_, entry)| entry.last_offset()).collect(),
+            now_ms,
+            map_bytes_max,
+        })
+    }
+
+    /// Puts a pass's segments in place of the old ones; those deleted meanwhile stay deleted.
+    pub fn swap_cleaned(&mut self, cleaned: Cleaned) -> std::io::Result<()> {
+        let disk = Arc::clone(self.parts.cache.disk());
+        for (old, bytes) in cleaned.replaced {
+            let current = self.closed.get(&old.base_offset).is_some_and(|now| Arc::ptr_eq(now, &old));
+            let path = old.path.with_extension("cleaned");
+            if !current {
+                disk.remove(&path)?;
+                continue;
+            }
+            // Indexes are hints: without them a reader rebuilds, with stale ones it would be led astray.
+            for ending in ["index", "timeindex"] {
+                let _ = disk.remove(&old.path.with_extension(ending));
+            }
+            disk.sync_dir(&self.dir)?;
+            disk.rename(&path, &old.path)?;
+            self.parts.cache.forget(&old.path);
+            let segment = Arc::new(Segment::new(old.base_offset, old.path.clone(), bytes));
+            self.closed.insert(old.base_offset, segment);
+        }
+        disk.sync_dir(&self.dir)?;
+        self.cleaned_to = cleaned.cleaned_to;
+        Ok(())
+    }
+
+    /// Share of closed bytes not yet compacted, for metrics.
+    pub fn dirty_bytes(&self) -> u64 {
+        if self.parts.config.is_compacted { self.closed_bytes_from(self.cleaned_to) } else { 0 }
+    }
+}
+
+impl CleanPlan {
+    /// Reads, compacts and writes beside the old segments.
+    pub fn run(&self) -> Result<Cleaned, ReadError> {
+        let mut map = OffsetMap::new(self.map_bytes_max);
+        let mut cleaned = Cleaned { replaced: Vec::new(), cleaned_to: self.cleaned_to, bytes_read: 0, bytes_written: 0 };
+        for segment in self.segments.iter().filter(|s| s.base_offset >= self.cleaned_to) {
+            if map.is_full() {
+                break;
+            }
+            cleaned.cleaned_to = self.note_keys(segment, &mut map)?;
+            cleaned.bytes_read += segment.bytes;
+        }
+        for segment in self.segments.iter().filter(|s| s.base_offset < cleaned.cleaned_to) {
+            let bytes = self.rewrite(segment, &map)?;
+            cleaned.bytes_read += segment.bytes;
+            cleaned.bytes_written += bytes;
+            cleaned.replaced.push((Arc::clone(segment), bytes));
+        }
+        Ok(cleaned)
+    }
+
+    /// Puts a segment's keys into the map; returns the offset after its last batch. A segment is taken whole even
+    /// if the map fills up meanwhile: it is bounded by `segment.bytes`.
+    fn note_keys(&self, segment: &Segment, map: &mut OffsetMap) -> Result<Offset, ReadError> {
+        let mut next = segment.base_offset;
+        self.each_batch(segment, |header, batch, _| {
+            next = header.last_offset() + 1;
+            if header.is_control() {
+                return Ok(());
+            }
+            for record in &open(header, batch, self, segment)? {
+                let record = record.map_err(|_| corrupt(segment))?;
+                if let Some(key) = record.key {
+                    map.put(key, record.offset);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(next)
+    }
+
+    fn rewrite(&self, segment: &Segment, map: &OffsetMap) -> Result<u64, ReadError> {
+        let path = segment.path.with_extension("cleaned");
+        let file: SharedFile = self.parts.cache.disk().open(&path, OpenMode::Replace)?;
+        let mut written = 0;
+        self.each_batch(segment, |header, batch, is_last| {
+            let must_stay = is_last || self.producer_ends.contains(&header.last_offset());
+            let Some(kept) = self.filter(header, batch, segment, map, must_stay)? else { return Ok(()) };
+            file.write_at(&[IoSlice::new(&kept)], written)?;
+            written += to_u64(kept.len());
+            Ok(())
+        })?;
+        file.sync()?;
+        Ok(written)
+    }
+
+    /// What stays of a batch; `None` if nothing does.
+    fn filter(
+        &self,
+        header: &BatchHeader,
+        batch: &[u8],
+        segment: &Segment,
+        map: &OffsetMap,
+        must_stay: bool,
+    ) -> Result<Option<Vec<u8>>, ReadError> {
+        if header.is_control() {
+            return Ok(Some(batch.to_vec()));
+        }
+        let records = open(header, batch, self, segment)?;
+        let horizon = header.delete_horizon_ms();
+        let horizon_passed = horizon.is_some_and(|horizon| horizon < self.now_ms);
+        let mut builder = BatchBuilder::like(header).codec(Codec::from_bits(header.codec_bits()).unwrap_or(Codec::None));
+        let (mut kept, mut has_tombstone) = (0, false);
+        let mut all = Vec::new();
+        for record in &records {
+            let record = record.map_err(|_| corrupt(segment))?;
+            let Some(key) = record.key else { continue };
+            let newest = map.get(key).is_none_or(|newest| record.offset >= newest);
+            if newest && !(record.value.is_none() && horizon_passed) {
+                has_tombstone |= record.value.is_none();
+                all.push(record);
+            }
+        }
+        let wants_horizon = has_tombstone && horizon.is_none();
+        if wants_horizon {
+            builder.delete_horizon(self.now_ms.saturating_add(self.parts.config.delete_retention_ms));
+        }
+        for record in &all {
+            builder.keep(record);
+            kept += 1;
+        }
+        if kept == header.count && !wants_horizon {
+            return Ok(Some(batch.to_vec()));
+        }
+        if kept == 0 && !must_stay {
+            return Ok(None);
+        }
+        builder.reach(header.last_offset());
+        if header.is_log_append_time() {
+            builder.max_timestamp(header.max_timestamp);
+        }
+        Ok(Some(builder.build()))
+    }
+
+    fn each_batch(
+        &self,
+        segment: &Segment,
+        mut visit: impl FnMut(&BatchHeader, &[u8], bool) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        let file = self.parts.cache.disk().open(&segment.path, OpenMode::Read)?;
+        let mut walk = Walk::new(&*file, &segment.path, 0, segment.bytes);
+        while let Some((header, position)) = walk.next_header()? {
+            let batch = walk.batch(&header, position)?;
+            if crate::record::batch::checksum(&batch) != Some(header.crc) {
+                return Err(ReadError::Corrupt { path: segment.path.clone(), position });
+            }
+            visit(&header, &batch, position + to_u64(batch.len()) >= segment.bytes)?;
+        }
+        Ok(())
+    }
+}
+
+fn open<'a>(
+    header: &BatchHeader,
+    batch: &'a [u8],
+    plan: &CleanPlan,
+    segment: &Segment,
+) -> Result<Records<'a>, ReadError> {
+    Records::open(*header, batch, plan.parts.config.plain_bytes_max).map_err(|_| corrupt(segment))
+}
+
+fn corrupt(segment: &Segment) -> ReadError {
+    ReadError::Corrupt { path: segment.path.clone(), position: 0 }
+}

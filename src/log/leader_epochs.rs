@@ -1,0 +1,83 @@
+//! Where each leader epoch began (KIP-101, KIP-279).
+//!
+//! Invariants: epochs and start offsets grow; the last entry's epoch is the newest that wrote here.
+
+use crate::model::{LeaderEpoch, Offset};
+
+/// The epoch history of one log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeaderEpochs {
+    entries: Vec<(LeaderEpoch, Offset)>,
+}
+
+impl LeaderEpochs {
+    /// Notes that `epoch` begins at `offset`; returns whether that is news.
+    pub fn assign(&mut self, epoch: LeaderEpoch, offset: Offset) -> bool {
+        if epoch < 0 || self.latest().is_some_and(|latest| latest >= epoch) {
+            return false;
+        }
+        // An epoch that wrote nothing gives its place to the next one.
+        self.entries.retain(|(_, start)| *start < offset);
+        self.entries.push((epoch, offset));
+        true
+    }
+
+    pub fn latest(&self) -> Option<LeaderEpoch> {
+        self.entries.last().map(|(epoch, _)| *epoch)
+    }
+
+    /// The epoch that wrote `offset`.
+    pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        let at = self.entries.partition_point(|(_, start)| *start <= offset);
+        at.checked_sub(1).and_then(|i| self.entries.get(i)).map(|(epoch, _)| *epoch)
+    }
+
+    /// The largest epoch up to `asked` and where it ends; `None` if it is not known (OffsetForLeaderEpoch).
+    pub fn end_of(&self, asked: LeaderEpoch, log_end: Offset) -> Option<(LeaderEpoch, Offset)> {
+        if asked < 0 || self.latest().is_none_or(|latest| asked > latest) {
+            return None;
+        }
+        let at = self.entries.partition_point(|(epoch, _)| *epoch <= asked);
+        let (epoch, _) = at.checked_sub(1).and_then(|i| self.entries.get(i))?;
+        let end = self.entries.get(at).map_or(log_end, |(_, start)| *start);
+        Some((*epoch, end))
+    }
+
+    /// Forgets what lies at or past a new log end.
+    pub fn truncate_end(&mut self, end: Offset) {
+        self.entries.retain(|(_, start)| *start < end);
+    }
+
+    /// The file's lines.
+    pub fn lines(&self) -> Vec<String> {
+        self.entries.iter().map(|(epoch, start)| format!("{epoch} {start}")).collect()
+    }
+
+    /// Reads the file's lines; `None` if one is malformed or out of order.
+    pub fn parse(lines: &[String]) -> Option<Self> {
+        let mut epochs = Self::default();
+        for line in lines {
+            let (epoch, start) = line.split_once(' ')?;
+            let entry = (epoch.parse().ok()?, start.parse().ok()?);
+            epochs.entries.push(entry);
+        }
+        epochs.entries.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1).then_some(epochs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_ends_where_the_next_begins() {
+        let mut epochs = LeaderEpochs::default();
+        assert!(epochs.assign(0, 0) && epochs.assign(3, 10) && !epochs.assign(2, 20));
+        assert_eq!(epochs.end_of(0, 50), Some((0, 10)));
+        assert_eq!(epochs.end_of(1, 50), Some((0, 10)));
+        assert_eq!(epochs.end_of(3, 50), Some((3, 50)));
+        assert_eq!(epochs.end_of(4, 50), None);
+        assert_eq!((epochs.epoch_at(9), epochs.epoch_at(10)), (Some(0), Some(3)));
+        assert_eq!(LeaderEpochs::parse(&epochs.lines()), Some(epochs));
+    }
+}

@@ -1,0 +1,279 @@
+//! The log itself: what it holds, where it ends, what is durable.
+//!
+//! Invariants: `log_start <= recovery_point <= log_end` but for a trimmed empty log; closed segments lie below the
+//! active one without gaps but those that compaction leaves.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::checkpoint;
+use super::error::OpenError;
+use super::file_cache::FileCache;
+use super::index::SegmentIndex;
+use super::leader_epochs::LeaderEpochs;
+use super::producer_state::ProducerStates;
+use super::segment::{Segment, log_name};
+use crate::config::TopicConfig;
+use crate::model::number::to_u64;
+use crate::model::{LeaderEpoch, Offset, Timestamp, TopicPartition};
+use crate::system::{OpenMode, SharedFile};
+
+const EPOCHS_FILE: &str = "leader-epoch-checkpoint";
+const EPOCHS_KIND: &str = "strandline-leader-epochs";
+const SNAPSHOT_KIND: &str = "strandline-producers";
+
+/// A place between two batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Position {
+    pub offset: Offset,
+    /// Base offset of the segment.
+    pub segment: Offset,
+    /// Byte in the segment's file.
+    pub byte: u64,
+}
+
+/// The segment that is written.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub base_offset: Offset,
+    pub path: PathBuf,
+    pub file: SharedFile,
+    pub bytes: u64,
+    pub index: SegmentIndex,
+    /// When the segment's first record was appended, for `segment.ms`.
+    pub first_append_ms: Option<Timestamp>,
+}
+
+/// What a flush has to make durable.
+#[derive(Debug)]
+pub struct FlushJob {
+    pub files: Vec<SharedFile>,
+    /// The folder, if names in it are new.
+    pub dir: Option<PathBuf>,
+    pub end: Position,
+}
+
+/// What all logs of a directory share.
+#[derive(Debug, Clone)]
+pub struct LogParts {
+    pub cache: Arc<FileCache>,
+    pub config: Arc<TopicConfig>,
+}
+
+/// One partition's log.
+#[derive(Debug)]
+pub struct Log {
+    pub partition: TopicPartition,
+    pub dir: PathBuf,
+    pub(super) parts: LogParts,
+    pub(super) closed: BTreeMap<Offset, Arc<Segment>>,
+    pub(super) active: Active,
+    pub(super) log_start: Offset,
+    pub(super) log_end: Offset,
+    pub(super) recovery_point: Offset,
+    pub(super) unflushed: Vec<SharedFile>,
+    pub(super) unflushed_bytes: u64,
+    pub(super) dir_changed: bool,
+    pub(super) epochs: LeaderEpochs,
+    pub(super) producers: ProducerStates,
+    pub(super) producers_saved_at: Option<Offset>,
+    /// Up to where the cleaner has been.
+    pub(super) cleaned_to: Offset,
+    /// Time taken off `segment.ms`, fixed for the active segment.
+    pub(super) roll_jitter_ms: i64,
+}
+
+impl Log {
+    pub fn config(&self) -> &TopicConfig {
+        &self.parts.config
+    }
+
+    pub fn set_config(&mut self, config: Arc<TopicConfig>) {
+        self.parts.config = config;
+    }
+
+    pub fn log_start(&self) -> Offset {
+        self.log_start
+    }
+
+    pub fn log_end(&self) -> Offset {
+        self.log_end
+    }
+
+    pub fn recovery_point(&self) -> Offset {
+        self.recovery_point
+    }
+
+    pub fn unflushed_bytes(&self) -> u64 {
+        self.unflushed_bytes
+    }
+
+    pub fn epochs(&self) -> &LeaderEpochs {
+        &self.epochs
+    }
+
+    pub fn producers(&self) -> &ProducerStates {
+        &self.producers
+    }
+
+    /// Where the next batch goes.
+    pub fn end(&self) -> Position {
+        Position { offset: self.log_end, segment: self.active.base_offset, byte: self.active.bytes }
+    }
+
+    /// Bytes of all segments.
+    pub fn bytes(&self) -> u64 {
+        self.closed.values().map(|s| s.bytes).sum::<u64>() + self.active.bytes
+    }
+
+    pub fn segments(&self) -> usize {
+        self.closed.len() + 1
+    }
+
+    /// Forgets producers that were idle too long.
+    pub fn expire_producers(&mut self, now_ms: Timestamp, expiration_ms: i64) {
+        self.producers.expire(now_ms, expiration_ms);
+    }
+
+    /// What must be flushed to make the log durable up to its end; `None` if nothing is dirty.
+    pub fn flush_job(&mut self) -> Option<FlushJob> {
+        if self.recovery_point == self.log_end && self.unflushed.is_empty() && !self.dir_changed {
+            return None;
+        }
+        let mut files = std::mem::take(&mut self.unflushed);
+        files.push(Arc::clone(&self.active.file));
+        let dir = std::mem::take(&mut self.dir_changed).then(|| self.dir.clone());
+        self.unflushed_bytes = 0;
+        Some(FlushJob { files, dir, end: self.end() })
+    }
+
+    /// Notes that a flush job was carried out.
+    pub fn flushed(&mut self, end: Offset) {
+        assert!(end <= self.log_end, "flushed past the end of {}", self.partition);
+        self.recovery_point = self.recovery_point.max(end);
+    }
+
+    /// Begins a leader epoch at the log's end.
+    pub fn begin_epoch(&mut self, epoch: LeaderEpoch) -> std::io::Result<()> {
+        if self.epochs.assign(epoch, self.log_end) {
+            self.save_epochs()?;
+        }
+        Ok(())
+    }
+
+    /// Closes the active segment and begins the next one at the log's end.
+    pub(super) fn roll(&mut self) -> std::io::Result<()> {
+        let disk = Arc::clone(self.parts.cache.disk());
+        self.active.index.save(&*disk, &self.active.path, true)?;
+        let next = open_active(&self.parts, &self.dir, self.log_end)?;
+        let old = std::mem::replace(&mut self.active, next);
+        self.dir_changed = true;
+        self.unflushed.push(Arc::clone(&old.file));
+        self.closed.insert(old.base_offset, Arc::new(Segment::new(old.base_offset, old.path, old.bytes)));
+        self.save_producers()?;
+        Ok(())
+    }
+
+    pub(super) fn save_epochs(&self) -> std::io::Result<()> {
+        let disk = self.parts.cache.disk();
+        checkpoint::write(&**disk, &self.dir.join(EPOCHS_FILE), EPOCHS_KIND, 1, &self.epochs.lines())
+    }
+
+    pub(super) fn load_epochs(parts: &LogParts, dir: &std::path::Path) -> std::io::Result<LeaderEpochs> {
+        let lines = checkpoint::read(&**parts.cache.disk(), &dir.join(EPOCHS_FILE), EPOCHS_KIND, 1)?;
+        let parsed = LeaderEpochs::parse(&lines.unwrap_or_default());
+        parsed.ok_or_else(|| std::io::Error::other(format!("{} is malformed", dir.join(EPOCHS_FILE).display())))
+    }
+
+    /// Writes the producers' snapshot at the log's end and drops older ones; no file where there are none.
+    pub(super) fn save_producers(&mut self) -> std::io::Result<()> {
+        if self.producers_saved_at == Some(self.log_end) {
+            return Ok(());
+        }
+        let disk = self.parts.cache.disk();
+        let old = self.producers_saved_at;
+        if !self.producers.is_empty() {
+            let path = snapshot_path(&self.dir, self.log_end);
+            let text = checkpoint::encode(SNAPSHOT_KIND, 1, &self.producers.lines());
+            let file = disk.open(&path, OpenMode::Replace)?;
+            file.write_at(&[std::io::IoSlice::new(text.as_bytes())], 0)?;
+            self.unflushed.push(file);
+            self.dir_changed = true;
+        }
+        self.producers_saved_at = Some(self.log_end);
+        // The one before stays until the new one is surely on disk.
+        for entry in disk.list(&self.dir)? {
+            let Some(offset) = super::segment::base_of(&entry.name, ".snapshot") else { continue };
+            if offset < self.recovery_point && old.is_some_and(|old| offset < old) {
+                disk.remove(&self.dir.join(&entry.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the newest snapshot at or below `end` that verifies.
+    pub(super) fn load_producers(
+        parts: &LogParts,
+        dir: &std::path::Path,
+        end: Offset,
+    ) -> std::io::Result<Option<(Offset, ProducerStates)>> {
+        let disk = parts.cache.disk();
+        let names = disk.list(dir)?;
+        let mut offsets: Vec<Offset> =
+            names.iter().filter_map(|e| super::segment::base_of(&e.name, ".snapshot")).collect();
+        offsets.sort_unstable();
+        for offset in offsets.into_iter().rev().filter(|offset| *offset <= end) {
+            let path = snapshot_path(dir, offset);
+            match checkpoint::read(&**disk, &path, SNAPSHOT_KIND, 1) {
+                Ok(Some(lines)) => {
+                    if let Some(states) = ProducerStates::parse(&lines) {
+                        return Ok(Some((offset, states)));
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(path = %path.display(), %error, "producer snapshot dropped"),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Saves index entries and producers so that a recovery from the recovery point has little to read.
+    pub fn save_hints(&mut self) -> std::io::Result<()> {
+        let disk = Arc::clone(self.parts.cache.disk());
+        self.active.index.save(&*disk, &self.active.path, false)?;
+        self.save_producers()
+    }
+
+    /// What a clean stop leaves: flushed bytes, whole indexes, a snapshot.
+    pub fn close(&mut self) -> Result<(), OpenError> {
+        self.save_hints()?;
+        if let Some(job) = self.flush_job() {
+            for file in &job.files {
+                file.sync()?;
+            }
+            if let Some(dir) = &job.dir {
+                self.parts.cache.disk().sync_dir(dir)?;
+            }
+            self.flushed(job.end.offset);
+        }
+        Ok(())
+    }
+}
+
+fn snapshot_path(dir: &std::path::Path, offset: Offset) -> PathBuf {
+    dir.join(format!("{offset:020}.snapshot"))
+}
+
+/// Opens (or makes) the file that will be the active segment.
+pub(super) fn open_active(
+    parts: &LogParts,
+    dir: &std::path::Path,
+    base_offset: Offset,
+) -> std::io::Result<Active> {
+    let path = dir.join(log_name(base_offset));
+    let file = parts.cache.disk().open(&path, OpenMode::Write)?;
+    let bytes = file.bytes()?;
+    let index = SegmentIndex::new(base_offset);
+    Ok(Active { base_offset, path, file, bytes: to_u64(bytes), index, first_append_ms: None })
+}

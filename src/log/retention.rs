@@ -1,0 +1,92 @@
+//! Deleting old segments and trimming the log's start.
+//!
+//! Invariants: only closed segments go, oldest first; the start never passes the bound that the caller gives (the
+//! high watermark); files are renamed at once and removed later, so a reader that has one open finishes.
+
+use std::path::PathBuf;
+
+use super::error::ReadError;
+use super::log::Log;
+use crate::model::number::{to_i64, to_u64};
+use crate::model::{Offset, Timestamp};
+
+/// Files to remove after `file.delete.delay.ms`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct DeletedSegment {
+    pub files: Vec<PathBuf>,
+}
+
+impl Log {
+    /// Rolls the active segment if it has passed its age, so that an idle log is deleted and compacted too.
+    pub fn roll_if_old(&mut self, now_ms: Timestamp) -> std::io::Result<bool> {
+        let due = self.active.bytes > 0 && self.is_old(now_ms);
+        if due {
+            self.roll()?;
+        }
+        Ok(due)
+    }
+
+    /// Deletes what retention no longer wants below `bound`.
+    pub fn apply_retention(&mut self, now_ms: Timestamp, bound: Offset) -> Result<Vec<DeletedSegment>, ReadError> {
+        let config = self.parts.config.clone();
+        // Recovery relies on this: what is missing past the recovery point was lost, not deleted.
+        let bound = bound.min(self.recovery_point);
+        let mut deleted = Vec::new();
+        if config.is_deleted && config.retention_ms >= 0 && self.closed.is_empty() && self.is_expired_active(now_ms) {
+            self.roll()?;
+        }
+        while let Some(segment) = self.closed.values().next().cloned() {
+            let next = self.closed.keys().nth(1).copied().unwrap_or(self.active.base_offset);
+            if next > bound {
+                break;
+            }
+            let too_old = || -> Result<bool, ReadError> {
+                let newest = segment.max_time(&self.parts.cache)?.map(|max| max.timestamp);
+                Ok(newest.is_some_and(|newest| now_ms.saturating_sub(newest) > config.retention_ms))
+            };
+            let size_limit = config.retention_bytes;
+            let too_large = size_limit >= 0 && to_i64(self.bytes() - segment.bytes) >= size_limit;
+            let below_start = next <= self.log_start;
+            let expired = config.is_deleted && (too_large || (config.retention_ms >= 0 && too_old()?));
+            if !below_start && !expired {
+                break;
+            }
+            self.closed.remove(&segment.base_offset);
+            self.log_start = self.log_start.max(next);
+            deleted.push(self.rename_deleted(segment.base_offset, &segment.path));
+        }
+        Ok(deleted)
+    }
+
+    /// Moves the log's start up to `offset` (DeleteRecords); returns the new start.
+    pub fn trim(&mut self, offset: Offset) -> Offset {
+        self.log_start = self.log_start.max(offset.min(self.log_end));
+        self.log_start
+    }
+
+    fn is_expired_active(&self, now_ms: Timestamp) -> bool {
+        let newest = self.active.index.max_time().map(|max| max.timestamp);
+        newest.is_some_and(|newest| now_ms.saturating_sub(newest) > self.parts.config.retention_ms)
+    }
+
+    fn rename_deleted(&mut self, base_offset: Offset, path: &std::path::Path) -> DeletedSegment {
+        tracing::info!(partition = %self.partition, base_offset, "segment deleted");
+        self.parts.cache.forget(path);
+        self.dir_changed = true;
+        let disk = self.parts.cache.disk();
+        let mut files = Vec::new();
+        for ending in ["log", "index", "timeindex", "txnindex"] {
+            let from = path.with_extension(ending);
+            let to = path.with_extension(format!("{ending}.deleted"));
+            if disk.rename(&from, &to).is_ok() {
+                files.push(to);
+            }
+        }
+        DeletedSegment { files }
+    }
+
+    /// Bytes of closed segments, for the cleaner's ratio.
+    pub(super) fn closed_bytes_from(&self, offset: Offset) -> u64 {
+        self.closed.range(offset..).map(|(_, s)| to_u64(s.bytes)).sum()
+    }
+}

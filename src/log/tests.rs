@@ -1,0 +1,300 @@
+//! The log as a whole, on the simulated disk: crashes, damage, retention, compaction.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{Config, TopicConfig};
+use crate::model::{Offset, Timestamp, TopicPartition};
+use crate::record::{BatchBuilder, BatchHeader, Codec, Records, next_batch};
+use crate::system::Random;
+use crate::system::sim_disk::{Faults, SimDisk};
+
+const DIR: &str = "/data/t-0";
+
+fn config(changes: &[(&str, &str)]) -> TopicConfig {
+    let overrides = changes.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    TopicConfig::resolve(&Config::default(), &overrides)
+}
+
+fn open_with(disk: &SimDisk, config: &TopicConfig, point: RecoveryPoint) -> Result<(Log, Recovered), OpenError> {
+    let cache = Arc::new(FileCache::new(Arc::new(disk.clone()), 8, 8));
+    let parts = LogParts { cache, config: Arc::new(config.clone()) };
+    Log::open(TopicPartition::new("t", 0), PathBuf::from(DIR), parts, point, 0)
+}
+
+fn open(disk: &SimDisk, config: &TopicConfig) -> Log {
+    open_with(disk, config, RecoveryPoint::default()).expect("open").0
+}
+
+fn batch(builder: BatchBuilder) -> (BatchHeader, Vec<u8>) {
+    let bytes = builder.build();
+    (BatchHeader::parse(&bytes).expect("header"), bytes)
+}
+
+fn append(log: &mut Log, builder: BatchBuilder, now_ms: Timestamp) -> Appended {
+    let (header, bytes) = batch(builder);
+    log.append(&header, &bytes, Stamp { leader_epoch: 0, now_ms }).expect("append")
+}
+
+fn put(log: &mut Log, key: &str, value: &str, time: Timestamp) {
+    let value = (!value.is_empty()).then(|| value.as_bytes());
+    append(log, BatchBuilder::new().record(time, Some(key.as_bytes()), value), time);
+}
+
+/// Every record from `from` on, as (offset, key, value).
+fn read_all(log: &Log, from: Offset) -> Vec<(Offset, String, String)> {
+    let text = |b: Option<&[u8]>| String::from_utf8_lossy(b.unwrap_or_default()).into_owned();
+    let (mut at, mut all) = (from, Vec::new());
+    while let Some(slice) = log.slice(at, log.end(), 100, true).expect("slice") {
+        let bytes = slice.read().expect("read");
+        let mut rest = bytes.as_slice();
+        while let Some((header, one, after)) = next_batch(rest) {
+            rest = after;
+            assert_eq!(crate::record::batch::checksum(one), Some(header.crc));
+            for record in &Records::open(header, one, 1 << 20).expect("records") {
+                let record = record.expect("record");
+                all.push((record.offset, text(record.key), text(record.value)));
+            }
+            at = header.last_offset() + 1;
+        }
+    }
+    all
+}
+
+fn flush(log: &mut Log) {
+    log.close().expect("flush");
+}
+
+#[test]
+fn a_read_begins_with_the_batch_that_holds_the_offset() {
+    let mut log = open(&SimDisk::default(), &config(&[]));
+    for i in 0..10 {
+        let three = BatchBuilder::new().record(i, None, Some(b"a")).record(i, None, Some(b"b")).record(i, None, Some(b"c"));
+        append(&mut log, three, i);
+    }
+    let slice = log.slice(4, log.end(), 1, true).expect("slice").expect("bytes");
+    let header = BatchHeader::parse(&slice.read().expect("read")).expect("header");
+    assert_eq!((header.base_offset, header.total_bytes()), (3, slice.bytes));
+    assert_eq!(log.slice(4, log.end(), 1, false).expect("slice").expect("bytes").bytes, 1);
+    assert!(log.slice(30, log.end(), 1, true).expect("at the end").is_none());
+    assert!(matches!(log.slice(31, log.end(), 1, true), Err(ReadError::OutOfRange { .. })));
+    assert_eq!(read_all(&log, 0).len(), 30);
+}
+
+#[test]
+fn segments_roll_by_size_and_reads_cross_them() {
+    let mut config = config(&[]);
+    config.segment_bytes = 200;
+    config.index_interval_bytes = 50;
+    let disk = SimDisk::default();
+    let mut log = open(&disk, &config);
+    for i in 0..40 {
+        put(&mut log, &format!("k{i}"), "v", i);
+    }
+    assert!(log.segments() > 10);
+    let expected: Vec<Offset> = (0..40).collect();
+    assert_eq!(read_all(&log, 0).iter().map(|r| r.0).collect::<Vec<_>>(), expected);
+    assert_eq!(log.find_time(17, 40).expect("find").map(|f| (f.offset, f.timestamp)), Some((17, 17)));
+    assert_eq!(log.find_max_time().expect("find").map(|f| f.offset), Some(39));
+    flush(&mut log);
+    let again = open_with(&disk, &config, RecoveryPoint { offset: 40, log_start: 0, has_producers: false });
+    let (log, recovered) = again.expect("reopen");
+    assert_eq!((log.log_end(), recovered), (40, Recovered::default()));
+    assert_eq!(read_all(&log, 7).len(), 33);
+}
+
+#[test]
+fn a_missing_or_damaged_index_is_rebuilt() {
+    let mut config = config(&[]);
+    config.segment_bytes = 500;
+    config.index_interval_bytes = 50;
+    let disk = SimDisk::default();
+    let mut log = open(&disk, &config);
+    for i in 0..40 {
+        put(&mut log, "k", "v", i);
+    }
+    flush(&mut log);
+    let first = Path::new(DIR).join("00000000000000000000.index");
+    disk.flip_bit(&first, 0);
+    let time = Path::new(DIR).join("00000000000000000000.timeindex");
+    crate::system::Disk::remove(&disk, &time).expect("remove");
+    let point = RecoveryPoint { offset: 40, log_start: 0, has_producers: false };
+    let (log, _) = open_with(&disk, &config, point).expect("reopen");
+    assert_eq!(read_all(&log, 0).len(), 40);
+    assert_eq!(log.find_time(3, 40).expect("find").map(|f| f.offset), Some(3));
+}
+
+#[test]
+fn a_batch_that_is_damaged_below_the_recovery_point_refuses_the_log_and_changes_nothing() {
+    let disk = SimDisk::default();
+    let mut log = open(&disk, &config(&[]));
+    for i in 0..5 {
+        put(&mut log, "k", "v", i);
+    }
+    flush(&mut log);
+    let path = Path::new(DIR).join("00000000000000000000.log");
+    disk.flip_bit(&path, 16);
+    let before = crate::system::disk::read_file(&disk, &path).expect("read");
+    let point = RecoveryPoint { offset: 5, log_start: 0, has_producers: false };
+    assert!(matches!(open_with(&disk, &config(&[]), point), Err(OpenError::Damaged { .. })));
+    assert_eq!(crate::system::disk::read_file(&disk, &path).expect("read"), before);
+    let gone = SimDisk::default();
+    assert!(matches!(open_with(&gone, &config(&[]), point), Err(OpenError::Missing { .. })));
+}
+
+#[test]
+fn a_full_disk_refuses_the_batch_and_the_log_goes_on_when_there_is_room() {
+    let disk = SimDisk::default();
+    let mut log = open(&disk, &config(&[]));
+    put(&mut log, "a", "1", 1);
+    disk.set_faults(Faults { room: Some(10), ..Faults::default() });
+    let (header, bytes) = batch(BatchBuilder::new().record(1, None, Some(b"x")));
+    let refused = log.append(&header, &bytes, Stamp { leader_epoch: 0, now_ms: 1 });
+    assert!(matches!(refused, Err(AppendError::NoRoom)));
+    disk.set_faults(Faults::default());
+    put(&mut log, "b", "2", 2);
+    assert_eq!(read_all(&log, 0).iter().map(|r| r.1.clone()).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[test]
+fn retention_deletes_whole_old_segments_and_moves_the_start() {
+    let mut config = config(&[("retention.ms", "100")]);
+    config.segment_bytes = 200;
+    let mut log = open(&SimDisk::default(), &config);
+    for i in 0..20 {
+        put(&mut log, "k", "v", i * 10);
+    }
+    flush(&mut log);
+    let deleted = log.apply_retention(250, log.log_end()).expect("retention");
+    assert!(!deleted.is_empty());
+    assert!(log.log_start() > 0 && log.log_start() <= 15, "start {}", log.log_start());
+    assert!(matches!(log.slice(0, log.end(), 100, true), Err(ReadError::OutOfRange { .. })));
+    let kept = log.apply_retention(1_000_000, 16).expect("bounded");
+    assert!(log.log_start() <= 16, "retention passed the bound: {kept:?}");
+}
+
+#[test]
+fn compaction_keeps_the_newest_of_each_key_and_the_last_offset() {
+    let mut config = config(&[("cleanup.policy", "compact"), ("delete.retention.ms", "1000")]);
+    config.segment_bytes = 300;
+    let mut log = open(&SimDisk::default(), &config);
+    for i in 0..60 {
+        put(&mut log, &format!("k{}", i % 5), &format!("v{i}"), i);
+    }
+    put(&mut log, "k1", "", 60);
+    for i in 61..70 {
+        put(&mut log, "z", "z", i);
+    }
+    flush(&mut log);
+    let newest = |log: &Log| {
+        let mut map = BTreeMap::new();
+        for (_, key, value) in read_all(log, 0) {
+            if value.is_empty() { map.remove(&key) } else { map.insert(key, value) };
+        }
+        map
+    };
+    let before = newest(&log);
+    let clean = |log: &mut Log, now| {
+        if let Some(plan) = log.clean_plan(now, log.log_end(), 1 << 20) {
+            let cleaned = plan.run().expect("clean");
+            log.swap_cleaned(cleaned).expect("swap");
+        }
+    };
+    clean(&mut log, 100);
+    assert_eq!(newest(&log), before);
+    let after_first = read_all(&log, 0);
+    assert!(after_first.len() < 25, "{} records left", after_first.len());
+    assert!(after_first.iter().any(|r| r.1 == "k1" && r.2.is_empty()), "the tombstone stays for a while");
+    for i in 70..90 {
+        put(&mut log, "z", "z", i);
+    }
+    flush(&mut log);
+    clean(&mut log, 5000);
+    assert!(!read_all(&log, 0).iter().any(|r| r.1 == "k1"), "the tombstone goes after its time");
+    assert_eq!(log.log_end(), 90);
+}
+
+#[test]
+fn an_idempotent_retry_after_a_crash_gets_its_first_offset() {
+    let disk = SimDisk::default();
+    let mut log = open(&disk, &config(&[]));
+    let send = |sequence| BatchBuilder::new().producer(7, 0, sequence).record(5, None, Some(b"v"));
+    for sequence in 0..8 {
+        append(&mut log, send(sequence), 5);
+    }
+    log.save_hints().expect("hints");
+    flush(&mut log);
+    append(&mut log, send(8), 5);
+    drop(log);
+    let point = RecoveryPoint { offset: 8, log_start: 0, has_producers: true };
+    let (mut log, _) = open_with(&disk, &config(&[]), point).expect("reopen");
+    assert_eq!(log.log_end(), 9);
+    let copy = append(&mut log, send(5), 6);
+    assert_eq!(copy, Appended::Copy { base_offset: 5, last_offset: 5, timestamp: 5 });
+    let newest = append(&mut log, send(8), 6);
+    assert!(matches!(newest, Appended::Copy { base_offset: 8, .. }));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn a_crash_at_any_moment_keeps_what_was_flushed_and_a_prefix_of_the_rest(
+        seed: u64, before in 0_usize..30, after in 0_usize..30, segment_bytes in 150_u64..900, crashes in 1_usize..4,
+    ) {
+        let random = Random::seeded(seed);
+        let mut config = config(&[]);
+        config.segment_bytes = segment_bytes;
+        config.index_interval_bytes = 60;
+        let disk = SimDisk::default();
+        let mut log = open(&disk, &config);
+        let mut written = 0;
+        let mut point = RecoveryPoint::default();
+        for _ in 0..crashes {
+            for _ in 0..before {
+                put(&mut log, "k", &format!("{written}"), 1);
+                written += 1;
+            }
+            if random.below(3) > 0 {
+                flush(&mut log);
+                point = RecoveryPoint { offset: log.recovery_point(), log_start: 0, has_producers: false };
+            }
+            for _ in 0..after {
+                put(&mut log, "k", &format!("{written}"), 1);
+                written += 1;
+            }
+            let end = log.log_end();
+            drop(log);
+            disk.crash(&random);
+            let (reopened, _) = open_with(&disk, &config, point).expect("recover");
+            log = reopened;
+            prop_assert!(log.log_end() >= point.offset && log.log_end() <= end);
+            let records = read_all(&log, 0);
+            prop_assert_eq!(records.len(), usize::try_from(log.log_end()).expect("positive"));
+            for (index, (offset, _, value)) in records.iter().enumerate() {
+                prop_assert_eq!(*offset, i64::try_from(index).expect("small"));
+                prop_assert_eq!(value.parse::<i64>().expect("number"), *offset);
+            }
+            written = usize::try_from(log.log_end()).expect("positive");
+            point = RecoveryPoint { offset: log.recovery_point(), log_start: 0, has_producers: false };
+        }
+    }
+
+    #[test]
+    fn records_survive_recompression(values in prop::collection::vec(prop::option::of("[a-z]{0,40}"), 1..20)) {
+        for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+            let mut builder = BatchBuilder::new().codec(codec);
+            for value in &values {
+                builder.add(1, Some(b"k"), value.as_ref().map(String::as_bytes), &[]);
+            }
+            let (header, bytes) = batch(builder);
+            let records = Records::open(header, &bytes, 1 << 20).expect("open");
+            let back: Vec<_> = records.iter().map(|r| r.expect("record").value.map(<[u8]>::to_vec)).collect();
+            let sent: Vec<_> = values.iter().map(|v| v.as_ref().map(|v| v.clone().into_bytes())).collect();
+            prop_assert_eq!(back, sent);
+        }
+    }
+}

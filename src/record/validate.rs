@@ -1,0 +1,193 @@
+//! What a batch must be to be appended, as Apache Kafka 4 checks it.
+//!
+//! Invariants: a batch that passes is whole, of format v2, with a true CRC and consistent counts; records are only
+//! looked at where a rule of the topic needs them.
+//! Left to others: sequences (`log/producer_state.rs`), and mapping the errors to codes (`api/errors.rs`).
+
+use super::batch::{BatchHeader, HEADER_BYTES, MAGIC, checksum, next_batch};
+use super::compress::{Codec, CompressError};
+use super::reader::{RecordError, Records};
+use crate::model::number::to_i64;
+use crate::model::{NO_TIMESTAMP, Timestamp};
+
+/// How far a record's timestamp may lie from the broker's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimestampRules {
+    pub before_max_ms: i64,
+    pub after_max_ms: i64,
+}
+
+/// What a topic asks of a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchRules {
+    pub bytes_max: usize,
+    pub plain_bytes_max: usize,
+    pub keys_required: bool,
+    /// `None` on topics that stamp batches themselves.
+    pub timestamps: Option<TimestampRules>,
+}
+
+/// Why a batch is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    #[error("{0}")]
+    Invalid(&'static str),
+    #[error("Record batch is corrupt: the computed checksum differs from the stored one")]
+    Corrupt,
+    #[error("The record batch size is {bytes} bytes, which exceeds the maximum configured value of {limit}")]
+    TooLarge { bytes: usize, limit: usize },
+    #[error("{0}")]
+    Records(#[from] RecordError),
+    /// Records at these indexes have no key though the topic is compacted.
+    #[error("Compacted topic cannot accept message without key")]
+    KeyMissing { indexes: Vec<i32> },
+    #[error("Timestamp {timestamp} of message with offset {index} is out of range")]
+    TimestampOutOfRange { index: i32, timestamp: Timestamp },
+}
+
+impl BatchError {
+    /// Whether decompression met a limit or damage, as opposed to malformed records.
+    pub fn is_compression(&self) -> bool {
+        matches!(self, BatchError::Records(RecordError::Compress(CompressError::UnknownCodec(_))))
+    }
+}
+
+/// Checks framing, header and CRC: the work that every produce pays.
+pub fn check_frame(bytes: &[u8], bytes_max: usize) -> Result<BatchHeader, BatchError> {
+    let Some(first) = BatchHeader::parse(bytes) else {
+        return Err(BatchError::Invalid("Record batch is missing or cut"));
+    };
+    if first.magic != MAGIC {
+        return Err(BatchError::Invalid("Record batch is not of format v2"));
+    }
+    let Some((header, batch, rest)) = next_batch(bytes) else {
+        return Err(BatchError::Invalid("Record batch is cut"));
+    };
+    if !rest.is_empty() {
+        return Err(BatchError::Invalid("Produce requests with version 3 or above may hold exactly one record batch"));
+    }
+    if batch.len() > bytes_max {
+        return Err(BatchError::TooLarge { bytes: batch.len(), limit: bytes_max });
+    }
+    if checksum(batch) != Some(header.crc) {
+        return Err(BatchError::Corrupt);
+    }
+    Ok(header)
+}
+
+/// Checks the header's own claims.
+pub fn check_header(header: &BatchHeader, batch_bytes: usize) -> Result<(), BatchError> {
+    let smallest_records = to_i64(batch_bytes.saturating_sub(HEADER_BYTES)) / 7;
+    if header.base_offset != 0 {
+        return Err(BatchError::Invalid("Record batch has a base offset other than 0"));
+    }
+    if header.count <= 0 || i64::from(header.last_offset_delta) + 1 != i64::from(header.count) {
+        return Err(BatchError::Invalid("Record count does not match the last offset delta"));
+    }
+    if header.codec_bits() == 0 && i64::from(header.count) > smallest_records {
+        return Err(BatchError::Invalid("Record batch is too short for its record count"));
+    }
+    if header.is_control() {
+        return Err(BatchError::Invalid("Clients are not allowed to write control records"));
+    }
+    if header.has_producer() && (header.producer_epoch < 0 || header.base_sequence < 0) {
+        return Err(BatchError::Invalid("Record batch has a producer id but no epoch or sequence"));
+    }
+    match Codec::from_bits(header.codec_bits()) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(BatchError::Records(error.into())),
+    }
+}
+
+/// Checks the records themselves where the topic's rules need it.
+pub fn check_records(header: &BatchHeader, batch: &[u8], rules: &BatchRules, now_ms: Timestamp) -> Result<(), BatchError> {
+    let timestamps_suspect = rules.timestamps.is_some_and(|t| {
+        is_outside(header.max_timestamp, t, now_ms) || is_outside(header.base_timestamp, t, now_ms)
+    });
+    if !rules.keys_required && !timestamps_suspect {
+        return Ok(());
+    }
+    let records = Records::open(*header, batch, rules.plain_bytes_max)?;
+    let mut keyless = Vec::new();
+    for (index, record) in (0_i32..).zip(records.iter()) {
+        let record = record?;
+        if rules.keys_required && record.key.is_none() {
+            keyless.push(index);
+        }
+        if rules.timestamps.is_some_and(|t| is_outside(record.timestamp, t, now_ms)) {
+            return Err(BatchError::TimestampOutOfRange { index, timestamp: record.timestamp });
+        }
+    }
+    if keyless.is_empty() { Ok(()) } else { Err(BatchError::KeyMissing { indexes: keyless }) }
+}
+
+fn is_outside(timestamp: Timestamp, rules: TimestampRules, now_ms: Timestamp) -> bool {
+    timestamp != NO_TIMESTAMP
+        && (now_ms.saturating_sub(timestamp) > rules.before_max_ms
+            || timestamp.saturating_sub(now_ms) > rules.after_max_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::BatchBuilder;
+
+    fn batch() -> Vec<u8> {
+        BatchBuilder::new().record(1000, Some(b"k"), Some(b"v")).record(2000, None, Some(b"w")).build()
+    }
+
+    fn refused(change: impl Fn(&mut Vec<u8>)) -> BatchError {
+        let mut bytes = batch();
+        change(&mut bytes);
+        match check_frame(&bytes, 1000).and_then(|header| check_header(&header, bytes.len())) {
+            Err(error) => error,
+            Ok(()) => panic!("a damaged batch passed"),
+        }
+    }
+
+    fn renew(bytes: &mut [u8]) {
+        crate::record::batch::renew_checksum(bytes);
+    }
+
+    #[test]
+    fn each_damage_has_its_own_refusal() {
+        assert!(matches!(refused(|b| b[70] ^= 1), BatchError::Corrupt));
+        assert!(matches!(refused(|b| b.truncate(70)), BatchError::Invalid(t) if t.contains("cut")));
+        assert!(matches!(refused(|b| b.extend(batch())), BatchError::Invalid(t) if t.contains("exactly one")));
+        assert!(matches!(refused(|b| b[16] = 1), BatchError::Invalid(t) if t.contains("format v2")));
+        assert!(matches!(refused(|b| b[7] = 9), BatchError::Invalid(t) if t.contains("base offset")));
+        let count = refused(|b| {
+            b[60] = 9;
+            renew(b);
+        });
+        assert!(matches!(count, BatchError::Invalid(t) if t.contains("count")));
+        let control = refused(|b| {
+            b[22] |= 0x20;
+            renew(b);
+        });
+        assert!(matches!(control, BatchError::Invalid(t) if t.contains("control")));
+        assert!(matches!(check_frame(&batch(), 50), Err(BatchError::TooLarge { limit: 50, .. })));
+    }
+
+    #[test]
+    fn a_compacted_topic_names_the_records_without_a_key() {
+        let bytes = batch();
+        let header = check_frame(&bytes, 1000).expect("frame");
+        let mut rules =
+            BatchRules { bytes_max: 1000, plain_bytes_max: 1000, keys_required: true, timestamps: None };
+        let refused = check_records(&header, &bytes, &rules, 0);
+        assert!(matches!(refused, Err(BatchError::KeyMissing { indexes }) if indexes == [1]));
+        rules.keys_required = false;
+        assert!(check_records(&header, &bytes, &rules, 0).is_ok());
+    }
+
+    #[test]
+    fn a_timestamp_past_the_bound_is_named() {
+        let bytes = batch();
+        let header = check_frame(&bytes, 1000).expect("frame");
+        let timestamps = Some(TimestampRules { before_max_ms: i64::MAX, after_max_ms: 500 });
+        let rules = BatchRules { bytes_max: 1000, plain_bytes_max: 1000, keys_required: false, timestamps };
+        let refused = check_records(&header, &bytes, &rules, 1000);
+        assert!(matches!(refused, Err(BatchError::TimestampOutOfRange { index: 1, timestamp: 2000 })));
+    }
+}

@@ -1,0 +1,64 @@
+//! Zig-zag varints as records use them (Protocol Buffers encoding).
+//!
+//! Invariants: reading never passes the end and refuses more bytes than the type can hold.
+
+/// Splits an `i64` off the front; `None` if it is cut or longer than ten bytes.
+pub fn take_varlong(bytes: &mut &[u8]) -> Option<i64> {
+    let mut value: u64 = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        let low = u64::from(byte & 0x7f);
+        if shift == 63 && low > 1 {
+            return None;
+        }
+        value |= low << shift;
+        if byte & 0x80 == 0 {
+            return Some((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
+        }
+    }
+    None
+}
+
+/// Splits an `i32` off the front; `None` if it is cut or does not fit.
+pub fn take_varint(bytes: &mut &[u8]) -> Option<i32> {
+    take_varlong(bytes).and_then(|v| i32::try_from(v).ok())
+}
+
+/// Appends a zig-zag varint.
+pub fn put_varlong(out: &mut Vec<u8>, value: i64) {
+    let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
+    loop {
+        let low = u8::try_from(rest & 0x7f).unwrap_or(0);
+        rest >>= 7;
+        if rest == 0 {
+            out.push(low);
+            return;
+        }
+        out.push(low | 0x80);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_varint_comes_back(value: i64) {
+            let mut out = Vec::new();
+            put_varlong(&mut out, value);
+            let mut rest = out.as_slice();
+            prop_assert_eq!(take_varlong(&mut rest), Some(value));
+            prop_assert!(rest.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_endless_varint_is_refused() {
+        assert_eq!(take_varlong(&mut [0xff_u8; 11].as_slice()), None);
+        assert_eq!(take_varint(&mut [0x80_u8].as_slice()), None);
+    }
+}

@@ -1,0 +1,73 @@
+//! Wall and monotonic time.
+//!
+//! Invariants: monotonic time is tokio's clock, so a paused runtime (simulation, tests) controls it; wall time of a
+//! simulated clock moves with monotonic time from a fixed start, and can be made to jump.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use crate::model::Timestamp;
+use crate::model::number::to_i64;
+
+/// A handle to the clock; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Clock(Arc<Source>);
+
+#[derive(Debug)]
+enum Source {
+    System,
+    #[cfg_attr(not(test), expect(dead_code, reason = "the simulated twin exists in tests only"))]
+    Simulated { started: Instant, wall_at_start_ms: AtomicI64 },
+}
+
+impl Clock {
+    /// The machine's clock.
+    pub fn system() -> Self {
+        Self(Arc::new(Source::System))
+    }
+
+    /// A clock that follows the (paused) runtime's time, starting at `wall_ms`.
+    #[cfg(test)]
+    pub fn simulated(wall_ms: Timestamp) -> Self {
+        let wall_at_start_ms = AtomicI64::new(wall_ms);
+        Self(Arc::new(Source::Simulated { started: monotonic(), wall_at_start_ms }))
+    }
+
+    /// Wall time in milliseconds since 1970 (UTC).
+    pub fn now_ms(&self) -> Timestamp {
+        match &*self.0 {
+            Source::System => system_ms(),
+            Source::Simulated { started, wall_at_start_ms } => {
+                wall_at_start_ms.load(Ordering::Relaxed) + to_i64(started.elapsed().as_millis())
+            }
+        }
+    }
+
+    /// Moves a simulated wall clock by `jump_ms`; the machine's clock stays.
+    #[cfg(test)]
+    pub fn jump(&self, jump_ms: i64) {
+        if let Source::Simulated { wall_at_start_ms, .. } = &*self.0 {
+            wall_at_start_ms.fetch_add(jump_ms, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Monotonic time.
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub fn monotonic() -> Instant {
+    Instant::now()
+}
+
+/// A duration from a setting in milliseconds; negative counts as zero.
+pub fn millis(ms: i64) -> Duration {
+    Duration::from_millis(ms.try_into().unwrap_or(0))
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+fn system_ms() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    to_i64(since.as_millis())
+}

@@ -1,0 +1,56 @@
+//! Tasks, threads and blocking work.
+//!
+//! Invariants: every task of the server is spawned here; blocking work runs on tokio's blocking pool, except in a
+//! runtime with paused time (simulation), where it runs in place so that one seed gives one trace.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use tokio::task::JoinHandle;
+
+static IN_PLACE: AtomicBool = AtomicBool::new(false);
+
+/// Makes `blocking` run in place from now on in this process (simulation only).
+#[cfg(test)]
+pub fn run_blocking_in_place() {
+    IN_PLACE.store(true, Ordering::Relaxed);
+}
+
+/// Starts a task.
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    tokio::spawn(future)
+}
+
+/// Runs work that blocks (flush, cold read, recovery) away from the tasks; `None` if it panicked.
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    if IN_PLACE.load(Ordering::Relaxed) {
+        return Some(work());
+    }
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
+/// Runs `work` for every item on up to `threads` scoped threads, for start-up work before any task runs.
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub fn parallel<T: Sync>(items: &[T], threads: usize, work: impl Fn(&T) + Sync) {
+    if threads <= 1 || items.len() < 2 || IN_PLACE.load(Ordering::Relaxed) {
+        items.iter().for_each(work);
+        return;
+    }
+    let chunk = items.len().div_ceil(threads);
+    std::thread::scope(|scope| {
+        for part in items.chunks(chunk) {
+            scope.spawn(|| part.iter().for_each(&work));
+        }
+    });
+}
+
+/// How many threads the machine runs at once.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
