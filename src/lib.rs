@@ -15,5 +15,11 @@ mod system;
 mod config;
 /// Record batches.
 mod record;
+/// Requests and responses as bytes.
+mod protocol;
+/// Listeners and connections.
+mod network;
 /// One partition's local log.
 mod log;
+/// Replicas of partitions.
+mod replication;

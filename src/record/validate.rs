@@ -121,6 +121,21 @@ pub fn check_records(header: &BatchHeader, batch: &[u8], rules: &BatchRules, now
     if keyless.is_empty() { Ok(()) } else { Err(BatchError::KeyMissing { indexes: keyless }) }
 }
 
+/// The same records under another codec (`compression.type` other than `producer`).
+pub fn recompress(
+    header: &BatchHeader,
+    batch: &[u8],
+    codec: Codec,
+    plain_bytes_max: usize,
+) -> Result<Vec<u8>, BatchError> {
+    let records = Records::open(*header, batch, plain_bytes_max)?;
+    let mut builder = super::BatchBuilder::like(header).codec(codec);
+    for record in &records {
+        builder.keep(&record?);
+    }
+    Ok(builder.build())
+}
+
 fn is_outside(timestamp: Timestamp, rules: TimestampRules, now_ms: Timestamp) -> bool {
     timestamp != NO_TIMESTAMP
         && (now_ms.saturating_sub(timestamp) > rules.before_max_ms

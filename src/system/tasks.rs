@@ -54,3 +54,14 @@ pub fn parallel<T: Sync>(items: &[T], threads: usize, work: impl Fn(&T) + Sync) 
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
+
+/// Runs a future on a thread of its own (it may block), or as a task where blocking work runs in place.
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub fn dedicated(name: &str, future: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+    if IN_PLACE.load(Ordering::Relaxed) {
+        tokio::spawn(future);
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || runtime.block_on(future)).map(|_| ())
+}

@@ -1,0 +1,200 @@
+//! One connection's life: read frames, hand them to the service, write the answers in order.
+//!
+//! Invariants: requests are handed over in the order they came; an answer that waits holds up the answers behind it
+//! but not the requests; when too many wait, the socket is not read; idle and stalled connections are closed.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::budget::{Budget, Grant};
+use super::frames::Frames;
+use super::output::Output;
+use super::stream::Stream;
+use crate::system::clock::{Instant, monotonic, sleep_until, timeout_at};
+
+/// Requests of one connection in progress at a time.
+const PIPELINE_MAX: usize = 100;
+/// A peer that takes nothing for this long is gone.
+const WRITE_STALL: Duration = Duration::from_secs(60);
+
+/// Who is at the other end, and where it came in.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub listener: Arc<str>,
+}
+
+/// What became of a request.
+pub enum Answer {
+    /// No response is sent (`acks=0`).
+    Nothing,
+    Now(Output),
+    Later(Pin<Box<dyn Future<Output = Output> + Send>>),
+    /// The connection is closed once earlier answers have left.
+    Close,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Answer::Nothing => "Nothing",
+            Answer::Now(_) => "Now",
+            Answer::Later(_) => "Later",
+            Answer::Close => "Close",
+        })
+    }
+}
+
+/// What stands behind a listener.
+pub trait Service: Send + Sync + 'static {
+    /// What the service keeps for a connection.
+    type Session: Send;
+    fn open(&self, peer: Peer) -> Self::Session;
+    fn request(&self, session: &mut Self::Session, frame: Bytes) -> Answer;
+}
+
+/// Bounds of a connection.
+#[derive(Debug, Clone)]
+pub struct ConnectionRules {
+    pub frame_bytes_max: usize,
+    pub idle: Duration,
+    pub budget: Arc<Budget>,
+}
+
+enum Slot {
+    Ready(Output),
+    Waiting(Pin<Box<dyn Future<Output = Output> + Send>>),
+}
+
+struct Pending {
+    slot: Slot,
+    /// Given back when the answer has left.
+    grant: Grant,
+}
+
+/// Serves a connection until it ends; `Err` says why, if it was not the peer's clean close.
+pub async fn serve<S: Service>(
+    mut stream: Stream,
+    peer: Peer,
+    service: &S,
+    rules: &ConnectionRules,
+    mut stopping: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let mut session = service.open(peer);
+    let mut frames = Frames::new(rules.frame_bytes_max);
+    let mut pending: VecDeque<Pending> = VecDeque::new();
+    let mut closing = false;
+    let idle = sleep_until(monotonic() + rules.idle);
+    tokio::pin!(idle);
+    let mut last_active = monotonic();
+    loop {
+        if !closing {
+            closing = take_requests(service, &mut session, &mut frames, &mut pending, rules).await?;
+        }
+        write_ready(&mut stream, &mut pending).await?;
+        if pending.is_empty() && (closing || *stopping.borrow()) {
+            return Ok(());
+        }
+        let may_read = !closing && pending.len() < PIPELINE_MAX && !*stopping.borrow();
+        if pending.is_empty() {
+            frames.shrink();
+        }
+        tokio::select! {
+            biased;
+            output = front(&mut pending) => {
+                if let Some(first) = pending.front_mut() {
+                    first.slot = Slot::Ready(output);
+                }
+            }
+            read = read_some(&mut stream, &mut frames), if may_read => {
+                if read? == 0 {
+                    return Ok(());
+                }
+            }
+            _ = stopping.changed() => {}
+            () = &mut idle => {
+                let deadline = last_active + rules.idle;
+                if pending.is_empty() && deadline <= monotonic() {
+                    return Ok(());
+                }
+                let next = deadline.max(monotonic() + Duration::from_secs(1));
+                idle.as_mut().reset(next);
+                continue;
+            }
+        }
+        last_active = monotonic();
+    }
+}
+
+/// Hands over the frames that are whole; returns whether the connection is to be closed.
+async fn take_requests<S: Service>(
+    service: &S,
+    session: &mut S::Session,
+    frames: &mut Frames,
+    pending: &mut VecDeque<Pending>,
+    rules: &ConnectionRules,
+) -> io::Result<bool> {
+    while pending.len() < PIPELINE_MAX {
+        let Some(frame) = frames.next().map_err(io::Error::other)? else { return Ok(false) };
+        let grant = match rules.budget.try_take(frame.len()) {
+            Some(grant) => grant,
+            // With answers of our own to write, waiting here could wait for ourselves.
+            None if pending.is_empty() => rules.budget.take(frame.len()).await,
+            None => rules.budget.force(frame.len()),
+        };
+        let slot = match service.request(session, frame) {
+            Answer::Nothing => continue,
+            Answer::Now(output) => Slot::Ready(output),
+            Answer::Later(future) => Slot::Waiting(future),
+            Answer::Close => return Ok(true),
+        };
+        pending.push_back(Pending { slot, grant });
+    }
+    Ok(false)
+}
+
+async fn write_ready(stream: &mut Stream, pending: &mut VecDeque<Pending>) -> io::Result<()> {
+    let ready = pending.iter().take_while(|p| matches!(p.slot, Slot::Ready(_))).count();
+    if ready == 0 {
+        return Ok(());
+    }
+    let mut outputs = Vec::with_capacity(ready);
+    let mut grants = Vec::with_capacity(ready);
+    for Pending { slot, grant } in pending.drain(..ready) {
+        grants.push(grant);
+        if let Slot::Ready(output) = slot {
+            outputs.push(output);
+        }
+    }
+    let deadline: Instant = monotonic() + WRITE_STALL;
+    match timeout_at(deadline, stream.write(&outputs)).await {
+        Ok(written) => written,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes no answers")),
+    }
+}
+
+/// The first waiting answer; pends for ever if there is none.
+async fn front(pending: &mut VecDeque<Pending>) -> Output {
+    match pending.front_mut().map(|p| &mut p.slot) {
+        Some(Slot::Waiting(future)) => future.await,
+        Some(Slot::Ready(_)) | None => std::future::pending().await,
+    }
+}
+
+async fn read_some(stream: &mut Stream, frames: &mut Frames) -> io::Result<usize> {
+    loop {
+        stream.readable().await?;
+        match stream.read(frames.room()).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! How many connections there may be.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::system::clock::{Instant, monotonic};
+
+/// Counts connections, in all and by address, and new ones in a second.
+#[derive(Debug)]
+pub struct ConnectionLimits {
+    open_max: usize,
+    per_address_max: usize,
+    rate_max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    open: usize,
+    by_address: HashMap<IpAddr, usize>,
+    second: Instant,
+    in_second: usize,
+}
+
+/// A counted connection; uncounted when it is dropped.
+#[derive(Debug)]
+pub struct Counted {
+    limits: Arc<ConnectionLimits>,
+    address: IpAddr,
+}
+
+impl ConnectionLimits {
+    pub fn new(open_max: usize, per_address_max: usize, rate_max: usize) -> Arc<Self> {
+        let state = State { open: 0, by_address: HashMap::new(), second: monotonic(), in_second: 0 };
+        Arc::new(Self { open_max, per_address_max, rate_max, state: Mutex::new(state) })
+    }
+
+    /// Counts a new connection, or says which limit it meets.
+    pub fn count(self: &Arc<Self>, address: IpAddr) -> Result<Counted, &'static str> {
+        let mut state = self.state.lock();
+        let now = monotonic();
+        if now.duration_since(state.second).as_millis() >= 1000 {
+            state.second = now;
+            state.in_second = 0;
+        }
+        if state.open >= self.open_max {
+            return Err("max.connections");
+        }
+        if state.in_second >= self.rate_max {
+            return Err("max.connection.creation.rate");
+        }
+        let from = state.by_address.entry(address).or_insert(0);
+        if *from >= self.per_address_max {
+            return Err("max.connections.per.ip");
+        }
+        *from += 1;
+        state.open += 1;
+        state.in_second += 1;
+        Ok(Counted { limits: Arc::clone(self), address })
+    }
+
+    pub fn open(&self) -> usize {
+        self.state.lock().open
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut state = self.limits.state.lock();
+        state.open -= 1;
+        if let Some(from) = state.by_address.get_mut(&self.address) {
+            *from -= 1;
+            if *from == 0 {
+                state.by_address.remove(&self.address);
+            }
+        }
+    }
+}

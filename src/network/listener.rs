@@ -1,0 +1,106 @@
+//! Listening and accepting.
+//!
+//! Invariants: a connection over a limit is closed at once and counted; an accept error pauses, never ends, the
+//! listener.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, lookup_host};
+use tokio::sync::watch;
+
+use super::connection::{ConnectionRules, Peer, Service, serve};
+use super::limits::ConnectionLimits;
+use super::stream::Stream;
+use crate::config::Endpoint;
+use crate::system::clock::sleep;
+use crate::system::tasks::{JoinHandle, spawn};
+
+/// A bound listener.
+#[derive(Debug)]
+pub struct Listening {
+    pub endpoint: Endpoint,
+    listener: TcpListener,
+}
+
+/// Binds an endpoint; port 0 becomes the port that was picked.
+pub async fn listen(endpoint: &Endpoint) -> io::Result<Listening> {
+    let host = if endpoint.host.is_empty() { "::" } else { &endpoint.host };
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
+    for address in lookup_host((host, endpoint.port)).await? {
+        match TcpListener::bind(address).await {
+            Ok(listener) => {
+                let port = listener.local_addr()?.port();
+                return Ok(Listening { endpoint: Endpoint { port, ..endpoint.clone() }, listener });
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+impl Listening {
+    /// Accepts until `stopping` turns true; connections end by themselves then.
+    pub fn start<S: Service>(
+        self,
+        service: Arc<S>,
+        rules: ConnectionRules,
+        limits: Arc<ConnectionLimits>,
+        stopping: watch::Receiver<bool>,
+    ) -> JoinHandle<()> {
+        spawn(async move {
+            let name: Arc<str> = self.endpoint.name.as_str().into();
+            let mut stop = stopping.clone();
+            loop {
+                let accepted = tokio::select! {
+                    accepted = self.listener.accept() => accepted,
+                    _ = stop.wait_for(|stop| *stop) => return,
+                };
+                match accepted {
+                    Ok((tcp, address)) => {
+                        let peer = Peer { address, listener: Arc::clone(&name) };
+                        start_connection(tcp, peer, &service, &rules, &limits, &stopping);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "accept failed; pausing");
+                        sleep(Duration::from_millis(100)).await;
+                    }
+                }
+            }
+        })
+    }
+
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+fn start_connection<S: Service>(
+    tcp: tokio::net::TcpStream,
+    peer: Peer,
+    service: &Arc<S>,
+    rules: &ConnectionRules,
+    limits: &Arc<ConnectionLimits>,
+    stopping: &watch::Receiver<bool>,
+) {
+    let counted = match limits.count(peer.address.ip().to_canonical()) {
+        Ok(counted) => counted,
+        Err(limit) => {
+            tracing::warn!(peer = %peer.address, limit, "connection refused");
+            return;
+        }
+    };
+    if let Err(error) = tcp.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY not set");
+    }
+    let (service, rules, stopping) = (Arc::clone(service), rules.clone(), stopping.clone());
+    spawn(async move {
+        let address = peer.address;
+        if let Err(error) = serve(Stream::Tcp(tcp), peer, &*service, &rules, stopping).await {
+            tracing::debug!(peer = %address, %error, "connection ended");
+        }
+        drop(counted);
+    });
+}

@@ -1,0 +1,115 @@
+//! A frame's header and body, and the response's bytes.
+//!
+//! Invariants: a frame under eight bytes is refused before the crate sees it; a body is walked by its shape first;
+//! an error here means the connection is closed, but for ApiVersions of a version we do not know.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
+use kafka_protocol::protocol::{Decodable, Encodable};
+
+use super::shapes;
+use super::table::served;
+use crate::model::number::{be16, be32, to_i32};
+
+/// Key, version, correlation id.
+const SMALLEST_HEADER_BYTES: usize = 8;
+
+/// Why a frame can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("frame of {0} bytes is too short for a request header")]
+    TooShort(usize),
+    #[error("API key {0} is not served")]
+    UnknownKey(i16),
+    #[error("version {version} of API key {key} is not served")]
+    UnknownVersion { key: i16, version: i16 },
+    #[error("malformed request of API key {key} version {version}: {why}")]
+    Malformed { key: i16, version: i16, why: String },
+}
+
+/// The header of a request.
+#[derive(Debug, Clone)]
+pub struct RequestHead {
+    pub key: ApiKey,
+    pub version: i16,
+    pub correlation_id: i32,
+    pub client_id: Option<String>,
+    /// ApiVersions newer than ours: answered with version 0 and error 35 (KIP-511).
+    pub is_future_api_versions: bool,
+}
+
+/// Reads the header and leaves the body in `frame`.
+pub fn parse_head(frame: &mut Bytes) -> Result<RequestHead, DecodeError> {
+    if frame.len() < SMALLEST_HEADER_BYTES {
+        return Err(DecodeError::TooShort(frame.len()));
+    }
+    let (key_number, version, correlation_id) = (be16(frame, 0), be16(frame, 2), be32(frame, 4));
+    let api = served(key_number).ok_or(DecodeError::UnknownKey(key_number))?;
+    let is_known = (api.min..=api.max).contains(&version);
+    let key = api.key;
+    if !is_known && key == ApiKey::ApiVersions && version > 0 {
+        let client_id = None;
+        return Ok(RequestHead { key, version, correlation_id, client_id, is_future_api_versions: true });
+    }
+    if !is_known {
+        return Err(DecodeError::UnknownVersion { key: key_number, version });
+    }
+    let malformed = |why: String| DecodeError::Malformed { key: key_number, version, why };
+    check_head(frame, key.request_header_version(version)).map_err(|why| malformed(why.to_owned()))?;
+    let header = RequestHeader::decode(frame, key.request_header_version(version))
+        .map_err(|error| malformed(error.to_string()))?;
+    Ok(RequestHead {
+        key,
+        version,
+        correlation_id,
+        client_id: header.client_id.map(|id| id.to_string()),
+        is_future_api_versions: false,
+    })
+}
+
+/// Bounds of the client id and of the header's tagged fields.
+fn check_head(frame: &[u8], header_version: i16) -> Result<(), &'static str> {
+    let length = be16(frame, 8);
+    let start = 10 + usize::try_from(length).unwrap_or(0);
+    if frame.len() < start || length < -1 {
+        return Err("client id is cut");
+    }
+    if std::str::from_utf8(frame.get(10..start).unwrap_or_default()).is_err() {
+        return Err("client id is not UTF-8");
+    }
+    if header_version < 2 {
+        return Ok(());
+    }
+    // Clients send no tagged fields in the header; a few are allowed, never enough to matter.
+    match frame.get(start) {
+        None => Err("tagged fields are cut"),
+        Some(0..=16) => Ok(()),
+        Some(_) => Err("too many tagged fields in the header"),
+    }
+}
+
+/// Decodes a body that `parse_head` left.
+pub fn decode<R: Decodable>(head: &RequestHead, body: &mut Bytes) -> Result<R, DecodeError> {
+    let key = head.key as i16;
+    let malformed = |why: String| DecodeError::Malformed { key, version: head.version, why };
+    shapes::check(key, head.version, body).map_err(|why| malformed(why.to_owned()))?;
+    R::decode(body, head.version).map_err(|error| malformed(error.to_string()))
+}
+
+/// Encodes a response with its length and header.
+pub fn encode<R: Encodable>(head: &RequestHead, response: &R) -> Result<BytesMut, DecodeError> {
+    let version = if head.is_future_api_versions { 0 } else { head.version };
+    let failed = |error: anyhow::Error| DecodeError::Malformed {
+        key: head.key as i16,
+        version,
+        why: format!("response can't be encoded: {error}"),
+    };
+    let header_version = head.key.response_header_version(version);
+    let header = ResponseHeader::default().with_correlation_id(head.correlation_id);
+    let size = header.compute_size(header_version).map_err(failed)? + response.compute_size(version).map_err(failed)?;
+    let mut out = BytesMut::with_capacity(4 + size);
+    out.put_i32(to_i32(size));
+    header.encode(&mut out, header_version).map_err(failed)?;
+    response.encode(&mut out, version).map_err(failed)?;
+    Ok(out)
+}

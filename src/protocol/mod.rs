@@ -1,0 +1,20 @@
+//! Requests and responses as bytes: bounds, headers, versions.
+//!
+//! Invariants: the only user of the `kafka-protocol` crate's codecs; no request reaches a decoder before its every
+//! length and count was checked against the bytes that arrived; one table says which versions are served.
+//! Absent: sockets, meaning.
+
+mod frame;
+mod shapes;
+mod table;
+
+pub use frame::{DecodeError, RequestHead, decode, encode, parse_head};
+pub use kafka_protocol::messages;
+pub use kafka_protocol::messages::ApiKey;
+pub use kafka_protocol::protocol::StrBytes;
+pub use table::{SERVED, ServedApi, reference_page, served};
+
+/// A `StrBytes` of any string.
+pub fn text(value: impl Into<String>) -> StrBytes {
+    StrBytes::from_string(value.into())
+}

@@ -1,0 +1,270 @@
+//! The shape of every request, and a walk that checks a body against it before it is decoded.
+//!
+//! Invariants: the walk allocates nothing, never passes the end, and refuses a body whose decoded form could be
+//! much larger than its bytes. The shapes are in `shapes.txt`, made from Kafka's schemas by
+//! `integration/tools/shapes.py`.
+
+use std::collections::HashMap;
+use std::iter::Peekable;
+use std::str::Chars;
+use std::sync::LazyLock;
+
+use crate::model::number::to_usize;
+
+/// What one decoded element of an array is taken to need in memory, at most.
+const ELEMENT_BYTES: usize = 256;
+/// Decoded elements may take this much whatever the size of the frame, and `FRAME_FACTOR` times the frame beyond it.
+const ALWAYS_ALLOWED_BYTES: usize = 16 << 20;
+const FRAME_FACTOR: usize = 16;
+
+static SHAPES: LazyLock<HashMap<i16, Shape>> =
+    LazyLock::new(|| include_str!("shapes.txt").lines().filter_map(parse_line).collect());
+
+#[derive(Debug)]
+struct Shape {
+    flexible_from: i16,
+    fields: Vec<Field>,
+}
+
+#[derive(Debug)]
+struct Field {
+    tag: Option<u32>,
+    versions: (i16, i16),
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Fixed(usize),
+    Str,
+    Bytes,
+    Array(Box<Kind>),
+    Struct { fields: Vec<Field>, nullable: bool },
+}
+
+/// Checks the body of a request of this key and version.
+pub(super) fn check(key: i16, version: i16, body: &[u8]) -> Result<(), &'static str> {
+    let shape = SHAPES.get(&key).ok_or("no shape for this request")?;
+    let flexible = version >= shape.flexible_from;
+    let budget = body.len().saturating_mul(FRAME_FACTOR).max(ALWAYS_ALLOWED_BYTES);
+    let mut walk = Walk { rest: body, version, flexible, budget };
+    walk.fields(&shape.fields)?;
+    if walk.rest.is_empty() { Ok(()) } else { Err("bytes after the request") }
+}
+
+struct Walk<'a> {
+    rest: &'a [u8],
+    version: i16,
+    flexible: bool,
+    budget: usize,
+}
+
+impl Walk<'_> {
+    fn fields(&mut self, fields: &[Field]) -> Result<(), &'static str> {
+        for field in fields {
+            if field.tag.is_none() && (field.versions.0..=field.versions.1).contains(&self.version) {
+                self.value(&field.kind)?;
+            }
+        }
+        if self.flexible { self.tags(fields) } else { Ok(()) }
+    }
+
+    fn value(&mut self, kind: &Kind) -> Result<(), &'static str> {
+        match kind {
+            Kind::Fixed(bytes) => self.skip(*bytes),
+            Kind::Str => {
+                let length = self.length(2)?;
+                self.text(length)
+            }
+            Kind::Bytes => {
+                let length = self.length(4)?;
+                self.skip(length.unwrap_or(0))
+            }
+            Kind::Array(inner) => {
+                let count = self.length(4)?.unwrap_or(0);
+                if count > self.rest.len() {
+                    return Err("array is longer than the request");
+                }
+                self.budget =
+                    self.budget.checked_sub(count * ELEMENT_BYTES).ok_or("too many elements for one request")?;
+                (0..count).try_for_each(|_| self.value(inner))
+            }
+            Kind::Struct { fields, nullable } => {
+                if *nullable && self.byte()?.cast_signed() < 0 {
+                    return Ok(());
+                }
+                self.fields(fields)
+            }
+        }
+    }
+
+    /// Tagged fields (KIP-482): known ones are walked, unknown ones skipped.
+    fn tags(&mut self, fields: &[Field]) -> Result<(), &'static str> {
+        let count = to_usize(self.varint()?);
+        if count > self.rest.len() {
+            return Err("more tagged fields than bytes");
+        }
+        self.budget = self.budget.checked_sub(count * ELEMENT_BYTES).ok_or("too many tagged fields")?;
+        for _ in 0..count {
+            let tag = self.varint()?;
+            let length = to_usize(self.varint()?);
+            let (inside, after) = self.rest.split_at_checked(length).ok_or("tagged field is cut")?;
+            let known = fields.iter().find(|f| {
+                f.tag == Some(tag) && (f.versions.0..=f.versions.1).contains(&self.version)
+            });
+            if let Some(field) = known {
+                let mut walk = Walk { rest: inside, version: self.version, flexible: true, budget: self.budget };
+                walk.value(&field.kind)?;
+                self.budget = walk.budget;
+            }
+            self.rest = after;
+        }
+        Ok(())
+    }
+
+    /// The length before a string, bytes or array; `None` is null. `width` is that of the inflexible form.
+    fn length(&mut self, width: usize) -> Result<Option<usize>, &'static str> {
+        if self.flexible {
+            return Ok(to_usize(self.varint()?).checked_sub(1));
+        }
+        let (bytes, rest) = self.rest.split_at_checked(width).ok_or("length is cut")?;
+        self.rest = rest;
+        let length = if width == 2 {
+            i32::from(crate::model::number::be16(bytes, 0))
+        } else {
+            crate::model::number::be32(bytes, 0)
+        };
+        if length < -1 { Err("negative length") } else { Ok(usize::try_from(length).ok()) }
+    }
+
+    fn text(&mut self, length: Option<usize>) -> Result<(), &'static str> {
+        let (bytes, rest) = self.rest.split_at_checked(length.unwrap_or(0)).ok_or("string is cut")?;
+        self.rest = rest;
+        std::str::from_utf8(bytes).map(|_| ()).map_err(|_| "string is not UTF-8")
+    }
+
+    fn skip(&mut self, bytes: usize) -> Result<(), &'static str> {
+        self.rest = self.rest.get(bytes..).ok_or("request is cut")?;
+        Ok(())
+    }
+
+    fn byte(&mut self) -> Result<u8, &'static str> {
+        let (&byte, rest) = self.rest.split_first().ok_or("request is cut")?;
+        self.rest = rest;
+        Ok(byte)
+    }
+
+    fn varint(&mut self) -> Result<u32, &'static str> {
+        let mut value = 0_u32;
+        for shift in [0, 7, 14, 21, 28] {
+            let byte = self.byte()?;
+            let low = u32::from(byte & 0x7f);
+            if shift == 28 && low > 15 {
+                return Err("varint is too long");
+            }
+            value |= low << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err("varint is too long")
+    }
+}
+
+fn parse_line(line: &str) -> Option<(i16, Shape)> {
+    let mut parts = line.splitn(4, ' ');
+    let key = parts.next()?.parse().ok()?;
+    let _name = parts.next()?;
+    let flexible_from = parts.next()?.parse().unwrap_or(i16::MAX);
+    let mut chars = parts.next().unwrap_or_default().chars().peekable();
+    Some((key, Shape { flexible_from, fields: parse_fields(&mut chars)? }))
+}
+
+fn parse_fields(chars: &mut Peekable<Chars<'_>>) -> Option<Vec<Field>> {
+    let mut fields = Vec::new();
+    loop {
+        match chars.peek() {
+            None | Some('}') => return Some(fields),
+            Some(' ') => {
+                chars.next();
+            }
+            Some(_) => fields.push(parse_field(chars)?),
+        }
+    }
+}
+
+fn parse_field(chars: &mut Peekable<Chars<'_>>) -> Option<Field> {
+    let mut tag = None;
+    if chars.next_if_eq(&'@').is_some() {
+        tag = parse_number(chars).and_then(|n| u32::try_from(n).ok());
+        chars.next_if_eq(&':')?;
+    }
+    let low = parse_number(chars)?;
+    chars.next_if_eq(&'-')?;
+    let high = parse_number(chars).unwrap_or(i16::MAX);
+    Some(Field { tag, versions: (low, high), kind: parse_kind(chars)? })
+}
+
+fn parse_kind(chars: &mut Peekable<Chars<'_>>) -> Option<Kind> {
+    Some(match chars.next()? {
+        'b' => Kind::Fixed(1),
+        'w' => Kind::Fixed(2),
+        'i' => Kind::Fixed(4),
+        'l' => Kind::Fixed(8),
+        'u' => Kind::Fixed(16),
+        's' => Kind::Str,
+        'y' => Kind::Bytes,
+        '[' => {
+            let inner = parse_kind(chars)?;
+            chars.next_if_eq(&']')?;
+            Kind::Array(Box::new(inner))
+        }
+        '{' => parse_struct(chars, false)?,
+        '?' => {
+            chars.next_if_eq(&'{')?;
+            parse_struct(chars, true)?
+        }
+        _ => return None,
+    })
+}
+
+fn parse_struct(chars: &mut Peekable<Chars<'_>>, nullable: bool) -> Option<Kind> {
+    let fields = parse_fields(chars)?;
+    chars.next_if_eq(&'}')?;
+    Some(Kind::Struct { fields, nullable })
+}
+
+fn parse_number(chars: &mut Peekable<Chars<'_>>) -> Option<i16> {
+    let mut digits = String::new();
+    while let Some(digit) = chars.next_if(char::is_ascii_digit) {
+        digits.push(digit);
+    }
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_is_understood() {
+        assert_eq!(SHAPES.len(), include_str!("shapes.txt").lines().count());
+    }
+
+    #[test]
+    fn a_count_that_lies_is_refused_before_anything_is_allocated() {
+        let lie = 0x7fff_ffff_i32.to_be_bytes();
+        assert!(check(3, 1, &lie).is_err());
+        assert!(check(3, 9, &[0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0, 0]).is_err());
+        assert!(check(3, 1, &(-1_i32).to_be_bytes()).is_ok());
+        assert!(check(3, 1, &[0, 0, 0]).is_err());
+        assert!(check(3, 1, &[0, 0, 0, 0, 9]).is_err(), "trailing bytes");
+    }
+
+    #[test]
+    fn many_tiny_elements_are_refused() {
+        let mut body = 900_000_i32.to_be_bytes().to_vec();
+        body.extend(std::iter::repeat_n([0, 0], 900_000).flatten());
+        assert_eq!(check(3, 1, &body), Err("too many elements for one request"));
+    }
+}

@@ -1,0 +1,83 @@
+//! The table of APIs and versions that this broker serves.
+//!
+//! Invariants: a version stands here only if the crate decodes its request and encodes its response (a test asks);
+//! low ends are kept for old librdkafka (it looks for exact versions).
+
+use std::fmt::Write;
+
+use super::ApiKey;
+
+/// One served API.
+#[derive(Debug, Clone, Copy)]
+pub struct ServedApi {
+    pub key: ApiKey,
+    pub name: &'static str,
+    /// Oldest version that is decoded.
+    pub min: i16,
+    pub max: i16,
+    /// Oldest version that is advertised; Produce says 0 (KAFKA-18659).
+    pub advertised_min: i16,
+}
+
+macro_rules! served {
+    ($($name:ident $min:literal ..= $max:literal as $low:literal;)*) => {
+        /// Every API of this broker, by key.
+        pub const SERVED: &[ServedApi] = &[$(
+            ServedApi { key: ApiKey::$name, name: stringify!($name), min: $min, max: $max, advertised_min: $low },
+        )*];
+    };
+}
+
+served! {
+    Produce 3..=13 as 0;
+    Fetch 4..=18 as 4;
+    ListOffsets 1..=10 as 1;
+    Metadata 0..=13 as 0;
+    OffsetCommit 2..=9 as 2;
+    OffsetFetch 1..=9 as 1;
+    FindCoordinator 0..=6 as 0;
+    JoinGroup 0..=9 as 0;
+    Heartbeat 0..=4 as 0;
+    LeaveGroup 0..=5 as 0;
+    SyncGroup 0..=5 as 0;
+    DescribeGroups 0..=6 as 0;
+    ListGroups 0..=5 as 0;
+    ApiVersions 0..=4 as 0;
+    CreateTopics 2..=7 as 2;
+    DeleteTopics 1..=6 as 1;
+    DeleteRecords 0..=2 as 0;
+    InitProducerId 0..=5 as 0;
+    OffsetForLeaderEpoch 2..=4 as 2;
+    DescribeConfigs 1..=4 as 1;
+    AlterConfigs 0..=2 as 0;
+    DescribeLogDirs 1..=4 as 1;
+    CreatePartitions 0..=3 as 0;
+    DeleteGroups 0..=2 as 0;
+    IncrementalAlterConfigs 0..=1 as 0;
+    OffsetDelete 0..=0 as 0;
+    DescribeQuorum 0..=2 as 0;
+    UpdateFeatures 0..=2 as 0;
+    DescribeCluster 0..=2 as 0;
+    DescribeProducers 0..=0 as 0;
+    ListConfigResources 0..=1 as 0;
+    DescribeTopicPartitions 0..=0 as 0;
+}
+
+/// The row of a key.
+pub fn served(key: i16) -> Option<&'static ServedApi> {
+    SERVED.iter().find(|api| api.key as i16 == key)
+}
+
+/// `docs/reference/protocol.md`.
+pub fn reference_page() -> String {
+    let mut page = String::from(
+        "# Protocol\n\nGenerated from `src/protocol/table.rs`; `UPDATE=1 cargo test docs` rewrites it.\n\n\
+         What is not listed is absent from ApiVersions, and a request for it closes the connection as Apache Kafka does.\n\n\
+         | key | API | versions | advertised as |\n|---|---|---|---|\n",
+    );
+    for api in SERVED {
+        let key = api.key as i16;
+        let _ = writeln!(page, "| {key} | {} | {}-{} | {}-{} |", api.name, api.min, api.max, api.advertised_min, api.max);
+    }
+    page
+}

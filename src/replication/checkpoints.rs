@@ -1,0 +1,92 @@
+//! The recovery points of a log directory.
+//!
+//! Invariants: a recovery point that is written was flushed before; the file is replaced whole.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use super::log_directory::LogDirectory;
+use crate::log::{RecoveryPoint, checkpoint};
+use crate::system::Disk;
+
+const FILE: &str = "recovery-points";
+const KIND: &str = "strandline-recovery-points";
+const CLEAN_FILE: &str = "clean-shutdown";
+const CLEAN_KIND: &str = "strandline-clean-shutdown";
+
+/// Recovery point by partition folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Points(pub HashMap<String, RecoveryPoint>);
+
+impl Points {
+    pub(super) fn load(disk: &dyn Disk, directory: &Path) -> io::Result<Self> {
+        let lines = checkpoint::read(disk, &directory.join(FILE), KIND, 1)?.unwrap_or_default();
+        let parsed: Option<HashMap<_, _>> = lines.iter().map(|line| parse(line)).collect();
+        parsed.map(Self).ok_or_else(|| io::Error::other("recovery-points is malformed"))
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let line = |(name, p): (&String, &RecoveryPoint)| {
+            format!("{name} {} {} {}", p.offset, p.log_start, i32::from(p.has_producers))
+        };
+        let mut lines: Vec<String> = self.0.iter().map(line).collect();
+        lines.sort_unstable();
+        lines
+    }
+}
+
+fn parse(line: &str) -> Option<(String, RecoveryPoint)> {
+    let mut words = line.split(' ');
+    let name = words.next()?.to_owned();
+    let offset = words.next()?.parse().ok()?;
+    let log_start = words.next()?.parse().ok()?;
+    let has_producers = words.next()? == "1";
+    Some((name, RecoveryPoint { offset, log_start, has_producers }))
+}
+
+impl LogDirectory {
+    /// Saves index and producer hints of logs that moved, then their recovery points.
+    pub(super) fn write_points(&self) -> io::Result<()> {
+        if self.is_offline() {
+            return Ok(());
+        }
+        let mut points = self.points.lock();
+        for partition in self.partitions() {
+            let mut state = partition.state.lock();
+            let Some(log) = state.log.as_mut() else { continue };
+            let has_producers = !log.producers().is_empty();
+            let point =
+                RecoveryPoint { offset: log.recovery_point(), log_start: log.log_start(), has_producers };
+            let name = partition.name.to_string();
+            if points.0.get(&name) != Some(&point) {
+                log.save_hints()?;
+                points.0.insert(name, point);
+            }
+        }
+        checkpoint::write(&**self.disk(), &self.path.join(FILE), KIND, 1, &points.lines())
+    }
+
+    /// Writes the points if something moved.
+    pub(super) fn write_points_if_changed(&self) -> io::Result<()> {
+        if self.points_changed.swap(false, Ordering::AcqRel) { self.write_points() } else { Ok(()) }
+    }
+
+    /// Says that every log here was closed whole, in this incarnation of the broker.
+    pub(super) fn mark_clean(&self, broker_epoch: i64) -> io::Result<()> {
+        let line = format!("broker.epoch={broker_epoch}");
+        checkpoint::write(&**self.disk(), &self.path.join(CLEAN_FILE), CLEAN_KIND, 1, &[line])
+    }
+
+    /// Takes the mark away, so that a crash from now on is seen; returns whether it was there.
+    pub(super) fn take_clean_mark(&self) -> io::Result<bool> {
+        let path = self.path.join(CLEAN_FILE);
+        let was_clean = matches!(checkpoint::read(&**self.disk(), &path, CLEAN_KIND, 1), Ok(Some(_)));
+        if self.disk().exists(&path) {
+            self.disk().remove(&path)?;
+            self.disk().sync_dir(&self.path)?;
+        }
+        Ok(was_clean)
+    }
+}

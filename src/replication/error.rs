@@ -1,0 +1,66 @@
+//! What can go wrong with a partition.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::log::{AppendError, ReadError, SequenceError};
+use crate::model::{LeaderEpoch, Offset};
+use crate::record::BatchError;
+
+/// Why a partition refuses a request.
+#[derive(Debug, thiserror::Error)]
+pub enum PartitionError {
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    #[error(transparent)]
+    Sequence(#[from] SequenceError),
+    #[error("offset {offset} is out of range")]
+    OutOfRange { offset: Offset },
+    #[error("the log directory of this partition is offline")]
+    Offline,
+    #[error("the file system of the log directory has too little room")]
+    NoRoom,
+    #[error("leader epoch {asked} is older than {current}")]
+    FencedEpoch { asked: LeaderEpoch, current: LeaderEpoch },
+    #[error("leader epoch {asked} is newer than {current}")]
+    UnknownEpoch { asked: LeaderEpoch, current: LeaderEpoch },
+    #[error("fewer in-sync replicas than min.insync.replicas")]
+    NotEnoughReplicas,
+    /// Transactions are not served: a transactional batch has no transaction to belong to.
+    #[error("transactions are not supported")]
+    Transactional,
+    #[error("the partition was deleted")]
+    Deleted,
+}
+
+impl From<AppendError> for PartitionError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Sequence(error) => PartitionError::Sequence(error),
+            AppendError::NoRoom => PartitionError::NoRoom,
+            AppendError::Disk(_) => PartitionError::Offline,
+        }
+    }
+}
+
+impl From<ReadError> for PartitionError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::OutOfRange { offset, .. } => PartitionError::OutOfRange { offset },
+            ReadError::Corrupt { .. } | ReadError::Disk(_) => PartitionError::Offline,
+        }
+    }
+}
+
+/// Why the log directories can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("log directory {path} is in use by another process: stop it, or give this one another log.dirs")]
+    InUse { path: PathBuf },
+    #[error("log directory {path}: {error}")]
+    Disk { path: PathBuf, error: io::Error },
+    #[error("log directory {path} belongs to {what} {found}, this broker is {expected}: check log.dirs and node.id")]
+    Foreign { path: PathBuf, what: &'static str, found: String, expected: String },
+    #[error("no log directory can be used")]
+    NoneLeft,
+}

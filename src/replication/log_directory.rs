@@ -1,0 +1,189 @@
+//! One folder of logs: its lock, its identity, its state, its queue of logs to flush.
+//!
+//! Invariants: two processes never have the same folder; after the first write or flush error the folder is offline
+//! until the broker is started again.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::checkpoints::Points;
+use super::error::StartError;
+use super::partition::Partition;
+use crate::log::{FileCache, checkpoint};
+use crate::model::{BrokerId, TopicPartition};
+use crate::system::{Random, SharedDisk, SharedFile, Space};
+
+const META_FILE: &str = "meta.properties";
+const META_KIND: &str = "strandline-meta";
+const LOCK_FILE: &str = ".lock";
+
+/// See the file's header.
+#[derive(Debug)]
+pub struct LogDirectory {
+    pub path: PathBuf,
+    pub id: Uuid,
+    pub(super) cache: Arc<FileCache>,
+    pub(super) points: Mutex<Points>,
+    pub(super) partitions: Mutex<BTreeMap<TopicPartition, Arc<Partition>>>,
+    /// Logs to flush, and whoever flushes them.
+    pub(super) queue: Mutex<Vec<Arc<Partition>>>,
+    pub(super) queued: Notify,
+    pub(super) stopping: AtomicBool,
+    /// Whether something durable moved since the checkpoint was written.
+    pub(super) points_changed: AtomicBool,
+    offline: AtomicBool,
+    full: AtomicBool,
+    _lock: SharedFile,
+}
+
+/// What a folder says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Meta {
+    pub cluster_id: String,
+    pub node_id: BrokerId,
+    pub directory_id: Uuid,
+}
+
+impl LogDirectory {
+    /// Takes the folder, makes it if it is missing, checks whose it is. `cluster_id` is `None` if no folder has
+    /// told it yet; then it is made up.
+    pub(super) fn open(
+        path: &Path,
+        cache: &Arc<FileCache>,
+        cluster_id: &mut Option<String>,
+        node_id: BrokerId,
+        random: &Random,
+    ) -> Result<Arc<Self>, StartError> {
+        let disk = cache.disk();
+        let failed = |error: io::Error| StartError::Disk { path: path.to_owned(), error };
+        disk.create_dir_all(path).map_err(failed)?;
+        let lock = disk.lock(&path.join(LOCK_FILE)).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => StartError::InUse { path: path.to_owned() },
+            _ => failed(error),
+        })?;
+        let meta = match read_meta(disk, path).map_err(failed)? {
+            Some(meta) => meta,
+            None => {
+                let directory_id = random.uuid();
+                let cluster_id = cluster_id.clone().unwrap_or_else(|| new_cluster_id(random));
+                let meta = Meta { cluster_id, node_id, directory_id };
+                write_meta(disk, path, &meta).map_err(failed)?;
+                meta
+            }
+        };
+        let foreign = |what, found: String, expected: String| {
+            Err(StartError::Foreign { path: path.to_owned(), what, found, expected })
+        };
+        if meta.node_id != node_id {
+            return foreign("node", meta.node_id.to_string(), node_id.to_string());
+        }
+        if let Some(expected) = cluster_id.as_ref().filter(|id| **id != meta.cluster_id) {
+            return foreign("cluster", meta.cluster_id, expected.clone());
+        }
+        *cluster_id = Some(meta.cluster_id);
+        let points = Points::load(&**disk, path).map_err(failed)?;
+        Ok(Arc::new(Self {
+            path: path.to_owned(),
+            id: meta.directory_id,
+            cache: Arc::clone(cache),
+            points: Mutex::new(points),
+            partitions: Mutex::default(),
+            queue: Mutex::default(),
+            queued: Notify::new(),
+            stopping: AtomicBool::new(false),
+            points_changed: AtomicBool::new(false),
+            offline: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+            _lock: lock,
+        }))
+    }
+
+    pub fn disk(&self) -> &SharedDisk {
+        self.cache.disk()
+    }
+
+    pub fn is_offline(&self) -> bool {
+        self.offline.load(Ordering::Acquire)
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    pub fn space(&self) -> Option<Space> {
+        self.disk().space(&self.path).ok()
+    }
+
+    /// Partitions and their sizes, for DescribeLogDirs.
+    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.partitions.lock().values().cloned().collect()
+    }
+
+    /// Notes whether producers are refused for want of room.
+    pub(super) fn set_full(&self, full: bool) {
+        if self.full.swap(full, Ordering::Relaxed) != full {
+            let directory = self.path.display();
+            if full {
+                tracing::error!(%directory, "too little room: producers are refused until some is freed");
+            } else {
+                tracing::info!(%directory, "there is room again: producers are served");
+            }
+        }
+    }
+
+    /// The disk failed: nothing is written here any more. The flusher tells the partitions.
+    pub(super) fn fail(&self, error: &io::Error, partition: &TopicPartition) {
+        if !self.offline.swap(true, Ordering::AcqRel) {
+            let directory = self.path.display();
+            tracing::error!(%directory, %partition, %error, "disk error: the log directory is offline until a restart");
+        }
+        self.queued.notify_one();
+    }
+
+    /// Queues a log for flushing; its state says that it is queued.
+    pub(super) fn queue(&self, partition: &Arc<Partition>) {
+        let mut queue = self.queue.lock();
+        queue.push(Arc::clone(partition));
+        if queue.len() == 1 {
+            self.queued.notify_one();
+        }
+    }
+}
+
+/// A cluster id as Kafka makes them: 22 characters of URL-safe base64.
+fn new_cluster_id(random: &Random) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let letter = || LETTERS.get(usize::try_from(random.below(64)).unwrap_or(0)).map_or('A', |b| char::from(*b));
+    // The first letter is never '-', which command lines take for a flag.
+    std::iter::once('S').chain(std::iter::repeat_with(letter).take(20)).chain(['A']).collect()
+}
+
+/// Reads whose folder this is; `None` if nobody's yet.
+pub(super) fn read_meta(disk: &SharedDisk, path: &Path) -> io::Result<Option<Meta>> {
+    let Some(lines) = checkpoint::read(&**disk, &path.join(META_FILE), META_KIND, 1)? else { return Ok(None) };
+    let value = |key: &str| lines.iter().find_map(|l| l.strip_prefix(key)?.strip_prefix('=').map(str::to_owned));
+    let parsed = || {
+        Some(Meta {
+            cluster_id: value("cluster.id")?,
+            node_id: value("node.id")?.parse().ok()?,
+            directory_id: value("directory.id")?.parse().ok()?,
+        })
+    };
+    parsed().map(Some).ok_or_else(|| io::Error::other("meta.properties lacks cluster.id, node.id or directory.id"))
+}
+
+fn write_meta(disk: &SharedDisk, path: &Path, meta: &Meta) -> io::Result<()> {
+    let lines = [
+        format!("cluster.id={}", meta.cluster_id),
+        format!("node.id={}", meta.node_id),
+        format!("directory.id={}", meta.directory_id),
+    ];
+    checkpoint::write(&**disk, &path.join(META_FILE), META_KIND, 1, &lines)
+}

@@ -1,0 +1,115 @@
+//! What is done to logs from time to time: checkpoints, retention, timed flushes, room on the disk.
+//!
+//! Invariants: nothing here runs on a thread that serves requests; a failure takes its log directory offline.
+
+use std::sync::Arc;
+
+use super::log_directory::LogDirectory;
+use super::partition::Partition;
+use super::replicas::Replicas;
+use crate::log::DeletedSegment;
+use crate::system::clock::{millis, sleep};
+use crate::system::tasks::{blocking, spawn};
+
+const CHECKPOINT_MS: i64 = 2_000;
+const TICK_MS: i64 = 500;
+
+impl Replicas {
+    /// Starts the loops; they end with the runtime.
+    pub fn start_maintenance(self: &Arc<Self>) {
+        let each = |period_ms: i64, work: fn(&Replicas)| {
+            let replicas = Arc::clone(self);
+            spawn(async move {
+                loop {
+                    sleep(millis(period_ms)).await;
+                    let replicas = Arc::clone(&replicas);
+                    blocking(move || work(&replicas)).await;
+                }
+            });
+        };
+        each(CHECKPOINT_MS, Self::write_checkpoints);
+        each(TICK_MS, Self::tick);
+        let (retention_ms, cleaner) = {
+            let settings = self.settings.lock();
+            (settings.retention_check_ms, settings.cleaner_enabled)
+        };
+        each(retention_ms, Self::apply_retention);
+        if cleaner {
+            self.start_cleaner();
+        }
+    }
+
+    /// Writes recovery points that moved.
+    pub fn write_checkpoints(&self) {
+        for directory in &self.directories {
+            if let Err(error) = directory.write_points_if_changed() {
+                tracing::error!(directory = %directory.path.display(), %error, "recovery points not written");
+            }
+        }
+    }
+
+    /// Makes the log starts of a directory durable now (DeleteRecords).
+    pub fn write_checkpoint_of(&self, directory: &LogDirectory) -> std::io::Result<()> {
+        directory.write_points()
+    }
+
+    /// Sets how much room there must be for producers to be served.
+    pub fn set_free_bytes_min(&self, bytes: u64) {
+        self.settings.lock().free_bytes_min = bytes;
+        self.check_room();
+    }
+
+    /// Deletes what retention no longer wants.
+    pub fn apply_retention(&self) {
+        let now_ms = self.clock.now_ms();
+        let expiration_ms = self.settings.lock().producer_expiration_ms;
+        for partition in self.directories.iter().flat_map(|d| d.partitions()) {
+            let mut state = partition.state.lock();
+            let bound = state.replica.high_watermark();
+            let Some(log) = state.log.as_mut() else { continue };
+            log.expire_producers(now_ms, expiration_ms);
+            let delay_ms = log.config().file_delete_delay_ms;
+            let deleted = log.apply_retention(now_ms, bound);
+            drop(state);
+            match deleted {
+                Ok(segments) => self.remove_later(&partition, segments, delay_ms),
+                Err(error) => tracing::error!(partition = %partition.name, %error, "retention failed"),
+            }
+        }
+    }
+
+    fn remove_later(&self, partition: &Partition, segments: Vec<DeletedSegment>, delay_ms: i64) {
+        if segments.is_empty() {
+            return;
+        }
+        partition.directory.points_changed.store(true, std::sync::atomic::Ordering::Release);
+        let disk = Arc::clone(partition.directory.disk());
+        let files: Vec<_> = segments.into_iter().flat_map(|segment| segment.files).collect();
+        spawn(async move {
+            sleep(millis(delay_ms)).await;
+            blocking(move || files.iter().for_each(|path| drop(disk.remove(path)))).await;
+        });
+    }
+
+    fn tick(&self) {
+        self.check_room();
+        let now_ms = self.clock.now_ms();
+        for partition in self.directories.iter().flat_map(|d| d.partitions()) {
+            let mut state = partition.state.lock();
+            let Some(since) = state.unflushed_since_ms.filter(|_| !state.flush_queued) else { continue };
+            let due = state.log.as_ref().is_some_and(|log| now_ms - since >= log.config().flush_ms);
+            if due {
+                partition.queue_flush(&mut state);
+            }
+        }
+    }
+
+    fn check_room(&self) {
+        let free_bytes_min = self.settings.lock().free_bytes_min;
+        for directory in &self.directories {
+            if let Some(space) = directory.space() {
+                directory.set_full(space.usable < free_bytes_min);
+            }
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Replicas of partitions: who leads, what is committed, who waits, which disk holds what.
+//!
+//! Invariants: the high watermark counts only what is on stable storage (unless the topic says `write.caching`);
+//! it never moves back; an acknowledgement leaves only after the high watermark passed it.
+//! Absent for now: followers and ISR changes (one replica), groups, requests.
+
+mod checkpoints;
+mod cleaning;
+mod error;
+mod flusher;
+mod log_directory;
+mod maintenance;
+mod partition;
+mod replica;
+mod replicas;
+#[cfg(test)]
+mod tests;
+mod waiting;
+
+pub use error::{PartitionError, StartError};
+pub use log_directory::LogDirectory;
+pub use partition::{AppendRequest, Appending, FetchRead, Partition, PartitionHandle};
+pub use replicas::{PartitionSpec, ReplicaSettings, Replicas, Topic};
+pub use waiting::{AckWaiter, FetchWaiter};

@@ -1,0 +1,345 @@
+//! Every replica on this broker.
+//!
+//! Invariants: a partition that is listed was opened, or is listed as offline; a deleted topic's folder is renamed
+//! before its name may be used again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::error::StartError;
+use super::log_directory::{LogDirectory, read_meta};
+use super::partition::Partition;
+use crate::config::TopicConfig;
+use crate::log::{FileCache, Log, LogParts, OpenError, RecoveryPoint};
+use crate::model::number::to_u64;
+use crate::model::{BrokerId, LeaderEpoch, PartitionId, TopicId, TopicPartition};
+use crate::system::tasks::parallel;
+use crate::system::{Clock, OpenMode, Random, SharedDisk};
+
+const DELETED_ENDING: &str = "-delete";
+
+/// What the replicas need from the configuration.
+#[derive(Debug, Clone)]
+pub struct ReplicaSettings {
+    pub directories: Vec<PathBuf>,
+    pub node_id: BrokerId,
+    pub recovery_threads: usize,
+    pub free_bytes_min: u64,
+    pub retention_check_ms: i64,
+    pub producer_expiration_ms: i64,
+    pub cleaner_enabled: bool,
+    pub cleaner_backoff_ms: i64,
+    pub cleaner_buffer_bytes: i64,
+    pub cleaner_bytes_per_second: f64,
+}
+
+/// A partition that this broker is to have.
+#[derive(Debug, Clone)]
+pub struct PartitionSpec {
+    pub name: TopicPartition,
+    pub topic_id: TopicId,
+    pub leader_epoch: LeaderEpoch,
+    pub config: Arc<TopicConfig>,
+}
+
+/// A topic's partitions on this broker, by index.
+#[derive(Debug)]
+pub struct Topic {
+    pub name: Arc<str>,
+    pub id: TopicId,
+    partitions: RwLock<Vec<Option<Arc<Partition>>>>,
+}
+
+/// See the file's header.
+#[derive(Debug)]
+pub struct Replicas {
+    pub cluster_id: String,
+    pub(super) directories: Vec<Arc<LogDirectory>>,
+    pub(super) settings: Mutex<ReplicaSettings>,
+    pub(super) clock: Clock,
+    random: Random,
+    topics: RwLock<HashMap<Arc<str>, Arc<Topic>>>,
+    ids: RwLock<HashMap<TopicId, Arc<str>>>,
+}
+
+impl Topic {
+    pub fn partition(&self, index: PartitionId) -> Option<Arc<Partition>> {
+        self.partitions.read().get(usize::try_from(index).ok()?)?.clone()
+    }
+
+    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.partitions.read().iter().flatten().cloned().collect()
+    }
+}
+
+impl Replicas {
+    /// Takes the log directories.
+    pub fn open(
+        disk: &SharedDisk,
+        settings: ReplicaSettings,
+        clock: Clock,
+        random: Random,
+    ) -> Result<Arc<Self>, StartError> {
+        let cache = Arc::new(FileCache::new(Arc::clone(disk), 1000, 1000));
+        let mut cluster_id = None;
+        // A folder that has an identity tells it to those that are new.
+        for path in &settings.directories {
+            if let Ok(Some(meta)) = read_meta(disk, path) {
+                cluster_id.get_or_insert(meta.cluster_id);
+            }
+        }
+        let mut directories = Vec::new();
+        for path in &settings.directories {
+            match LogDirectory::open(path, &cache, &mut cluster_id, settings.node_id, &random) {
+                Ok(directory) => directories.push(directory),
+                Err(StartError::Disk { path, error }) if settings.directories.len() > 1 => {
+                    tracing::error!(path = %path.display(), %error, "log directory left out");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let cluster_id = cluster_id.filter(|_| !directories.is_empty()).ok_or(StartError::NoneLeft)?;
+        Ok(Arc::new(Self {
+            cluster_id,
+            directories,
+            settings: Mutex::new(settings),
+            clock,
+            random,
+            topics: RwLock::default(),
+            ids: RwLock::default(),
+        }))
+    }
+
+    pub fn directories(&self) -> &[Arc<LogDirectory>] {
+        &self.directories
+    }
+
+    /// Opens the partitions that the metadata lists, in parallel; returns whether the last stop was clean.
+    pub fn start(self: &Arc<Self>, specs: &[PartitionSpec]) -> Result<bool, StartError> {
+        let mut was_clean = true;
+        for directory in &self.directories {
+            let failed = |error| StartError::Disk { path: directory.path.clone(), error };
+            was_clean &= directory.take_clean_mark().map_err(failed)?;
+            self.remove_deleted_folders(directory).map_err(failed)?;
+        }
+        let threads = self.settings.lock().recovery_threads;
+        let opened: Mutex<Vec<(PartitionSpec, Arc<LogDirectory>, Option<Log>)>> = Mutex::default();
+        let folders = self.folders();
+        parallel(specs, threads, |spec| {
+            let known = folders.get(&spec.name.to_string());
+            let directory = known.map_or_else(|| self.roomiest(), Arc::clone);
+            let log = self.open_log(spec, &directory);
+            opened.lock().push((spec.clone(), directory, log));
+        });
+        for (spec, directory, log) in opened.into_inner() {
+            self.list(&spec, directory, log);
+        }
+        self.warn_of_strays(&folders);
+        for directory in &self.directories {
+            let failed = |error| StartError::Disk { path: directory.path.clone(), error };
+            directory.start_flusher().map_err(failed)?;
+        }
+        Ok(was_clean)
+    }
+
+    /// Makes a new partition.
+    pub fn create(&self, spec: &PartitionSpec) {
+        let directory = self.roomiest();
+        let log = self.open_log(spec, &directory);
+        self.list(spec, directory, log);
+    }
+
+    /// Deletes a topic's partitions: their folders are renamed now and removed by the caller's returned work.
+    pub fn delete(&self, name: &str) -> Vec<(SharedDisk, PathBuf)> {
+        let Some(topic) = self.topics.write().remove(name) else { return Vec::new() };
+        self.ids.write().remove(&topic.id);
+        let mut folders = Vec::new();
+        for partition in topic.partitions() {
+            let directory = &partition.directory;
+            directory.partitions.lock().remove(&partition.name);
+            directory.points.lock().0.remove(&partition.name.to_string());
+            let Some(log) = partition.take_deleted() else { continue };
+            let unique = self.random.uuid().simple().to_string();
+            let to = directory.path.join(format!("{}.{unique}{DELETED_ENDING}", partition.name));
+            match directory.disk().rename(&log.dir, &to) {
+                Ok(()) => folders.push((Arc::clone(directory.disk()), to)),
+                Err(error) => directory.fail(&error, &partition.name),
+            }
+            directory.points_changed.store(true, Ordering::Release);
+        }
+        folders
+    }
+
+    pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.topics.read().get(name).cloned()
+    }
+
+    pub fn topic_by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
+        let name = self.ids.read().get(&id).cloned()?;
+        self.topic(&name).filter(|topic| topic.id == id)
+    }
+
+    pub fn partition(&self, name: &TopicPartition) -> Option<Arc<Partition>> {
+        self.topic(&name.topic)?.partition(name.partition)
+    }
+
+    pub fn topics(&self) -> Vec<Arc<Topic>> {
+        self.topics.read().values().cloned().collect()
+    }
+
+    /// Gives a topic's partitions its changed configuration.
+    pub fn configure(&self, name: &str, config: &Arc<TopicConfig>) {
+        for partition in self.topic(name).map(|topic| topic.partitions()).unwrap_or_default() {
+            partition.configure(Arc::clone(config));
+        }
+    }
+
+    /// Closes every log: flushed, indexed, marked clean.
+    pub fn stop(&self, broker_epoch: i64) {
+        for directory in &self.directories {
+            directory.stopping.store(true, Ordering::Release);
+            directory.queued.notify_one();
+            let partitions = directory.partitions();
+            parallel(&partitions, self.settings.lock().recovery_threads, |partition| {
+                let mut state = partition.state.lock();
+                if let Some(Err(error)) = state.log.as_mut().map(Log::close) {
+                    tracing::error!(partition = %partition.name, %error, "log not closed");
+                    directory.fail(&std::io::Error::other(error.to_string()), &partition.name);
+                }
+            });
+            let all_online = partitions.iter().all(|partition| partition.is_online());
+            let written = directory.write_points();
+            if written.is_ok() && all_online && !directory.is_offline() {
+                if let Err(error) = directory.mark_clean(broker_epoch) {
+                    tracing::error!(%error, "clean stop not marked");
+                }
+            }
+        }
+    }
+
+    fn open_log(&self, spec: &PartitionSpec, directory: &Arc<LogDirectory>) -> Option<Log> {
+        let dir = directory.path.join(spec.name.to_string());
+        let parts = LogParts { cache: Arc::clone(&directory.cache), config: Arc::clone(&spec.config) };
+        let known = directory.points.lock().0.get(&spec.name.to_string()).copied();
+        let jitter = i64::try_from(self.random.below(to_u64(spec.config.segment_jitter_ms))).unwrap_or(0);
+        let opened = check_identity(directory, spec)
+            .map_err(OpenError::from)
+            .and_then(|()| Log::open(spec.name.clone(), dir, parts, known.unwrap_or(RecoveryPoint::default()), jitter));
+        match opened {
+            Ok((mut log, recovered)) => {
+                if recovered.bytes_checked > 0 || recovered.bytes_cut > 0 {
+                    let (checked, cut) = (recovered.bytes_checked, recovered.bytes_cut);
+                    tracing::info!(partition = %spec.name, checked, cut, "log recovered");
+                }
+                match log.begin_epoch(spec.leader_epoch).and_then(|()| write_identity(directory, spec)) {
+                    Ok(()) => Some(log),
+                    Err(error) => {
+                        directory.fail(&error, &spec.name);
+                        None
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(partition = %spec.name, %error, "partition is offline");
+                None
+            }
+        }
+    }
+
+    fn list(&self, spec: &PartitionSpec, directory: Arc<LogDirectory>, log: Option<Log>) {
+        let partition =
+            Arc::new(Partition::new(spec.name.clone(), spec.topic_id, Arc::clone(&directory), log, spec.leader_epoch));
+        directory.partitions.lock().insert(spec.name.clone(), Arc::clone(&partition));
+        directory.points_changed.store(true, Ordering::Release);
+        let topic = {
+            let mut topics = self.topics.write();
+            let name = Arc::clone(&spec.name.topic);
+            Arc::clone(topics.entry(Arc::clone(&name)).or_insert_with(|| {
+                Arc::new(Topic { name, id: spec.topic_id, partitions: RwLock::default() })
+            }))
+        };
+        self.ids.write().insert(topic.id, Arc::clone(&topic.name));
+        let mut partitions = topic.partitions.write();
+        let index = usize::try_from(spec.name.partition).unwrap_or(0);
+        if partitions.len() <= index {
+            partitions.resize(index + 1, None);
+        }
+        if let Some(slot) = partitions.get_mut(index) {
+            *slot = Some(partition);
+        }
+    }
+
+    /// The online directory with the fewest partitions.
+    fn roomiest(&self) -> Arc<LogDirectory> {
+        let online = self.directories.iter().filter(|d| !d.is_offline());
+        let fewest = online.min_by_key(|d| d.partitions.lock().len());
+        Arc::clone(fewest.unwrap_or_else(|| self.directories.first().unwrap_or_else(|| unreachable!("no directory"))))
+    }
+
+    /// Which directory holds which partition's folder.
+    fn folders(&self) -> BTreeMap<String, Arc<LogDirectory>> {
+        let mut folders = BTreeMap::new();
+        for directory in &self.directories {
+            for entry in directory.disk().list(&directory.path).unwrap_or_default() {
+                if entry.is_dir {
+                    folders.insert(entry.name, Arc::clone(directory));
+                }
+            }
+        }
+        folders
+    }
+
+    fn remove_deleted_folders(&self, directory: &LogDirectory) -> std::io::Result<()> {
+        for entry in directory.disk().list(&directory.path)? {
+            if entry.is_dir && entry.name.ends_with(DELETED_ENDING) {
+                directory.disk().remove_dir_all(&directory.path.join(&entry.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Folders of partitions that no metadata knows are left alone: only a deletion deletes.
+    fn warn_of_strays(&self, folders: &BTreeMap<String, Arc<LogDirectory>>) {
+        for (name, directory) in folders {
+            let stray = TopicPartition::from_folder(name).filter(|p| self.partition(p).is_none());
+            if stray.is_some() && !name.starts_with("__cluster_metadata-") {
+                let path = directory.path.join(name);
+                tracing::warn!(path = %path.display(), "folder of an unknown partition left alone");
+            }
+        }
+    }
+}
+
+fn identity(spec: &PartitionSpec) -> String {
+    format!("version: 0\ntopic_id: {}\n", spec.topic_id)
+}
+
+/// A folder of another incarnation of the topic is moved aside.
+fn check_identity(directory: &LogDirectory, spec: &PartitionSpec) -> std::io::Result<()> {
+    let dir = directory.path.join(spec.name.to_string());
+    let path = dir.join("partition.metadata");
+    if !directory.disk().exists(&path) {
+        return Ok(());
+    }
+    let found = crate::system::disk::read_file(&**directory.disk(), &path)?;
+    if found != identity(spec).as_bytes() && !found.is_empty() {
+        let aside = directory.path.join(format!("{}.{}-stray", spec.name, spec.topic_id.simple()));
+        tracing::warn!(path = %dir.display(), aside = %aside.display(), "folder of another topic id moved aside");
+        directory.disk().rename(&dir, &aside)?;
+        directory.points.lock().0.remove(&spec.name.to_string());
+    }
+    Ok(())
+}
+
+fn write_identity(directory: &LogDirectory, spec: &PartitionSpec) -> std::io::Result<()> {
+    let path = directory.path.join(spec.name.to_string()).join("partition.metadata");
+    if directory.disk().exists(&path) {
+        return Ok(());
+    }
+    let file = directory.disk().open(&path, OpenMode::Replace)?;
+    file.write_at(&[std::io::IoSlice::new(identity(spec).as_bytes())], 0)
+}

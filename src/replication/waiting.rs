@@ -1,0 +1,125 @@
+//! Requests that wait for a partition.
+//!
+//! Invariants: a waiter is registered under the partition's lock, so nothing happens between looking and waiting;
+//! waking costs nothing where nobody waits.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+use crate::model::Offset;
+
+/// A produce request that waits for the high watermark on some partitions.
+#[derive(Debug, Default)]
+pub struct AckWaiter {
+    left: AtomicUsize,
+    failed: AtomicBool,
+    done: Notify,
+}
+
+impl AckWaiter {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// Partitions that have not passed yet.
+    pub fn left(&self) -> usize {
+        self.left.load(Ordering::Acquire)
+    }
+
+    /// Whether a partition went offline or was deleted while this waited.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Waits until every partition has passed or one has failed.
+    pub async fn wait(&self) {
+        loop {
+            let done = self.done.notified();
+            if self.left() == 0 || self.has_failed() {
+                return;
+            }
+            done.await;
+        }
+    }
+
+    fn add(&self) {
+        self.left.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn pass(&self) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.done.notify_one();
+        }
+    }
+
+    fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+        self.done.notify_one();
+    }
+}
+
+/// A fetch that waits for news on some partitions.
+#[derive(Debug, Default)]
+pub struct FetchWaiter {
+    woken: Notify,
+}
+
+impl FetchWaiter {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    pub async fn wait(&self) {
+        self.woken.notified().await;
+    }
+}
+
+/// Who waits on one partition.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// By the offset that the high watermark must reach; appends come in order, so this is sorted.
+    acks: VecDeque<(Offset, Arc<AckWaiter>)>,
+    fetches: Vec<Arc<FetchWaiter>>,
+}
+
+impl Waiting {
+    pub(super) fn add_ack(&mut self, offset: Offset, waiter: &Arc<AckWaiter>) {
+        waiter.add();
+        self.acks.push_back((offset, Arc::clone(waiter)));
+    }
+
+    pub(super) fn add_fetch(&mut self, waiter: &Arc<FetchWaiter>) {
+        self.fetches.push(Arc::clone(waiter));
+    }
+
+    pub(super) fn remove_fetch(&mut self, waiter: &Arc<FetchWaiter>) {
+        self.fetches.retain(|other| !Arc::ptr_eq(other, waiter));
+    }
+
+    /// The high watermark reached `to`.
+    pub(super) fn advanced(&mut self, to: Offset) {
+        while self.acks.front().is_some_and(|(offset, _)| *offset <= to) {
+            if let Some((_, waiter)) = self.acks.pop_front() {
+                waiter.pass();
+            }
+        }
+        self.wake_fetches();
+    }
+
+    pub(super) fn wake_fetches(&mut self) {
+        for waiter in self.fetches.drain(..) {
+            waiter.woken.notify_one();
+        }
+    }
+
+    /// The partition can't serve any more.
+    pub(super) fn fail(&mut self) {
+        for (_, waiter) in self.acks.drain(..) {
+            waiter.fail();
+        }
+        self.wake_fetches();
+    }
+}
