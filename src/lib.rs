@@ -21,5 +21,11 @@ mod protocol;
 mod network;
 /// One partition's local log.
 mod log;
+/// The cluster's metadata as a log of records.
+mod metadata;
+/// The cluster's decisions.
+mod controller;
+/// Who may do what.
+mod security;
 /// Replicas of partitions.
 mod replication;

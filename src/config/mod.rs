@@ -14,4 +14,4 @@ pub use broker::{Config, ConfigError, Origin, read_environment, read_file_text};
 pub use describe::{Described, Synonym, broker_entries, reference_page, topic_entries};
 pub use listener::{Endpoint, parse_endpoints};
 pub use table::{BROKER_ROWS, Kind, Row, TOPIC_ROWS, TopicRow};
-pub use topic::{TimestampType, TopicConfig, check_topic_override, edit_list};
+pub use topic::{TimestampType, TopicConfig, check_topic_override, edit_list, effective};

@@ -43,7 +43,7 @@ impl Log {
         if self.must_roll(&placed, batch.len(), stamp.now_ms) {
             self.roll().map_err(disk_error)?;
         }
-        self.epochs.assign(stamp.leader_epoch, placed.base_offset).then(|| self.save_epochs()).transpose().map_err(disk_error)?;
+        self.begin_epoch(stamp.leader_epoch).map_err(disk_error)?;
         self.write(&placed, batch)?;
         self.note_appended(&placed, stamp.now_ms);
         Ok(Appended::New { base_offset: placed.base_offset, last_offset: placed.last_offset() })

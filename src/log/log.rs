@@ -154,14 +154,6 @@ impl Log {
         self.recovery_point = self.recovery_point.max(end);
     }
 
-    /// Begins a leader epoch at the log's end.
-    pub fn begin_epoch(&mut self, epoch: LeaderEpoch) -> std::io::Result<()> {
-        if self.epochs.assign(epoch, self.log_end) {
-            self.save_epochs()?;
-        }
-        Ok(())
-    }
-
     /// Closes the active segment and begins the next one at the log's end.
     pub(super) fn roll(&mut self) -> std::io::Result<()> {
         let disk = Arc::clone(self.parts.cache.disk());
@@ -175,15 +167,29 @@ impl Log {
         Ok(())
     }
 
-    pub(super) fn save_epochs(&self) -> std::io::Result<()> {
-        let disk = self.parts.cache.disk();
-        checkpoint::write(&**disk, &self.dir.join(EPOCHS_FILE), EPOCHS_KIND, 1, &self.epochs.lines())
+    /// Notes that an epoch begins at the log's end. The file becomes durable with the first records of the epoch.
+    pub(super) fn begin_epoch(&mut self, epoch: LeaderEpoch) -> std::io::Result<()> {
+        if !self.epochs.assign(epoch, self.log_end) {
+            return Ok(());
+        }
+        let disk = Arc::clone(self.parts.cache.disk());
+        let (path, tmp) = (self.dir.join(EPOCHS_FILE), self.dir.join(format!("{EPOCHS_FILE}.tmp")));
+        let file = disk.open(&tmp, OpenMode::Replace)?;
+        let text = checkpoint::encode(EPOCHS_KIND, 1, &self.epochs.lines());
+        file.write_at(&[std::io::IoSlice::new(text.as_bytes())], 0)?;
+        disk.rename(&tmp, &path)?;
+        self.unflushed.push(file);
+        self.dir_changed = true;
+        Ok(())
     }
 
-    pub(super) fn load_epochs(parts: &LogParts, dir: &std::path::Path) -> std::io::Result<LeaderEpochs> {
-        let lines = checkpoint::read(&**parts.cache.disk(), &dir.join(EPOCHS_FILE), EPOCHS_KIND, 1)?;
-        let parsed = LeaderEpochs::parse(&lines.unwrap_or_default());
-        parsed.ok_or_else(|| std::io::Error::other(format!("{} is malformed", dir.join(EPOCHS_FILE).display())))
+    /// `None` where the file did not survive a crash whole: then the batches tell the epochs.
+    pub(super) fn load_epochs(parts: &LogParts, dir: &std::path::Path) -> std::io::Result<Option<LeaderEpochs>> {
+        match checkpoint::read(&**parts.cache.disk(), &dir.join(EPOCHS_FILE), EPOCHS_KIND, 1) {
+            Ok(lines) => Ok(LeaderEpochs::parse(&lines.unwrap_or_default())),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes the producers' snapshot at the log's end and drops older ones; no file where there are none.

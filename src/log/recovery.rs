@@ -74,6 +74,8 @@ impl Log {
             Some((base, _)) => open_active(&parts, &dir, base)?,
         };
         let epochs = Self::load_epochs(&parts, &dir)?;
+        let are_epochs_lost = epochs.is_none();
+        let is_new = closed.is_empty() && active.bytes == 0;
         let mut log = Self {
             partition,
             dir,
@@ -87,20 +89,20 @@ impl Log {
             producers_saved_at: None,
             cleaned_to: 0,
             roll_jitter_ms,
-            epochs,
+            epochs: epochs.unwrap_or_default(),
             closed,
             active,
             parts,
         };
         log.recover_segments(point, &mut recovered)?;
-        log.recover_producers(point)?;
-        log.epochs.truncate_end(log.log_end.max(1));
+        log.recover_producers(point, are_epochs_lost)?;
+        log.epochs.truncate_end(log.log_end);
         if recovered.bytes_checked > 0 || recovered.bytes_cut > 0 {
             // Flushed before it is served: the page cache alone may have survived the process, not the power.
             log.close()?;
         } else {
             log.recovery_point = log.log_end;
-            log.dir_changed = false;
+            log.dir_changed = is_new;
         }
         Ok((log, recovered))
     }
@@ -196,7 +198,8 @@ impl Log {
         Ok((scan, index))
     }
 
-    fn recover_producers(&mut self, point: RecoveryPoint) -> Result<(), OpenError> {
+    /// Replays headers past the newest snapshot for what producers sent, and for epochs that began there.
+    fn recover_producers(&mut self, point: RecoveryPoint, are_epochs_lost: bool) -> Result<(), OpenError> {
         let snapshot = Self::load_producers(&self.parts, &self.dir, self.log_end)?;
         let from = match snapshot {
             Some((offset, states)) => {
@@ -207,18 +210,20 @@ impl Log {
             None => point.offset,
         };
         self.producers_saved_at = Some(from);
-        if from >= self.log_end {
+        let read_from = if are_epochs_lost { self.log_start } else { from.min(point.offset) };
+        if read_from >= self.log_end {
             return Ok(());
         }
         let mut segments: Vec<(PathBuf, u64, Offset)> =
             self.closed.values().map(|s| (s.path.clone(), s.bytes, s.base_offset)).collect();
         segments.push((self.active.path.clone(), self.active.bytes, self.active.base_offset));
-        let first = segments.partition_point(|(_, _, base)| *base <= from).saturating_sub(1);
+        let first = segments.partition_point(|(_, _, base)| *base <= read_from).saturating_sub(1);
         for (path, bytes, base) in segments.split_off(first) {
             let file = self.parts.cache.file(&path)?;
-            let start = if base == self.active.base_offset { self.active.index.floor(from) } else { 0 };
+            let start = if base == self.active.base_offset { self.active.index.floor(read_from) } else { 0 };
             let mut walk = Walk::new(&*file, &path, start, bytes);
             while let Some((header, _)) = walk.next_header().map_err(damage(point.offset))? {
+                self.epochs.assign(header.leader_epoch, header.base_offset);
                 if header.base_offset >= from {
                     self.producers.note(&header);
                 }

@@ -255,14 +255,10 @@ impl Partition {
         self.queue_flush(state);
     }
 
-    /// Begins a leader epoch.
+    /// Begins a leader epoch; the log notes it with the epoch's first record.
     pub fn lead(&self, epoch: LeaderEpoch) {
         let mut state = self.state.lock();
         state.replica.leader_epoch = state.replica.leader_epoch.max(epoch);
-        if let Some(Err(error)) = state.log.as_mut().map(|log| log.begin_epoch(epoch)) {
-            self.directory.fail(&error, &self.name);
-            state.fail();
-        }
     }
 
     /// Looks at the log under the lock; `None` if it is offline.

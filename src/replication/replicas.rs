@@ -230,12 +230,12 @@ impl Replicas {
             .map_err(OpenError::from)
             .and_then(|()| Log::open(spec.name.clone(), dir, parts, known.unwrap_or(RecoveryPoint::default()), jitter));
         match opened {
-            Ok((mut log, recovered)) => {
+            Ok((log, recovered)) => {
                 if recovered.bytes_checked > 0 || recovered.bytes_cut > 0 {
                     let (checked, cut) = (recovered.bytes_checked, recovered.bytes_cut);
                     tracing::info!(partition = %spec.name, checked, cut, "log recovered");
                 }
-                match log.begin_epoch(spec.leader_epoch).and_then(|()| write_identity(directory, spec)) {
+                match write_identity(directory, spec) {
                     Ok(()) => Some(log),
                     Err(error) => {
                         directory.fail(&error, &spec.name);

@@ -1,0 +1,36 @@
+//! What can be said about the cluster, one fact a record.
+//!
+//! Invariants: a record is JSON with its kind as `type`, so that `log dump` shows it as it is; fields are only added.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{BrokerId, LeaderEpoch, PartitionId, ProducerId, TopicId};
+
+/// Whose configuration a value belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConfigResource {
+    Topic(String),
+    /// Every broker that does not say otherwise.
+    Cluster,
+    Broker(BrokerId),
+}
+
+/// One fact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum MetadataRecord {
+    /// Everything before is forgotten: a snapshot follows in the same batch.
+    Reset,
+    Topic { name: String, id: TopicId },
+    RemoveTopic { id: TopicId },
+    Partition { topic: TopicId, partition: PartitionId, leader: BrokerId, replicas: Vec<BrokerId>, isr: Vec<BrokerId>, leader_epoch: LeaderEpoch },
+    /// `None` takes the value away.
+    Config { resource: ConfigResource, name: String, value: Option<String> },
+    /// A broker's incarnation.
+    Broker { id: BrokerId, epoch: i64 },
+    /// Producer ids below `next` were given out.
+    ProducerIds { next: ProducerId },
+    /// A finalized feature level (KIP-584).
+    Feature { name: String, level: i16 },
+}
