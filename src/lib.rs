@@ -29,3 +29,11 @@ mod controller;
 mod security;
 /// Replicas of partitions.
 mod replication;
+/// Consumer groups.
+mod coordinator;
+/// One file per Kafka API.
+mod api;
+/// Starting and stopping.
+mod broker;
+/// The command line.
+pub mod cli;

@@ -10,7 +10,7 @@ use super::configs::{self, ConfigChange};
 use super::error::ControllerError;
 use crate::config::{Config, TopicConfig};
 use crate::metadata::{ConfigResource, Image, MetadataRecord, MetadataStore, Publisher, TopicImage};
-use crate::model::{BrokerId, ProducerId, TopicId};
+use crate::model::{BrokerId, Offset, ProducerId, TopicId};
 use crate::system::{Clock, Random};
 
 /// Producer ids that are taken from the metadata log at a time (KIP-730).
@@ -144,6 +144,11 @@ impl Controller {
             }
             Ok((records, epoch))
         })
+    }
+
+    /// Offset after the last metadata record.
+    pub fn metadata_end(&self) -> Offset {
+        self.store.lock().end()
     }
 
     fn commit<T>(

@@ -82,6 +82,11 @@ impl MetadataStore {
         result
     }
 
+    /// Offset after the last record.
+    pub fn end(&self) -> Offset {
+        self.log.log_end()
+    }
+
     fn write(&mut self, header: &BatchHeader, batch: &[u8], now_ms: Timestamp) -> Result<(), StoreError> {
         self.log.append(header, batch, Stamp { leader_epoch: 1, now_ms })?;
         self.log.close()?;

@@ -11,14 +11,14 @@ use crate::system::clock::{Instant, monotonic};
 /// Counts connections, in all and by address, and new ones in a second.
 #[derive(Debug)]
 pub struct ConnectionLimits {
-    open_max: usize,
-    per_address_max: usize,
-    rate_max: usize,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
+    open_max: usize,
+    per_address_max: usize,
+    rate_max: usize,
     open: usize,
     by_address: HashMap<IpAddr, usize>,
     second: Instant,
@@ -34,26 +34,41 @@ pub struct Counted {
 
 impl ConnectionLimits {
     pub fn new(open_max: usize, per_address_max: usize, rate_max: usize) -> Arc<Self> {
-        let state = State { open: 0, by_address: HashMap::new(), second: monotonic(), in_second: 0 };
-        Arc::new(Self { open_max, per_address_max, rate_max, state: Mutex::new(state) })
+        let state = State {
+            open_max,
+            per_address_max,
+            rate_max,
+            open: 0,
+            by_address: HashMap::new(),
+            second: monotonic(),
+            in_second: 0,
+        };
+        Arc::new(Self { state: Mutex::new(state) })
+    }
+
+    /// Changes the limits: in all, by address, new ones in a second. Open connections stay.
+    pub fn set(&self, (open_max, per_address_max, rate_max): (usize, usize, usize)) {
+        let mut state = self.state.lock();
+        (state.open_max, state.per_address_max, state.rate_max) = (open_max, per_address_max, rate_max);
     }
 
     /// Counts a new connection, or says which limit it meets.
     pub fn count(self: &Arc<Self>, address: IpAddr) -> Result<Counted, &'static str> {
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         let now = monotonic();
         if now.duration_since(state.second).as_millis() >= 1000 {
             state.second = now;
             state.in_second = 0;
         }
-        if state.open >= self.open_max {
+        if state.open >= state.open_max {
             return Err("max.connections");
         }
-        if state.in_second >= self.rate_max {
+        if state.in_second >= state.rate_max {
             return Err("max.connection.creation.rate");
         }
         let from = state.by_address.entry(address).or_insert(0);
-        if *from >= self.per_address_max {
+        if *from >= state.per_address_max {
             return Err("max.connections.per.ip");
         }
         *from += 1;

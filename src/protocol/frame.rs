@@ -8,7 +8,7 @@ use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable};
 
 use super::shapes;
-use super::table::served;
+use super::table::{key_number, served};
 use crate::model::number::{be16, be32, to_i32};
 
 /// Key, version, correlation id.
@@ -90,7 +90,7 @@ fn check_head(frame: &[u8], header_version: i16) -> Result<(), &'static str> {
 
 /// Decodes a body that `parse_head` left.
 pub fn decode<R: Decodable>(head: &RequestHead, body: &mut Bytes) -> Result<R, DecodeError> {
-    let key = head.key as i16;
+    let key = key_number(head.key);
     let malformed = |why: String| DecodeError::Malformed { key, version: head.version, why };
     shapes::check(key, head.version, body).map_err(|why| malformed(why.to_owned()))?;
     R::decode(body, head.version).map_err(|error| malformed(error.to_string()))
@@ -100,7 +100,7 @@ pub fn decode<R: Decodable>(head: &RequestHead, body: &mut Bytes) -> Result<R, D
 pub fn encode<R: Encodable>(head: &RequestHead, response: &R) -> Result<BytesMut, DecodeError> {
     let version = if head.is_future_api_versions { 0 } else { head.version };
     let failed = |error: anyhow::Error| DecodeError::Malformed {
-        key: head.key as i16,
+        key: key_number(head.key),
         version,
         why: format!("response can't be encoded: {error}"),
     };

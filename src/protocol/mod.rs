@@ -4,15 +4,17 @@
 //! length and count was checked against the bytes that arrived; one table says which versions are served.
 //! Absent: sockets, meaning.
 
+mod fetch_response;
 mod frame;
 mod shapes;
 mod table;
 
+pub use fetch_response::{FetchNode, FetchedPartition, FetchedRecords, FetchedTopic, encode_fetch};
 pub use frame::{DecodeError, RequestHead, decode, encode, parse_head};
 pub use kafka_protocol::messages;
 pub use kafka_protocol::messages::ApiKey;
-pub use kafka_protocol::protocol::StrBytes;
-pub use table::{SERVED, ServedApi, reference_page, served};
+pub use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+pub use table::{SERVED, ServedApi, key_number, reference_page};
 
 /// A `StrBytes` of any string.
 pub fn text(value: impl Into<String>) -> StrBytes {

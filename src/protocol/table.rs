@@ -63,9 +63,15 @@ served! {
     DescribeTopicPartitions 0..=0 as 0;
 }
 
+/// The number of a key on the wire.
+#[expect(clippy::as_conversions, reason = "the crate's enum is its number")]
+pub const fn key_number(key: ApiKey) -> i16 {
+    key as i16
+}
+
 /// The row of a key.
 pub fn served(key: i16) -> Option<&'static ServedApi> {
-    SERVED.iter().find(|api| api.key as i16 == key)
+    SERVED.iter().find(|api| key_number(api.key) == key)
 }
 
 /// `docs/reference/protocol.md`.
@@ -76,7 +82,7 @@ pub fn reference_page() -> String {
          | key | API | versions | advertised as |\n|---|---|---|---|\n",
     );
     for api in SERVED {
-        let key = api.key as i16;
+        let key = key_number(api.key);
         let _ = writeln!(page, "| {key} | {} | {}-{} | {}-{} |", api.name, api.min, api.max, api.advertised_min, api.max);
     }
     page

@@ -30,8 +30,12 @@ pub struct BatchRules {
 /// Why a batch is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
+    /// Not one whole batch of format v2.
     #[error("{0}")]
     Invalid(&'static str),
+    /// The header contradicts itself or the rules for clients.
+    #[error("{0}")]
+    Header(&'static str),
     #[error("Record batch is corrupt: the computed checksum differs from the stored one")]
     Corrupt,
     #[error("The record batch size is {bytes} bytes, which exceeds the maximum configured value of {limit}")]
@@ -79,19 +83,19 @@ pub fn check_frame(bytes: &[u8], bytes_max: usize) -> Result<BatchHeader, BatchE
 pub fn check_header(header: &BatchHeader, batch_bytes: usize) -> Result<(), BatchError> {
     let smallest_records = to_i64(batch_bytes.saturating_sub(HEADER_BYTES)) / 7;
     if header.base_offset != 0 {
-        return Err(BatchError::Invalid("Record batch has a base offset other than 0"));
+        return Err(BatchError::Header("Record batch has a base offset other than 0"));
     }
     if header.count <= 0 || i64::from(header.last_offset_delta) + 1 != i64::from(header.count) {
-        return Err(BatchError::Invalid("Record count does not match the last offset delta"));
+        return Err(BatchError::Header("Record count does not match the last offset delta"));
     }
     if header.codec_bits() == 0 && i64::from(header.count) > smallest_records {
-        return Err(BatchError::Invalid("Record batch is too short for its record count"));
+        return Err(BatchError::Header("Record batch is too short for its record count"));
     }
     if header.is_control() {
-        return Err(BatchError::Invalid("Clients are not allowed to write control records"));
+        return Err(BatchError::Header("Clients are not allowed to write control records"));
     }
     if header.has_producer() && (header.producer_epoch < 0 || header.base_sequence < 0) {
-        return Err(BatchError::Invalid("Record batch has a producer id but no epoch or sequence"));
+        return Err(BatchError::Header("Record batch has a producer id but no epoch or sequence"));
     }
     match Codec::from_bits(header.codec_bits()) {
         Ok(_) => Ok(()),
@@ -170,17 +174,17 @@ mod tests {
         assert!(matches!(refused(|b| b.truncate(70)), BatchError::Invalid(t) if t.contains("cut")));
         assert!(matches!(refused(|b| b.extend(batch())), BatchError::Invalid(t) if t.contains("exactly one")));
         assert!(matches!(refused(|b| b[16] = 1), BatchError::Invalid(t) if t.contains("format v2")));
-        assert!(matches!(refused(|b| b[7] = 9), BatchError::Invalid(t) if t.contains("base offset")));
+        assert!(matches!(refused(|b| b[7] = 9), BatchError::Header(t) if t.contains("base offset")));
         let count = refused(|b| {
             b[60] = 9;
             renew(b);
         });
-        assert!(matches!(count, BatchError::Invalid(t) if t.contains("count")));
+        assert!(matches!(count, BatchError::Header(t) if t.contains("count")));
         let control = refused(|b| {
             b[22] |= 0x20;
             renew(b);
         });
-        assert!(matches!(control, BatchError::Invalid(t) if t.contains("control")));
+        assert!(matches!(control, BatchError::Header(t) if t.contains("control")));
         assert!(matches!(check_frame(&batch(), 50), Err(BatchError::TooLarge { limit: 50, .. })));
     }
 

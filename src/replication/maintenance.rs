@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::log_directory::LogDirectory;
 use super::partition::Partition;
-use super::replicas::Replicas;
+use super::replicas::{ReplicaSettings, Replicas};
 use crate::log::DeletedSegment;
 use crate::system::clock::{millis, sleep};
 use crate::system::tasks::{blocking, spawn};
@@ -53,9 +53,9 @@ impl Replicas {
         directory.write_points()
     }
 
-    /// Sets how much room there must be for producers to be served.
-    pub fn set_free_bytes_min(&self, bytes: u64) {
-        self.settings.lock().free_bytes_min = bytes;
+    /// Takes on changed settings, those of them that can change while the broker runs.
+    pub fn set_settings(&self, settings: ReplicaSettings) {
+        *self.settings.lock() = settings;
         self.check_room();
     }
 

@@ -34,11 +34,11 @@ impl AckWaiter {
         self.failed.load(Ordering::Acquire)
     }
 
-    /// Waits until every partition has passed or one has failed.
+    /// Waits until every partition has passed or failed.
     pub async fn wait(&self) {
         loop {
             let done = self.done.notified();
-            if self.left() == 0 || self.has_failed() {
+            if self.left() == 0 {
                 return;
             }
             done.await;
@@ -57,7 +57,7 @@ impl AckWaiter {
 
     fn fail(&self) {
         self.failed.store(true, Ordering::Release);
-        self.done.notify_one();
+        self.pass();
     }
 }
 

@@ -3,7 +3,7 @@
 //! Invariants: monotonic time is tokio's clock, so a paused runtime (simulation, tests) controls it; wall time of a
 //! simulated clock moves with monotonic time from a fixed start, and can be made to jump.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -53,6 +53,12 @@ impl Clock {
             wall_at_start_ms.fetch_add(jump_ms, Ordering::Relaxed);
         }
     }
+}
+
+/// Milliseconds since the first call, by the monotonic clock.
+pub fn uptime_ms() -> i64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    to_i64(monotonic().saturating_duration_since(*START.get_or_init(monotonic)).as_millis())
 }
 
 /// Monotonic time.

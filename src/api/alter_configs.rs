@@ -1,0 +1,131 @@
+//! AlterConfigs and IncrementalAlterConfigs (KIP-133, KIP-339).
+
+use std::sync::Arc;
+
+use super::describe_configs::{BROKER, TOPIC};
+use super::{Call, Context, Reply};
+use crate::controller::{ConfigChange, ConfigOperation, ControllerError};
+use crate::error::ErrorCode;
+use crate::metadata::ConfigResource;
+use crate::protocol::messages::alter_configs_request::AlterConfigsResource as ReplacedResource;
+use crate::protocol::messages::alter_configs_response::AlterConfigsResourceResponse as ReplacedResponse;
+use crate::protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use crate::protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
+use crate::protocol::messages::{
+    AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+};
+use crate::protocol::{StrBytes, text};
+use crate::security::{Operation, Resource};
+
+pub(super) fn alter(
+    context: &Arc<Context>,
+    call: &Call,
+    request: IncrementalAlterConfigsRequest,
+) -> Reply<IncrementalAlterConfigsResponse> {
+    let (context, call) = (Arc::clone(context), call.clone());
+    Reply::blocking(
+        move || {
+            let one = |resource: &AlterConfigsResource| {
+                let changed = change(resource).and_then(|changes| {
+                    let target = target(&context, &call, resource.resource_type, &resource.resource_name)?;
+                    let altered = context.controller.alter_configs(&target, &changes, request.validate_only);
+                    altered.map_err(|error| explain(&error))
+                });
+                let (code, message) = outcome(changed);
+                AlterConfigsResourceResponse::default()
+                    .with_error_code(code)
+                    .with_error_message(message)
+                    .with_resource_type(resource.resource_type)
+                    .with_resource_name(resource.resource_name.clone())
+            };
+            let responses = request.resources.iter().map(one).collect();
+            IncrementalAlterConfigsResponse::default().with_responses(responses)
+        },
+        IncrementalAlterConfigsResponse::default(),
+    )
+}
+
+pub(super) fn replace(
+    context: &Arc<Context>,
+    call: &Call,
+    request: AlterConfigsRequest,
+) -> Reply<AlterConfigsResponse> {
+    let (context, call) = (Arc::clone(context), call.clone());
+    Reply::blocking(
+        move || {
+            let one = |resource: &ReplacedResource| {
+                let values: Vec<(String, Option<String>)> = resource
+                    .configs
+                    .iter()
+                    .map(|c| (c.name.to_string(), c.value.as_ref().map(ToString::to_string)))
+                    .collect();
+                let target = target(&context, &call, resource.resource_type, &resource.resource_name);
+                let changed = target.and_then(|target| {
+                    let replaced = context.controller.replace_configs(&target, &values, request.validate_only);
+                    replaced.map_err(|error| explain(&error))
+                });
+                let (code, message) = outcome(changed);
+                ReplacedResponse::default()
+                    .with_error_code(code)
+                    .with_error_message(message)
+                    .with_resource_type(resource.resource_type)
+                    .with_resource_name(resource.resource_name.clone())
+            };
+            let responses = request.resources.iter().map(one).collect();
+            AlterConfigsResponse::default().with_responses(responses)
+        },
+        AlterConfigsResponse::default(),
+    )
+}
+
+type Refusal = (ErrorCode, String);
+
+fn target(context: &Context, call: &Call, kind: i8, name: &str) -> Result<ConfigResource, Refusal> {
+    match kind {
+        TOPIC if context.allows(call, Operation::AlterConfigs, Resource::Topic(name)) => {
+            Ok(ConfigResource::Topic(name.to_owned()))
+        }
+        TOPIC => Err((ErrorCode::TopicAuthorizationFailed, String::new())),
+        BROKER if !context.allows(call, Operation::AlterConfigs, Resource::Cluster) => {
+            Err((ErrorCode::ClusterAuthorizationFailed, String::new()))
+        }
+        BROKER if name.is_empty() => Ok(ConfigResource::Cluster),
+        BROKER => match name.parse() {
+            Ok(id) if id == context.node_id => Ok(ConfigResource::Broker(id)),
+            _ => {
+                let error =
+                    ControllerError::WrongBroker { expected: context.node_id, asked: name.to_owned() };
+                Err(explain(&error))
+            }
+        },
+        other => Err((ErrorCode::InvalidRequest, format!("Unexpected resource type {other}"))),
+    }
+}
+
+fn change(resource: &AlterConfigsResource) -> Result<Vec<ConfigChange>, Refusal> {
+    let one = |config: &AlterableConfig| {
+        let operation = match config.config_operation {
+            0 => ConfigOperation::Set,
+            1 => ConfigOperation::Delete,
+            2 => ConfigOperation::Append,
+            3 => ConfigOperation::Subtract,
+            other => {
+                return Err((ErrorCode::InvalidRequest, format!("Unknown operation type {other} for {}", config.name.as_str())));
+            }
+        };
+        let value = config.value.as_ref().map(ToString::to_string);
+        Ok(ConfigChange { name: config.name.to_string(), operation, value })
+    };
+    resource.configs.iter().map(one).collect()
+}
+
+fn explain(error: &ControllerError) -> Refusal {
+    (ErrorCode::from(error), error.to_string())
+}
+
+fn outcome(changed: Result<(), Refusal>) -> (i16, Option<StrBytes>) {
+    match changed {
+        Ok(()) => (0, None),
+        Err((code, message)) => (code.code(), Some(text(message))),
+    }
+}

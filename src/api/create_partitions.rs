@@ -1,0 +1,47 @@
+//! CreatePartitions (KIP-195).
+
+use std::sync::Arc;
+
+use super::{Call, Context, Reply};
+use crate::controller::NewPartitions;
+use crate::error::ErrorCode;
+use crate::protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use crate::protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
+use crate::protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
+use crate::protocol::text;
+use crate::security::{Operation, Resource};
+
+pub(super) fn handle(
+    context: &Arc<Context>,
+    call: &Call,
+    request: CreatePartitionsRequest,
+) -> Reply<CreatePartitionsResponse> {
+    let (context, call) = (Arc::clone(context), call.clone());
+    Reply::blocking(
+        move || {
+            let extend = |topic: &CreatePartitionsTopic| {
+                let result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
+                if !context.allows(&call, Operation::Alter, Resource::Topic(&topic.name)) {
+                    return result.with_error_code(ErrorCode::TopicAuthorizationFailed.code());
+                }
+                match context.controller.create_partitions(&wish(topic), request.validate_only) {
+                    Ok(()) => result,
+                    Err(error) => result
+                        .with_error_code(ErrorCode::from(&error).code())
+                        .with_error_message(Some(text(error.to_string()))),
+                }
+            };
+            let results = request.topics.iter().map(extend).collect();
+            CreatePartitionsResponse::default().with_results(results)
+        },
+        CreatePartitionsResponse::default(),
+    )
+}
+
+fn wish(topic: &CreatePartitionsTopic) -> NewPartitions {
+    let assignments = topic
+        .assignments
+        .as_ref()
+        .map(|all| all.iter().map(|one| one.broker_ids.iter().map(|id| id.0).collect()).collect());
+    NewPartitions { topic: topic.name.to_string(), count: topic.count, assignments }
+}

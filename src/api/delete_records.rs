@@ -1,0 +1,59 @@
+//! DeleteRecords: move logs' starts (KIP-107). Answered once the new starts are durable.
+
+use std::sync::Arc;
+
+use super::{Call, Context, Reply};
+use crate::error::ErrorCode;
+use crate::model::TopicPartition;
+use crate::protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use crate::protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
+use crate::protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
+use crate::security::{Operation, Resource};
+
+pub(super) fn handle(
+    context: &Arc<Context>,
+    call: &Call,
+    request: DeleteRecordsRequest,
+) -> Reply<DeleteRecordsResponse> {
+    let (context, call) = (Arc::clone(context), call.clone());
+    Reply::blocking(
+        move || {
+            let topics = request.topics.iter().map(|topic| trim_topic(&context, &call, topic)).collect();
+            DeleteRecordsResponse::default().with_topics(topics)
+        },
+        DeleteRecordsResponse::default(),
+    )
+}
+
+fn trim_topic(context: &Context, call: &Call, topic: &DeleteRecordsTopic) -> DeleteRecordsTopicResult {
+    let is_allowed = context.allows(call, Operation::Delete, Resource::Topic(&topic.name));
+    let trim = |partition: &DeleteRecordsPartition| {
+        let result = DeleteRecordsPartitionResult::default().with_partition_index(partition.partition_index);
+        let trimmed = if is_allowed {
+            trim_partition(context, &topic.name, partition)
+        } else {
+            Err(ErrorCode::TopicAuthorizationFailed)
+        };
+        match trimmed {
+            Ok(start) => result.with_low_watermark(start),
+            Err(code) => result.with_low_watermark(-1).with_error_code(code.code()),
+        }
+    };
+    let partitions = topic.partitions.iter().map(trim).collect();
+    DeleteRecordsTopicResult::default().with_name(topic.name.clone()).with_partitions(partitions)
+}
+
+fn trim_partition(context: &Context, topic: &str, partition: &DeleteRecordsPartition) -> Result<i64, ErrorCode> {
+    let name = TopicPartition::new(topic, partition.partition_index);
+    let handle = context.replicas.partition(&name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let config = context.controller.topic_config(topic);
+    if config.is_compacted && !config.is_deleted {
+        return Err(ErrorCode::PolicyViolation);
+    }
+    let start = handle.trim(partition.offset).map_err(|error| ErrorCode::from(&error))?;
+    context.replicas.write_checkpoint_of(&handle.directory).map_err(|error| {
+        tracing::error!(partition = %name, %error, "new log start not durable");
+        ErrorCode::KafkaStorageError
+    })?;
+    Ok(start)
+}

@@ -1,0 +1,102 @@
+//! DescribeConfigs: every key with its value, source and synonyms (KIP-133, KIP-226, KIP-569).
+
+use std::sync::Arc;
+
+use super::{Call, Context, Reply};
+use crate::config::{Described, broker_entries, topic_entries};
+use crate::error::ErrorCode;
+use crate::metadata::ConfigResource;
+use crate::model::validate_topic_name;
+use crate::protocol::messages::describe_configs_request::DescribeConfigsResource;
+use crate::protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use crate::protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+use crate::protocol::text;
+use crate::security::{Operation, Resource};
+
+pub(super) const TOPIC: i8 = 2;
+pub(super) const BROKER: i8 = 4;
+
+pub(super) fn handle(
+    context: &Arc<Context>,
+    call: &Call,
+    request: DescribeConfigsRequest,
+) -> Reply<DescribeConfigsResponse> {
+    let describe = |resource: &DescribeConfigsResource| {
+        let result = DescribeConfigsResult::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone());
+        match entries(context, call, resource) {
+            Ok(entries) => {
+                let wanted = resource.configuration_keys.as_ref().filter(|keys| !keys.is_empty());
+                let is_wanted = |entry: &Described| wanted.is_none_or(|keys| keys.iter().any(|k| **k == *entry.name));
+                let shown = entries.into_iter().filter(is_wanted).map(|entry| show(entry, call, &request)).collect();
+                result.with_configs(shown)
+            }
+            Err((code, message)) => {
+                result.with_error_code(code.code()).with_error_message(Some(text(message)))
+            }
+        }
+    };
+    let results = request.resources.iter().map(describe).collect();
+    Reply::Now(DescribeConfigsResponse::default().with_results(results))
+}
+
+fn entries(
+    context: &Context,
+    call: &Call,
+    resource: &DescribeConfigsResource,
+) -> Result<Vec<Described>, (ErrorCode, String)> {
+    let name = resource.resource_name.as_str();
+    let config = context.controller.config();
+    let image = context.image();
+    let described = match resource.resource_type {
+        TOPIC => {
+            if !context.allows(call, Operation::DescribeConfigs, Resource::Topic(name)) {
+                return Err((ErrorCode::TopicAuthorizationFailed, String::new()));
+            }
+            validate_topic_name(name).map_err(|error| (ErrorCode::InvalidTopicException, error.to_string()))?;
+            image.topic(name).ok_or((ErrorCode::UnknownTopicOrPartition, String::new()))?;
+            topic_entries(&config, &image.configs(&ConfigResource::Topic(name.to_owned())))
+        }
+        BROKER if !context.allows(call, Operation::DescribeConfigs, Resource::Cluster) => {
+            return Err((ErrorCode::ClusterAuthorizationFailed, String::new()));
+        }
+        // The empty name means what is set for every broker.
+        BROKER if name.is_empty() => {
+            let set = image.configs(&ConfigResource::Cluster);
+            let shown = broker_entries(&config).into_iter().filter(|entry| set.contains_key(entry.name));
+            shown.map(|entry| Described { source: 3, ..entry }).collect()
+        }
+        BROKER if name.parse() == Ok(context.node_id) => broker_entries(&config),
+        BROKER => {
+            let why = format!("Unexpected broker id, expected {} or empty string, but received {name}", context.node_id);
+            return Err((ErrorCode::InvalidRequest, why));
+        }
+        other => return Err((ErrorCode::InvalidRequest, format!("Unsupported resource type: {other}"))),
+    };
+    Ok(described)
+}
+
+fn show(entry: Described, call: &Call, request: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {
+    let mut shown = DescribeConfigsResourceResult::default()
+        .with_name(text(entry.name))
+        .with_value(Some(text(entry.value)))
+        .with_read_only(entry.is_read_only)
+        .with_config_source(entry.source);
+    if request.include_synonyms {
+        let synonym = |synonym: crate::config::Synonym| {
+            DescribeConfigsSynonym::default()
+                .with_name(text(synonym.name))
+                .with_value(Some(text(synonym.value)))
+                .with_source(synonym.source)
+        };
+        shown.synonyms = entry.synonyms.into_iter().map(synonym).collect();
+    }
+    if call.version >= 3 {
+        shown.config_type = entry.kind;
+        shown.documentation = request.include_documentation.then(|| text(entry.text));
+    }
+    shown
+}

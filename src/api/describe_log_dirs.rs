@@ -1,0 +1,72 @@
+//! DescribeLogDirs: what lies where, how large, how much room (KIP-113, KIP-827).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Call, Context, Reply};
+use crate::error::ErrorCode;
+use crate::model::number::to_i64;
+use crate::protocol::messages::describe_log_dirs_response::{
+    DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
+};
+use crate::protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse, TopicName};
+use crate::protocol::text;
+use crate::replication::LogDirectory;
+use crate::security::{Operation, Resource};
+
+pub(super) fn handle(
+    context: &Arc<Context>,
+    call: &Call,
+    request: DescribeLogDirsRequest,
+) -> Reply<DescribeLogDirsResponse> {
+    if !context.allows(call, Operation::Describe, Resource::Cluster) {
+        let mut refused = DescribeLogDirsResponse::default();
+        if call.version >= 3 {
+            refused.error_code = ErrorCode::ClusterAuthorizationFailed.code();
+        }
+        return Reply::Now(refused);
+    }
+    let (context, version) = (Arc::clone(context), call.version);
+    Reply::blocking(
+        move || {
+            let directories = context.replicas.directories();
+            let results = directories.iter().map(|directory| describe(directory, &request, version)).collect();
+            DescribeLogDirsResponse::default().with_results(results)
+        },
+        DescribeLogDirsResponse::default(),
+    )
+}
+
+fn describe(directory: &LogDirectory, request: &DescribeLogDirsRequest, version: i16) -> DescribeLogDirsResult {
+    let result = DescribeLogDirsResult::default().with_log_dir(text(directory.path.display().to_string()));
+    if directory.is_offline() {
+        return result.with_error_code(ErrorCode::KafkaStorageError.code());
+    }
+    let is_wanted = |topic: &str, partition: i32| match &request.topics {
+        None => true,
+        Some(topics) => topics.iter().any(|t| t.topic.as_str() == topic && t.partitions.contains(&partition)),
+    };
+    let mut topics: BTreeMap<Arc<str>, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
+    for partition in directory.partitions() {
+        let name = &partition.name;
+        if !is_wanted(&name.topic, name.partition) {
+            continue;
+        }
+        let Some(bytes) = partition.with_log(crate::log::Log::bytes) else { continue };
+        let described = DescribeLogDirsPartition::default()
+            .with_partition_index(name.partition)
+            .with_partition_size(to_i64(bytes));
+        topics.entry(Arc::clone(&name.topic)).or_default().push(described);
+    }
+    let topic = |(name, partitions): (Arc<str>, Vec<DescribeLogDirsPartition>)| {
+        DescribeLogDirsTopic::default().with_name(TopicName(text(&*name))).with_partitions(partitions)
+    };
+    let result = result.with_topics(topics.into_iter().map(topic).collect());
+    if version < 4 {
+        return result;
+    }
+    let space = directory.space();
+    result
+        .with_total_bytes(space.map_or(-1, |space| to_i64(space.total)))
+        .with_usable_bytes(space.map_or(-1, |space| to_i64(space.usable)))
+}

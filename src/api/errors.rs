@@ -1,0 +1,82 @@
+//! The one map from our errors to Kafka's codes; every arm is written.
+
+use crate::controller::ControllerError;
+use crate::coordinator::GroupError;
+use crate::error::ErrorCode;
+use crate::log::SequenceError;
+use crate::record::{BatchError, CompressError, RecordError};
+use crate::replication::PartitionError;
+
+impl From<&PartitionError> for ErrorCode {
+    fn from(error: &PartitionError) -> Self {
+        match error {
+            PartitionError::Batch(error) => error.into(),
+            PartitionError::Sequence(SequenceError::OldEpoch { .. }) => ErrorCode::InvalidProducerEpoch,
+            PartitionError::Sequence(SequenceError::OutOfOrder { .. }) => ErrorCode::OutOfOrderSequenceNumber,
+            PartitionError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+            PartitionError::Offline | PartitionError::NoRoom => ErrorCode::KafkaStorageError,
+            PartitionError::FencedEpoch { .. } => ErrorCode::FencedLeaderEpoch,
+            PartitionError::UnknownEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
+            PartitionError::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,
+            PartitionError::Transactional => ErrorCode::InvalidTxnState,
+            PartitionError::Deleted => ErrorCode::UnknownTopicOrPartition,
+        }
+    }
+}
+
+impl From<&BatchError> for ErrorCode {
+    fn from(error: &BatchError) -> Self {
+        match error {
+            BatchError::Invalid(_) | BatchError::Header(_) | BatchError::KeyMissing { .. } => ErrorCode::InvalidRecord,
+            BatchError::Corrupt => ErrorCode::CorruptMessage,
+            BatchError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+            BatchError::Records(RecordError::Malformed { .. }) => ErrorCode::InvalidRecord,
+            BatchError::Records(RecordError::Compress(error)) => match error {
+                CompressError::UnknownCodec(_) => ErrorCode::UnsupportedCompressionType,
+                CompressError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+                CompressError::Damaged(_) => ErrorCode::CorruptMessage,
+            },
+            BatchError::TimestampOutOfRange { .. } => ErrorCode::InvalidTimestamp,
+        }
+    }
+}
+
+impl From<&ControllerError> for ErrorCode {
+    fn from(error: &ControllerError) -> Self {
+        match error {
+            ControllerError::TopicName(_) | ControllerError::TopicCollides { .. } => ErrorCode::InvalidTopicException,
+            ControllerError::TopicExists(_) => ErrorCode::TopicAlreadyExists,
+            ControllerError::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
+            ControllerError::UnknownTopicId => ErrorCode::UnknownTopicId,
+            ControllerError::Partitions(_) => ErrorCode::InvalidPartitions,
+            ControllerError::ReplicationFactor(_) => ErrorCode::InvalidReplicationFactor,
+            ControllerError::Assignment(_) => ErrorCode::InvalidReplicaAssignment,
+            ControllerError::Config(_) => ErrorCode::InvalidConfig,
+            ControllerError::Request(_) | ControllerError::WrongBroker { .. } => ErrorCode::InvalidRequest,
+            ControllerError::Store(_) => ErrorCode::KafkaStorageError,
+        }
+    }
+}
+
+impl From<&GroupError> for ErrorCode {
+    fn from(error: &GroupError) -> Self {
+        match error {
+            GroupError::InvalidGroupId => ErrorCode::InvalidGroupId,
+            GroupError::UnknownMember => ErrorCode::UnknownMemberId,
+            GroupError::IllegalGeneration => ErrorCode::IllegalGeneration,
+            GroupError::InconsistentProtocol => ErrorCode::InconsistentGroupProtocol,
+            GroupError::InvalidSessionTimeout => ErrorCode::InvalidSessionTimeout,
+            GroupError::RebalanceInProgress => ErrorCode::RebalanceInProgress,
+            GroupError::MemberIdRequired => ErrorCode::MemberIdRequired,
+            GroupError::GroupFull => ErrorCode::GroupMaxSizeReached,
+            GroupError::FencedInstance => ErrorCode::FencedInstanceId,
+            GroupError::NotEmpty => ErrorCode::NonEmptyGroup,
+            GroupError::NotFound => ErrorCode::GroupIdNotFound,
+            GroupError::Subscribed => ErrorCode::GroupSubscribedToTopic,
+            GroupError::MetadataTooLarge => ErrorCode::OffsetMetadataTooLarge,
+            GroupError::Loading => ErrorCode::CoordinatorLoadInProgress,
+            GroupError::Unavailable => ErrorCode::CoordinatorNotAvailable,
+            GroupError::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
+        }
+    }
+}

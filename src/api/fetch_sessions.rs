@@ -1,0 +1,241 @@
+//! Incremental fetch sessions (KIP-227): what each client follows, so that it need not say it again.
+//!
+//! Invariants: a session's epoch moves by one with each request; a partition that was answered with an error is
+//! answered again; the least recently used session makes room, but not one that was used lately.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::error::ErrorCode;
+use crate::model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId};
+use crate::system::Random;
+
+/// A session that was used within this time is not given up for a new one (KIP-227's default).
+const EVICTABLE_AFTER_MS: i64 = 120_000;
+
+/// Which topic, in the words of the request's version.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum TopicKey {
+    Name(Arc<str>),
+    Id(TopicId),
+}
+
+/// A partition that is followed.
+#[derive(Debug, Clone)]
+pub(super) struct Followed {
+    pub topic: TopicKey,
+    pub partition: PartitionId,
+    pub offset: Offset,
+    pub bytes_max: usize,
+    pub leader_epoch: LeaderEpoch,
+    /// What the client was told; news is what differs.
+    pub told_high_watermark: Offset,
+    pub told_log_start: Offset,
+    pub told_error: bool,
+}
+
+#[derive(Debug)]
+struct Session {
+    epoch: i32,
+    by_id: bool,
+    used_ms: Timestamp,
+    followed: Vec<Followed>,
+}
+
+/// What a request asks of its session.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub session_id: i32,
+    pub epoch: i32,
+    pub by_id: bool,
+    pub wanted: Vec<Followed>,
+    pub forgotten: Vec<(TopicKey, PartitionId)>,
+}
+
+/// What is to be fetched, and how it is answered.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub session_id: i32,
+    /// Only news is answered.
+    pub is_incremental: bool,
+    pub followed: Vec<Followed>,
+}
+
+/// All sessions of this broker.
+#[derive(Debug)]
+pub struct FetchSessions {
+    slots: usize,
+    random: Random,
+    sessions: Mutex<HashMap<i32, Session>>,
+}
+
+impl FetchSessions {
+    pub fn new(slots: usize, random: Random) -> Self {
+        Self { slots, random, sessions: Mutex::default() }
+    }
+
+    /// How many sessions there are.
+    pub fn count(&self) -> usize {
+        self.sessions.lock().len()
+    }
+
+    /// Resolves a request to what it means.
+    pub(super) fn plan(&self, ask: Ask, now_ms: Timestamp) -> Result<Plan, ErrorCode> {
+        let mut sessions = self.sessions.lock();
+        if ask.epoch <= 0 {
+            sessions.remove(&ask.session_id);
+            let session_id = if ask.epoch == 0 && !ask.wanted.is_empty() {
+                self.start(&mut sessions, &ask, now_ms)
+            } else {
+                0
+            };
+            return Ok(Plan { session_id, is_incremental: false, followed: ask.wanted });
+        }
+        let session = sessions.get_mut(&ask.session_id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
+        if session.epoch != ask.epoch {
+            return Err(ErrorCode::InvalidFetchSessionEpoch);
+        }
+        if session.by_id != ask.by_id {
+            return Err(ErrorCode::FetchSessionTopicIdError);
+        }
+        session.epoch = next_epoch(ask.epoch);
+        session.used_ms = now_ms;
+        session.change(ask.wanted, &ask.forgotten);
+        Ok(Plan { session_id: ask.session_id, is_incremental: true, followed: session.followed.clone() })
+    }
+
+    /// Notes what the client was told; partitions that had data go to the end, so that all get their turn.
+    pub(super) fn told(&self, session_id: i32, told: Vec<(Followed, bool)>) {
+        let mut sessions = self.sessions.lock();
+        let Some(session) = sessions.get_mut(&session_id) else { return };
+        let mut served: HashMap<(TopicKey, PartitionId), (Followed, bool)> =
+            told.into_iter().map(|(f, had_data)| ((f.topic.clone(), f.partition), (f, had_data))).collect();
+        let mut last = Vec::new();
+        session.followed.retain_mut(|followed| {
+            let Some((told, had_data)) = served.remove(&(followed.topic.clone(), followed.partition)) else {
+                return true;
+            };
+            followed.told_high_watermark = told.told_high_watermark;
+            followed.told_log_start = told.told_log_start;
+            followed.told_error = told.told_error;
+            if had_data {
+                last.push(followed.clone());
+            }
+            !had_data
+        });
+        session.followed.append(&mut last);
+    }
+
+    fn start(&self, sessions: &mut HashMap<i32, Session>, ask: &Ask, now_ms: Timestamp) -> i32 {
+        if sessions.len() >= self.slots {
+            let oldest = sessions.iter().min_by_key(|(_, session)| session.used_ms);
+            match oldest.filter(|(_, session)| now_ms - session.used_ms > EVICTABLE_AFTER_MS).map(|(id, _)| *id) {
+                Some(id) => sessions.remove(&id),
+                None => return 0,
+            };
+        }
+        let id = loop {
+            let id = i32::try_from(self.random.below(0x7fff_fffe)).unwrap_or(0) + 1;
+            if !sessions.contains_key(&id) {
+                break id;
+            }
+        };
+        let session = Session { epoch: 1, by_id: ask.by_id, used_ms: now_ms, followed: ask.wanted.clone() };
+        sessions.insert(id, session);
+        id
+    }
+}
+
+impl Session {
+    fn change(&mut self, wanted: Vec<Followed>, forgotten: &[(TopicKey, PartitionId)]) {
+        if !forgotten.is_empty() {
+            self.followed.retain(|f| !forgotten.iter().any(|(topic, p)| *topic == f.topic && *p == f.partition));
+        }
+        if wanted.is_empty() {
+            return;
+        }
+        let places: HashMap<(TopicKey, PartitionId), usize> =
+            self.followed.iter().enumerate().map(|(at, f)| ((f.topic.clone(), f.partition), at)).collect();
+        for new in wanted {
+            let place = places.get(&(new.topic.clone(), new.partition));
+            match place.and_then(|at| self.followed.get_mut(*at)) {
+                Some(old) => {
+                    old.offset = new.offset;
+                    old.bytes_max = new.bytes_max;
+                    old.leader_epoch = new.leader_epoch;
+                }
+                None => self.followed.push(new),
+            }
+        }
+    }
+}
+
+fn next_epoch(epoch: i32) -> i32 {
+    if epoch == i32::MAX { 1 } else { epoch + 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn followed(partition: PartitionId) -> Followed {
+        Followed {
+            topic: TopicKey::Name("t".into()),
+            partition,
+            offset: 0,
+            bytes_max: 1,
+            leader_epoch: -1,
+            told_high_watermark: -1,
+            told_log_start: -1,
+            told_error: false,
+        }
+    }
+
+    fn ask(session_id: i32, epoch: i32, wanted: Vec<Followed>) -> Ask {
+        Ask { session_id, epoch, by_id: false, wanted, forgotten: Vec::new() }
+    }
+
+    #[test]
+    fn a_session_is_followed_by_epochs_and_refused_by_name_otherwise() {
+        let sessions = FetchSessions::new(10, Random::seeded(1));
+        let id = sessions.plan(ask(0, 0, vec![followed(0), followed(1)]), 0).expect("new").session_id;
+        assert!(id > 0);
+        let next = sessions.plan(ask(id, 1, vec![followed(2)]), 0).expect("epoch 1");
+        assert_eq!((next.is_incremental, next.followed.len()), (true, 3));
+        assert_eq!(sessions.plan(ask(id, 9, vec![]), 0).expect_err("epoch"), ErrorCode::InvalidFetchSessionEpoch);
+        assert_eq!(sessions.plan(ask(id + 1, 1, vec![]), 0).expect_err("id"), ErrorCode::FetchSessionIdNotFound);
+        let by_id = Ask { by_id: true, ..ask(id, 2, vec![]) };
+        assert_eq!(sessions.plan(by_id, 0).expect_err("by id"), ErrorCode::FetchSessionTopicIdError);
+        let mut forget = ask(id, 2, vec![]);
+        forget.forgotten = vec![(TopicKey::Name("t".into()), 0)];
+        assert_eq!(sessions.plan(forget, 0).expect("forget").followed.len(), 2);
+        sessions.plan(ask(id, -1, vec![]), 0).expect("close");
+        assert_eq!(sessions.count(), 0);
+    }
+
+    #[test]
+    fn the_epoch_wraps_to_one() {
+        assert_eq!(next_epoch(i32::MAX), 1);
+    }
+
+    #[test]
+    fn a_partition_that_was_served_waits_for_the_others() {
+        let sessions = FetchSessions::new(10, Random::seeded(1));
+        let id = sessions.plan(ask(0, 0, vec![followed(0), followed(1)]), 0).expect("new").session_id;
+        sessions.told(id, vec![(followed(0), true)]);
+        let order: Vec<i32> =
+            sessions.plan(ask(id, 1, vec![]), 0).expect("plan").followed.iter().map(|f| f.partition).collect();
+        assert_eq!(order, [1, 0]);
+    }
+
+    #[test]
+    fn when_all_slots_are_in_use_a_client_gets_no_session_rather_than_taking_one() {
+        let sessions = FetchSessions::new(1, Random::seeded(1));
+        let first = sessions.plan(ask(0, 0, vec![followed(0)]), 0).expect("new").session_id;
+        assert_eq!(sessions.plan(ask(0, 0, vec![followed(0)]), 1000).expect("none").session_id, 0);
+        let late = sessions.plan(ask(0, 0, vec![followed(0)]), EVICTABLE_AFTER_MS + 1).expect("evicts").session_id;
+        assert!(late > 0 && late != first);
+    }
+}

@@ -1,0 +1,40 @@
+//! InitProducerId: an identity for idempotent producers (KIP-98). Transactions are refused.
+
+use std::sync::Arc;
+
+use super::{Call, Context, Reply};
+use crate::error::ErrorCode;
+use crate::protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};
+use crate::security::{Operation, Resource};
+
+pub(super) fn handle(
+    context: &Arc<Context>,
+    call: &Call,
+    request: &InitProducerIdRequest,
+) -> Reply<InitProducerIdResponse> {
+    let refused = |code: ErrorCode| {
+        InitProducerIdResponse::default()
+            .with_error_code(code.code())
+            .with_producer_id(ProducerId(-1))
+            .with_producer_epoch(-1)
+    };
+    if request.transactional_id.is_some() {
+        // Not a retriable code: a client would otherwise wait until it times out.
+        return Reply::Now(refused(ErrorCode::InvalidRequest));
+    }
+    if !context.allows(call, Operation::IdempotentWrite, Resource::Cluster) {
+        return Reply::Now(refused(ErrorCode::ClusterAuthorizationFailed));
+    }
+    let (owned, failed) = (Arc::clone(context), refused(ErrorCode::CoordinatorLoadInProgress));
+    let unavailable = failed.clone();
+    Reply::blocking(
+        move || match owned.controller.next_producer_id() {
+            Ok(id) => InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(0),
+            Err(error) => {
+                tracing::error!(%error, "no producer id");
+                failed
+            }
+        },
+        unavailable,
+    )
+}

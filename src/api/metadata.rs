@@ -1,0 +1,165 @@
+//! Metadata: who is there, what there is; makes topics on demand.
+
+use std::sync::Arc;
+
+use super::{Call, Context, NO_OPERATIONS, Reply, authorized_operations, is_internal};
+use crate::controller::{ControllerError, NewTopic};
+use crate::error::ErrorCode;
+use crate::metadata::TopicImage;
+use crate::model::validate_topic_name;
+use crate::protocol::messages::metadata_request::MetadataRequestTopic;
+use crate::protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use crate::protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
+use crate::protocol::text;
+use crate::security::{Operation, Resource};
+
+pub(super) fn handle(context: &Arc<Context>, call: &Call, request: MetadataRequest) -> Reply<MetadataResponse> {
+    let missing = missing(context, call, &request);
+    if missing.is_empty() {
+        return Reply::Now(respond(context, call, &request));
+    }
+    let (context, call) = (Arc::clone(context), call.clone());
+    let failed = MetadataResponse::default();
+    Reply::blocking(
+        move || {
+            for name in missing {
+                create(&context, name);
+            }
+            respond(&context, &call, &request)
+        },
+        failed,
+    )
+}
+
+/// Topics that are asked for, are not there, and may be made.
+fn missing(context: &Context, call: &Call, request: &MetadataRequest) -> Vec<String> {
+    let allowed = call.version < 4 || request.allow_auto_topic_creation;
+    if !allowed || !context.controller.config().boolean("auto.create.topics.enable") {
+        return Vec::new();
+    }
+    let image = context.image();
+    let names = request.topics.iter().flatten().filter_map(|topic| topic.name.as_ref());
+    names
+        .filter(|name| image.topic(name).is_none() && validate_topic_name(name).is_ok())
+        .filter(|name| context.allows(call, Operation::Create, Resource::Topic(name)))
+        .map(|name| name.to_string())
+        .collect()
+}
+
+/// Makes a topic with the broker's defaults.
+fn create(context: &Context, name: String) {
+    let topic = if is_internal(&name) {
+        context.groups.offsets_topic()
+    } else {
+        NewTopic { name, partitions: -1, replication_factor: -1, ..NewTopic::default() }
+    };
+    match context.controller.create_topic(&topic, false) {
+        Ok(_) => tracing::info!(topic = topic.name, "topic made on demand"),
+        Err(ControllerError::TopicExists(_)) => {}
+        Err(error) => tracing::warn!(topic = topic.name, %error, "topic not made"),
+    }
+}
+
+fn respond(context: &Context, call: &Call, request: &MetadataRequest) -> MetadataResponse {
+    let image = context.image();
+    let operations = request.include_topic_authorized_operations;
+    let is_visible =
+        |name: &str| context.allows(call, Operation::Describe, Resource::Topic(name));
+    let is_all = match &request.topics {
+        None => true,
+        Some(topics) => call.version == 0 && topics.is_empty(),
+    };
+    let topics = if is_all {
+        let visible = image.topics.values().filter(|topic| is_visible(&topic.name));
+        visible.map(|topic| describe(context, call, topic, operations)).collect()
+    } else {
+        let wanted = request.topics.iter().flatten();
+        wanted
+            .map(|wanted| match find(&image, wanted) {
+                Ok(topic) if is_visible(&topic.name) => describe(context, call, topic, operations),
+                Ok(_) => unknown(call, wanted, ErrorCode::TopicAuthorizationFailed),
+                Err(code) => unknown(call, wanted, code),
+            })
+            .collect()
+    };
+    let (host, port) = context.endpoint(call);
+    let broker = MetadataResponseBroker::default()
+        .with_node_id(BrokerId(context.node_id))
+        .with_host(host)
+        .with_port(port)
+        .with_rack(context.rack.clone().map(text).filter(|_| call.version >= 1));
+    let mut response = MetadataResponse::default()
+        .with_brokers(vec![broker])
+        .with_cluster_id(Some(text(context.cluster_id.as_str())).filter(|_| call.version >= 2))
+        .with_controller_id(BrokerId(context.node_id))
+        .with_topics(topics);
+    if (8..=10).contains(&call.version) && request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = authorized_operations(context, call, Resource::Cluster);
+    }
+    response
+}
+
+fn find<'a>(
+    image: &'a crate::metadata::Image,
+    wanted: &MetadataRequestTopic,
+) -> Result<&'a Arc<TopicImage>, ErrorCode> {
+    match &wanted.name {
+        Some(name) => {
+            validate_topic_name(name).map_err(|_| ErrorCode::InvalidTopicException)?;
+            image.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition)
+        }
+        None => image.topic_by_id(wanted.topic_id).ok_or(ErrorCode::UnknownTopicId),
+    }
+}
+
+fn unknown(call: &Call, wanted: &MetadataRequestTopic, code: ErrorCode) -> MetadataResponseTopic {
+    let mut topic = MetadataResponseTopic::default()
+        .with_error_code(code.code())
+        .with_name(wanted.name.clone())
+        .with_topic_authorized_operations(NO_OPERATIONS);
+    if call.version >= 10 {
+        topic.topic_id = wanted.topic_id;
+    }
+    if call.version < 12 && topic.name.is_none() {
+        topic.name = Some(TopicName::default());
+    }
+    topic
+}
+
+fn describe(context: &Context, call: &Call, topic: &TopicImage, operations: bool) -> MetadataResponseTopic {
+    let mut described = MetadataResponseTopic::default()
+        .with_name(Some(TopicName(text(&*topic.name))))
+        .with_is_internal(is_internal(&topic.name))
+        .with_topic_authorized_operations(NO_OPERATIONS);
+    if call.version >= 10 {
+        described.topic_id = topic.id;
+    }
+    if call.version >= 8 && operations {
+        described.topic_authorized_operations =
+            authorized_operations(context, call, Resource::Topic(&topic.name));
+    }
+    let replicas = context.replicas.topic(&topic.name);
+    let partition = |(index, image): (i32, &crate::metadata::PartitionImage)| {
+        let handle = replicas.as_ref().and_then(|topic| topic.partition(index));
+        let is_online = handle.is_some_and(|handle| handle.is_online());
+        let nodes = |ids: &[i32]| ids.iter().map(|id| BrokerId(*id)).collect::<Vec<_>>();
+        let code = if is_online { ErrorCode::None } else { ErrorCode::LeaderNotAvailable };
+        let mut found = MetadataResponsePartition::default()
+            .with_error_code(code.code())
+            .with_partition_index(index)
+            .with_leader_id(BrokerId(if is_online { image.leader } else { -1 }))
+            .with_replica_nodes(nodes(&image.replicas))
+            .with_isr_nodes(nodes(&image.isr));
+        if call.version >= 7 {
+            found.leader_epoch = image.leader_epoch;
+        }
+        if call.version >= 5 && !is_online {
+            found.offline_replicas = nodes(&image.replicas);
+        }
+        found
+    };
+    described.partitions = (0..).zip(&topic.partitions).map(partition).collect();
+    described
+}

@@ -1,0 +1,23 @@
+//! Why a broker does not start.
+
+use crate::config::ConfigError;
+use crate::controller::ControllerError;
+use crate::metadata::StoreError;
+use crate::replication::StartError;
+
+/// See the file's header.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Metadata(#[from] StoreError),
+    #[error(transparent)]
+    Controller(#[from] ControllerError),
+    #[error("can't listen on {address}: {error}: choose another address with --set {setting}=...")]
+    Listen { address: String, setting: &'static str, error: std::io::Error },
+    #[error("can't start a thread: {0}")]
+    Thread(std::io::Error),
+}

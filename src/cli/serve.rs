@@ -1,0 +1,129 @@
+//! `strandline serve` and `strandline config`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::broker::{Broker, check};
+use crate::config::{BROKER_ROWS, Config, Endpoint, Origin, TOPIC_ROWS, read_environment, read_file_text};
+use crate::system::disk::read_file;
+use crate::system::{Clock, OsDisk, Random};
+
+/// Settings from the command line.
+#[derive(Debug, Default, Args)]
+pub(super) struct ServeArguments {
+    /// File of key=value lines, with Kafka's names
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One setting; beats file and environment. Repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Read and check the configuration, then stop
+    #[arg(long)]
+    check_config: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Say what a setting is for
+    Explain {
+        /// Its name, e.g. log.retention.ms
+        key: String,
+    },
+}
+
+/// Runs a broker until SIGTERM or Ctrl-C.
+pub(super) fn serve(arguments: &ServeArguments) -> anyhow::Result<()> {
+    let config = read_config(arguments)?;
+    check(&config)?;
+    if arguments.check_config {
+        println!("The configuration is good.");
+        return Ok(());
+    }
+    init_logs();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime not started")?;
+    runtime.block_on(run(config))?;
+    Ok(())
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let directories = config.text("log.dirs").to_owned();
+    let started = Broker::start(config, Arc::new(OsDisk), Clock::system(), Random::from_system()).await?;
+    print_banner(&started.listeners, &directories);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    eprintln!("Stopping: answering what was asked and closing the logs.");
+    tokio::select! {
+        () = started.broker.stop() => {}
+        _ = interrupt.recv() => bail!("stopped at once on a second Ctrl-C; the next start recovers the logs"),
+    }
+    Ok(())
+}
+
+fn print_banner(listeners: &[Endpoint], directories: &str) {
+    let bootstrap = listeners.first().map(|l| {
+        let host = match l.host.as_str() {
+            "" | "0.0.0.0" | "::" => "localhost".to_owned(),
+            host if host.contains(':') => format!("[{host}]"),
+            host => host.to_owned(),
+        };
+        format!("{host}:{}", l.port)
+    });
+    let bootstrap = bootstrap.unwrap_or_default();
+    println!("Strandline {} is ready.", env!("CARGO_PKG_VERSION"));
+    println!("  Kafka    {bootstrap}");
+    println!("  data     {directories}");
+}
+
+fn read_config(arguments: &ServeArguments) -> anyhow::Result<Config> {
+    let mut config = Config::default();
+    if let Some(path) = &arguments.config {
+        let bytes = read_file(&OsDisk, path).with_context(|| format!("can't read {}", path.display()))?;
+        let text = String::from_utf8(bytes).with_context(|| format!("{} is not text", path.display()))?;
+        read_file_text(&mut config, &text).with_context(|| path.display().to_string())?;
+    }
+    read_environment(&mut config, std::env::vars())?;
+    for item in &arguments.set {
+        let Some((key, value)) = item.split_once('=') else { bail!("--set {item} is not of the form key=value") };
+        config.set(key.trim(), value, Origin::CommandLine)?;
+    }
+    Ok(config)
+}
+
+/// Log lines go to stderr; `STRANDLINE_LOG` filters them (`debug`, `strandline::log=trace`).
+fn init_logs() {
+    let filter = std::env::var("STRANDLINE_LOG").unwrap_or_else(|_| "warn".to_owned());
+    let filter = tracing_subscriber::EnvFilter::new(filter);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second initialisation in one process (tests) keeps the first.
+    let _ = lines.with_ansi(rustix::termios::isatty(std::io::stderr())).try_init();
+}
+
+/// Explains a setting.
+pub(super) fn config(command: &ConfigCommand) -> anyhow::Result<()> {
+    let ConfigCommand::Explain { key } = command;
+    let mut found = false;
+    if let Some(row) = BROKER_ROWS.iter().find(|row| row.name == key) {
+        found = true;
+        let when = if row.dynamic { "changes while the broker runs" } else { "needs a restart" };
+        println!("{} (broker setting, {when})\n  {}\n  default: {}", row.name, row.text, row.default);
+    }
+    if let Some(row) = TOPIC_ROWS.iter().find(|row| row.name == key) {
+        found = true;
+        let from = row.broker.map(|name| format!(", taken from {name}")).unwrap_or_default();
+        let acts = if row.acts { "" } else { "\n  does not act yet: only its default is accepted" };
+        println!("{} (topic setting)\n  {}\n  default: {}{from}{acts}", row.name, row.text, row.default);
+    }
+    if !found {
+        // The error of setting it carries the suggestion.
+        Config::default().set(key, "", Origin::CommandLine)?;
+    }
+    Ok(())
+}
