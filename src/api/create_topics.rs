@@ -21,7 +21,7 @@ pub(super) fn handle(context: &Arc<Context>, call: &Call, request: CreateTopicsR
         move || {
             let create = |topic: &CreatableTopic| {
                 let twice = request.topics.iter().filter(|other| other.name == topic.name).count() > 1;
-                let result = CreatableTopicResult::default().with_name(topic.name.clone());
+                let result = CreatableTopicResult::default().with_name(topic.name.clone()).with_error_message(None);
                 if twice {
                     return refuse(result, ErrorCode::InvalidRequest, "Duplicate topic name.");
                 }

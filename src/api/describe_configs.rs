@@ -26,7 +26,8 @@ pub(super) fn handle(
     let describe = |resource: &DescribeConfigsResource| {
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
-            .with_resource_name(resource.resource_name.clone());
+            .with_resource_name(resource.resource_name.clone())
+            .with_error_message(None);
         match entries(context, call, resource) {
             Ok(entries) => {
                 let wanted = resource.configuration_keys.as_ref().filter(|keys| !keys.is_empty());

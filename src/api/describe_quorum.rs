@@ -28,7 +28,7 @@ pub(super) fn handle(
         let partitions = topic.partitions.iter().map(|partition| describe(partition.partition_index)).collect();
         topics.push(TopicData::default().with_topic_name(topic.topic_name.clone()).with_partitions(partitions));
     }
-    Reply::Now(DescribeQuorumResponse::default().with_topics(topics))
+    Reply::Now(DescribeQuorumResponse::default().with_error_message(None).with_topics(topics))
 }
 
 fn refused(call: &Call, code: ErrorCode) -> DescribeQuorumResponse {
@@ -40,6 +40,7 @@ fn unknown(index: i32) -> PartitionData {
     PartitionData::default()
         .with_partition_index(index)
         .with_error_code(ErrorCode::UnknownTopicOrPartition.code())
+        .with_error_message(None)
 }
 
 fn voter(context: &Context, call: &Call) -> PartitionData {
@@ -55,6 +56,7 @@ fn voter(context: &Context, call: &Call) -> PartitionData {
         replica.replica_directory_id = context.replicas.directories().first().map(|d| d.id).unwrap_or_default();
     }
     PartitionData::default()
+        .with_error_message(None)
         .with_leader_id(BrokerId(context.node_id))
         .with_leader_epoch(1)
         .with_high_watermark(end)

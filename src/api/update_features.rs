@@ -16,7 +16,7 @@ pub(super) fn handle(
     call: &Call,
     request: UpdateFeaturesRequest,
 ) -> Reply<UpdateFeaturesResponse> {
-    let mut response = UpdateFeaturesResponse::default();
+    let mut response = UpdateFeaturesResponse::default().with_error_message(None);
     if !context.allows(call, Operation::Alter, Resource::Cluster) {
         let code = ErrorCode::ClusterAuthorizationFailed;
         return Reply::Now(response.with_error_code(code.code()).with_error_message(Some(text(code.text()))));
@@ -37,7 +37,7 @@ pub(super) fn handle(
 }
 
 fn judge(update: &FeatureUpdateKey) -> UpdatableFeatureResult {
-    let result = UpdatableFeatureResult::default().with_feature(update.feature.clone());
+    let result = UpdatableFeatureResult::default().with_feature(update.feature.clone()).with_error_message(None);
     let refuse = |message: String| {
         result
             .clone()
