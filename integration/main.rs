@@ -1,1 +1,14 @@
+//! Black box: the built binary, real clients, real crashes.
+//!
+//! Each file is a story. Everything runs on loopback, on ports that the system picks, in temporary folders; what a
+//! story needs besides the Rust toolchain it installs by name (`kit.rs`) or says in one line what is missing.
 
+mod broker;
+mod clients;
+mod crash;
+mod faults;
+mod first_run;
+mod kit;
+mod peers;
+mod probe;
+mod protocol;

@@ -92,7 +92,7 @@ error_codes! {
 
 impl ErrorCode {
     /// Whether the request succeeded.
-    pub fn is_none(self) -> bool {
+    pub(crate) fn is_none(self) -> bool {
         self == ErrorCode::None
     }
 }

@@ -5,35 +5,39 @@
 #[cfg(test)]
 mod tidy;
 
-/// The nouns.
-mod model;
-/// The table of Kafka error codes.
-mod error;
-/// The only door to the operating system.
-mod system;
-/// Every setting.
-mod config;
-/// Record batches.
-mod record;
-/// Requests and responses as bytes.
-mod protocol;
-/// Listeners and connections.
-mod network;
-/// One partition's local log.
-mod log;
-/// The cluster's metadata as a log of records.
-mod metadata;
-/// The cluster's decisions.
-mod controller;
-/// Who may do what.
-mod security;
-/// Replicas of partitions.
-mod replication;
-/// Consumer groups.
-mod coordinator;
 /// One file per Kafka API.
 mod api;
 /// Starting and stopping.
 mod broker;
 /// The command line.
 pub mod cli;
+/// Every setting.
+mod config;
+/// The cluster's decisions.
+mod controller;
+/// Consumer groups.
+mod coordinator;
+/// The table of Kafka error codes.
+mod error;
+/// Health and metrics over HTTP.
+mod http;
+/// One partition's local log.
+mod log;
+/// The cluster's metadata as a log of records.
+mod metadata;
+/// Every metric.
+mod metrics;
+/// The nouns.
+mod model;
+/// Listeners and connections.
+mod network;
+/// Requests and responses as bytes.
+mod protocol;
+/// Record batches.
+mod record;
+/// Replicas of partitions.
+mod replication;
+/// Who may do what.
+mod security;
+/// The only door to the operating system.
+mod system;

@@ -9,10 +9,13 @@ use crate::error::ErrorCode;
 use crate::metadata::ConfigResource;
 use crate::protocol::messages::alter_configs_request::AlterConfigsResource as ReplacedResource;
 use crate::protocol::messages::alter_configs_response::AlterConfigsResourceResponse as ReplacedResponse;
-use crate::protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use crate::protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
 use crate::protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use crate::protocol::messages::{
-    AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse,
 };
 use crate::protocol::{StrBytes, text};
 use crate::security::{Operation, Resource};
@@ -27,8 +30,10 @@ pub(super) fn alter(
         move || {
             let one = |resource: &AlterConfigsResource| {
                 let changed = change(resource).and_then(|changes| {
-                    let target = target(&context, &call, resource.resource_type, &resource.resource_name)?;
-                    let altered = context.controller.alter_configs(&target, &changes, request.validate_only);
+                    let target =
+                        target(&context, &call, resource.resource_type, &resource.resource_name)?;
+                    let altered =
+                        context.controller.alter_configs(&target, &changes, request.validate_only);
                     altered.map_err(|error| explain(&error))
                 });
                 let (code, message) = outcome(changed);
@@ -59,9 +64,11 @@ pub(super) fn replace(
                     .iter()
                     .map(|c| (c.name.to_string(), c.value.as_ref().map(ToString::to_string)))
                     .collect();
-                let target = target(&context, &call, resource.resource_type, &resource.resource_name);
+                let target =
+                    target(&context, &call, resource.resource_type, &resource.resource_name);
                 let changed = target.and_then(|target| {
-                    let replaced = context.controller.replace_configs(&target, &values, request.validate_only);
+                    let replaced =
+                        context.controller.replace_configs(&target, &values, request.validate_only);
                     replaced.map_err(|error| explain(&error))
                 });
                 let (code, message) = outcome(changed);
@@ -93,8 +100,10 @@ fn target(context: &Context, call: &Call, kind: i8, name: &str) -> Result<Config
         BROKER => match name.parse() {
             Ok(id) if id == context.node_id => Ok(ConfigResource::Broker(id)),
             _ => {
-                let error =
-                    ControllerError::WrongBroker { expected: context.node_id, asked: name.to_owned() };
+                let error = ControllerError::WrongBroker {
+                    expected: context.node_id,
+                    asked: name.to_owned(),
+                };
                 Err(explain(&error))
             }
         },
@@ -110,7 +119,10 @@ fn change(resource: &AlterConfigsResource) -> Result<Vec<ConfigChange>, Refusal>
             2 => ConfigOperation::Append,
             3 => ConfigOperation::Subtract,
             other => {
-                return Err((ErrorCode::InvalidRequest, format!("Unknown operation type {other} for {}", config.name.as_str())));
+                return Err((
+                    ErrorCode::InvalidRequest,
+                    format!("Unknown operation type {other} for {}", config.name.as_str()),
+                ));
             }
         };
         let value = config.value.as_ref().map(ToString::to_string);

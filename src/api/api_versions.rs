@@ -2,7 +2,9 @@
 
 use super::{Call, Context, Reply};
 use crate::error::ErrorCode;
-use crate::protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
+use crate::protocol::messages::api_versions_response::{
+    ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
+};
 use crate::protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use crate::protocol::{ApiKey, SERVED, ServedApi, text};
 
@@ -11,7 +13,11 @@ pub(super) const METADATA_VERSION: &str = "metadata.version";
 pub(super) const METADATA_VERSION_MIN: i16 = 7;
 pub(super) const METADATA_VERSION_MAX: i16 = 25;
 
-pub(super) fn handle(context: &Context, call: &Call, request: &ApiVersionsRequest) -> Reply<ApiVersionsResponse> {
+pub(super) fn handle(
+    context: &Context,
+    call: &Call,
+    request: &ApiVersionsRequest,
+) -> Reply<ApiVersionsResponse> {
     let mut response = ApiVersionsResponse::default();
     if call.version >= 3
         && !(is_name(&request.client_software_name) && is_name(&request.client_software_version))
@@ -24,7 +30,8 @@ pub(super) fn handle(context: &Context, call: &Call, request: &ApiVersionsReques
             .with_name(text(METADATA_VERSION))
             .with_min_version(METADATA_VERSION_MIN)
             .with_max_version(METADATA_VERSION_MAX);
-        let level = context.image().features.get(METADATA_VERSION).copied().unwrap_or(METADATA_VERSION_MAX);
+        let level =
+            context.image().features.get(METADATA_VERSION).copied().unwrap_or(METADATA_VERSION_MAX);
         let finalized = FinalizedFeatureKey::default()
             .with_name(text(METADATA_VERSION))
             .with_min_version_level(level)
@@ -39,12 +46,17 @@ pub(super) fn handle(context: &Context, call: &Call, request: &ApiVersionsReques
 /// The answer to a version that we do not know: version 0, error 35, and our own range.
 pub(super) fn unsupported() -> ApiVersionsResponse {
     let own = SERVED.iter().filter(|api| api.key == ApiKey::ApiVersions).map(range).collect();
-    ApiVersionsResponse::default().with_error_code(ErrorCode::UnsupportedVersion.code()).with_api_keys(own)
+    ApiVersionsResponse::default()
+        .with_error_code(ErrorCode::UnsupportedVersion.code())
+        .with_api_keys(own)
 }
 
 fn range(api: &ServedApi) -> ApiVersion {
     let api_key = crate::protocol::key_number(api.key);
-    ApiVersion::default().with_api_key(api_key).with_min_version(api.advertised_min).with_max_version(api.max)
+    ApiVersion::default()
+        .with_api_key(api_key)
+        .with_min_version(api.advertised_min)
+        .with_max_version(api.max)
 }
 
 /// Letters and digits, with dots and dashes between them.

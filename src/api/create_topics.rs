@@ -10,23 +10,36 @@ use crate::error::ErrorCode;
 use crate::metadata::TopicImage;
 use crate::model::number::{to_i32, to_usize};
 use crate::protocol::messages::create_topics_request::CreatableTopic;
-use crate::protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use crate::protocol::messages::create_topics_response::{
+    CreatableTopicConfigs, CreatableTopicResult,
+};
 use crate::protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use crate::protocol::text;
 use crate::security::{Operation, Resource};
 
-pub(super) fn handle(context: &Arc<Context>, call: &Call, request: CreateTopicsRequest) -> Reply<CreateTopicsResponse> {
+pub(super) fn handle(
+    context: &Arc<Context>,
+    call: &Call,
+    request: CreateTopicsRequest,
+) -> Reply<CreateTopicsResponse> {
     let (context, call) = (Arc::clone(context), call.clone());
     Reply::blocking(
         move || {
             let create = |topic: &CreatableTopic| {
-                let twice = request.topics.iter().filter(|other| other.name == topic.name).count() > 1;
-                let result = CreatableTopicResult::default().with_name(topic.name.clone()).with_error_message(None);
+                let twice =
+                    request.topics.iter().filter(|other| other.name == topic.name).count() > 1;
+                let result = CreatableTopicResult::default()
+                    .with_name(topic.name.clone())
+                    .with_error_message(None);
                 if twice {
                     return refuse(result, ErrorCode::InvalidRequest, "Duplicate topic name.");
                 }
                 if !context.allows(&call, Operation::Create, Resource::Topic(&topic.name)) {
-                    return refuse(result, ErrorCode::TopicAuthorizationFailed, "Authorization failed.");
+                    return refuse(
+                        result,
+                        ErrorCode::TopicAuthorizationFailed,
+                        "Authorization failed.",
+                    );
                 }
                 let wish = wish(topic);
                 match context.controller.create_topic(&wish, request.validate_only) {
@@ -47,13 +60,20 @@ pub(super) fn handle(context: &Arc<Context>, call: &Call, request: CreateTopicsR
 
 fn wish(topic: &CreatableTopic) -> NewTopic {
     let ids = |ids: &[crate::protocol::messages::BrokerId]| ids.iter().map(|id| id.0).collect();
-    let configs: BTreeMap<String, Option<String>> =
-        topic.configs.iter().map(|c| (c.name.to_string(), c.value.as_ref().map(ToString::to_string))).collect();
+    let configs: BTreeMap<String, Option<String>> = topic
+        .configs
+        .iter()
+        .map(|c| (c.name.to_string(), c.value.as_ref().map(ToString::to_string)))
+        .collect();
     NewTopic {
         name: topic.name.to_string(),
         partitions: topic.num_partitions,
         replication_factor: topic.replication_factor,
-        assignments: topic.assignments.iter().map(|a| (a.partition_index, ids(&a.broker_ids))).collect(),
+        assignments: topic
+            .assignments
+            .iter()
+            .map(|a| (a.partition_index, ids(&a.broker_ids)))
+            .collect(),
         configs,
     }
 }

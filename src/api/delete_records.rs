@@ -5,8 +5,12 @@ use std::sync::Arc;
 use super::{Call, Context, Reply};
 use crate::error::ErrorCode;
 use crate::model::TopicPartition;
-use crate::protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
-use crate::protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
+use crate::protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsTopic,
+};
+use crate::protocol::messages::delete_records_response::{
+    DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
+};
 use crate::protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use crate::security::{Operation, Resource};
 
@@ -18,17 +22,23 @@ pub(super) fn handle(
     let (context, call) = (Arc::clone(context), call.clone());
     Reply::blocking(
         move || {
-            let topics = request.topics.iter().map(|topic| trim_topic(&context, &call, topic)).collect();
+            let topics =
+                request.topics.iter().map(|topic| trim_topic(&context, &call, topic)).collect();
             DeleteRecordsResponse::default().with_topics(topics)
         },
         DeleteRecordsResponse::default(),
     )
 }
 
-fn trim_topic(context: &Context, call: &Call, topic: &DeleteRecordsTopic) -> DeleteRecordsTopicResult {
+fn trim_topic(
+    context: &Context,
+    call: &Call,
+    topic: &DeleteRecordsTopic,
+) -> DeleteRecordsTopicResult {
     let is_allowed = context.allows(call, Operation::Delete, Resource::Topic(&topic.name));
     let trim = |partition: &DeleteRecordsPartition| {
-        let result = DeleteRecordsPartitionResult::default().with_partition_index(partition.partition_index);
+        let result =
+            DeleteRecordsPartitionResult::default().with_partition_index(partition.partition_index);
         let trimmed = if is_allowed {
             trim_partition(context, &topic.name, partition)
         } else {
@@ -43,7 +53,11 @@ fn trim_topic(context: &Context, call: &Call, topic: &DeleteRecordsTopic) -> Del
     DeleteRecordsTopicResult::default().with_name(topic.name.clone()).with_partitions(partitions)
 }
 
-fn trim_partition(context: &Context, topic: &str, partition: &DeleteRecordsPartition) -> Result<i64, ErrorCode> {
+fn trim_partition(
+    context: &Context,
+    topic: &str,
+    partition: &DeleteRecordsPartition,
+) -> Result<i64, ErrorCode> {
     let name = TopicPartition::new(topic, partition.partition_index);
     let handle = context.replicas.partition(&name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let config = context.controller.topic_config(topic);

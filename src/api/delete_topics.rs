@@ -10,7 +10,11 @@ use crate::protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, Topic
 use crate::protocol::text;
 use crate::security::{Operation, Resource};
 
-pub(super) fn handle(context: &Arc<Context>, call: &Call, request: DeleteTopicsRequest) -> Reply<DeleteTopicsResponse> {
+pub(super) fn handle(
+    context: &Arc<Context>,
+    call: &Call,
+    request: DeleteTopicsRequest,
+) -> Reply<DeleteTopicsResponse> {
     let (context, call) = (Arc::clone(context), call.clone());
     Reply::blocking(
         move || {
@@ -20,7 +24,8 @@ pub(super) fn handle(context: &Arc<Context>, call: &Call, request: DeleteTopicsR
             } else {
                 request.topic_names.into_iter().map(by_name).collect()
             };
-            let responses = wanted.into_iter().map(|topic| delete(&context, &call, topic)).collect();
+            let responses =
+                wanted.into_iter().map(|topic| delete(&context, &call, topic)).collect();
             DeleteTopicsResponse::default().with_responses(responses)
         },
         DeleteTopicsResponse::default(),
@@ -41,7 +46,9 @@ fn delete(context: &Context, call: &Call, wanted: DeleteTopicState) -> Deletable
         Some(topic) if !context.allows(call, Operation::Delete, Resource::Topic(&topic.name)) => {
             ErrorCode::TopicAuthorizationFailed
         }
-        Some(_) if !context.controller.config().boolean("delete.topic.enable") => ErrorCode::TopicDeletionDisabled,
+        Some(_) if !context.controller.config().boolean("delete.topic.enable") => {
+            ErrorCode::TopicDeletionDisabled
+        }
         Some(topic) => match context.controller.delete_topic(topic.id) {
             Ok(()) => ErrorCode::None,
             Err(error) => {

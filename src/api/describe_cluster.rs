@@ -17,7 +17,8 @@ pub(super) fn handle(
     call: &Call,
     request: &DescribeClusterRequest,
 ) -> Reply<DescribeClusterResponse> {
-    let mut response = DescribeClusterResponse::default().with_cluster_authorized_operations(NO_OPERATIONS);
+    let mut response =
+        DescribeClusterResponse::default().with_cluster_authorized_operations(NO_OPERATIONS);
     let refusal = match request.endpoint_type {
         BROKERS => None,
         CONTROLLERS => Some((
@@ -27,7 +28,9 @@ pub(super) fn handle(
         other => Some((ErrorCode::UnsupportedEndpointType, format!("Unsupported endpoint type {other}"))),
     };
     if let Some((code, message)) = refusal.filter(|_| call.version >= 1) {
-        return Reply::Now(response.with_error_code(code.code()).with_error_message(Some(text(message))));
+        return Reply::Now(
+            response.with_error_code(code.code()).with_error_message(Some(text(message))),
+        );
     }
     let (host, port) = context.endpoint(call);
     let broker = DescribeClusterBroker::default()
@@ -36,7 +39,8 @@ pub(super) fn handle(
         .with_port(port)
         .with_rack(context.rack.clone().map(text));
     if request.include_cluster_authorized_operations {
-        response.cluster_authorized_operations = authorized_operations(context, call, Resource::Cluster);
+        response.cluster_authorized_operations =
+            authorized_operations(context, call, Resource::Cluster);
     }
     Reply::Now(
         response

@@ -31,8 +31,14 @@ pub(super) fn handle(
         match entries(context, call, resource) {
             Ok(entries) => {
                 let wanted = resource.configuration_keys.as_ref().filter(|keys| !keys.is_empty());
-                let is_wanted = |entry: &Described| wanted.is_none_or(|keys| keys.iter().any(|k| **k == *entry.name));
-                let shown = entries.into_iter().filter(is_wanted).map(|entry| show(entry, call, &request)).collect();
+                let is_wanted = |entry: &Described| {
+                    wanted.is_none_or(|keys| keys.iter().any(|k| **k == *entry.name))
+                };
+                let shown = entries
+                    .into_iter()
+                    .filter(is_wanted)
+                    .map(|entry| show(entry, call, &request))
+                    .collect();
                 result.with_configs(shown)
             }
             Err((code, message)) => {
@@ -57,7 +63,8 @@ fn entries(
             if !context.allows(call, Operation::DescribeConfigs, Resource::Topic(name)) {
                 return Err((ErrorCode::TopicAuthorizationFailed, String::new()));
             }
-            validate_topic_name(name).map_err(|error| (ErrorCode::InvalidTopicException, error.to_string()))?;
+            validate_topic_name(name)
+                .map_err(|error| (ErrorCode::InvalidTopicException, error.to_string()))?;
             image.topic(name).ok_or((ErrorCode::UnknownTopicOrPartition, String::new()))?;
             topic_entries(&config, &image.configs(&ConfigResource::Topic(name.to_owned())))
         }
@@ -67,20 +74,30 @@ fn entries(
         // The empty name means what is set for every broker.
         BROKER if name.is_empty() => {
             let set = image.configs(&ConfigResource::Cluster);
-            let shown = broker_entries(&config).into_iter().filter(|entry| set.contains_key(entry.name));
+            let shown =
+                broker_entries(&config).into_iter().filter(|entry| set.contains_key(entry.name));
             shown.map(|entry| Described { source: 3, ..entry }).collect()
         }
         BROKER if name.parse() == Ok(context.node_id) => broker_entries(&config),
         BROKER => {
-            let why = format!("Unexpected broker id, expected {} or empty string, but received {name}", context.node_id);
+            let why = format!(
+                "Unexpected broker id, expected {} or empty string, but received {name}",
+                context.node_id
+            );
             return Err((ErrorCode::InvalidRequest, why));
         }
-        other => return Err((ErrorCode::InvalidRequest, format!("Unsupported resource type: {other}"))),
+        other => {
+            return Err((ErrorCode::InvalidRequest, format!("Unsupported resource type: {other}")));
+        }
     };
     Ok(described)
 }
 
-fn show(entry: Described, call: &Call, request: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {
+fn show(
+    entry: Described,
+    call: &Call,
+    request: &DescribeConfigsRequest,
+) -> DescribeConfigsResourceResult {
     let mut shown = DescribeConfigsResourceResult::default()
         .with_name(text(entry.name))
         .with_value(Some(text(entry.value)))

@@ -30,21 +30,31 @@ pub(super) fn handle(
     Reply::blocking(
         move || {
             let directories = context.replicas.directories();
-            let results = directories.iter().map(|directory| describe(directory, &request, version)).collect();
+            let results = directories
+                .iter()
+                .map(|directory| describe(directory, &request, version))
+                .collect();
             DescribeLogDirsResponse::default().with_results(results)
         },
         DescribeLogDirsResponse::default(),
     )
 }
 
-fn describe(directory: &LogDirectory, request: &DescribeLogDirsRequest, version: i16) -> DescribeLogDirsResult {
-    let result = DescribeLogDirsResult::default().with_log_dir(text(directory.path.display().to_string()));
+fn describe(
+    directory: &LogDirectory,
+    request: &DescribeLogDirsRequest,
+    version: i16,
+) -> DescribeLogDirsResult {
+    let result =
+        DescribeLogDirsResult::default().with_log_dir(text(directory.path.display().to_string()));
     if directory.is_offline() {
         return result.with_error_code(ErrorCode::KafkaStorageError.code());
     }
     let is_wanted = |topic: &str, partition: i32| match &request.topics {
         None => true,
-        Some(topics) => topics.iter().any(|t| t.topic.as_str() == topic && t.partitions.contains(&partition)),
+        Some(topics) => {
+            topics.iter().any(|t| t.topic.as_str() == topic && t.partitions.contains(&partition))
+        }
     };
     let mut topics: BTreeMap<Arc<str>, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
     for partition in directory.partitions() {
@@ -59,7 +69,9 @@ fn describe(directory: &LogDirectory, request: &DescribeLogDirsRequest, version:
         topics.entry(Arc::clone(&name.topic)).or_default().push(described);
     }
     let topic = |(name, partitions): (Arc<str>, Vec<DescribeLogDirsPartition>)| {
-        DescribeLogDirsTopic::default().with_name(TopicName(text(&*name))).with_partitions(partitions)
+        DescribeLogDirsTopic::default()
+            .with_name(TopicName(text(&*name)))
+            .with_partitions(partitions)
     };
     let result = result.with_topics(topics.into_iter().map(topic).collect());
     if version < 4 {

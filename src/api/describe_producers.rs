@@ -6,7 +6,9 @@ use super::{Call, Context, Reply};
 use crate::error::ErrorCode;
 use crate::log::{Log, ProducerEntry};
 use crate::model::TopicPartition;
-use crate::protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
+use crate::protocol::messages::describe_producers_response::{
+    PartitionResponse, ProducerState, TopicResponse,
+};
 use crate::protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
 use crate::protocol::text;
 use crate::security::{Operation, Resource};
@@ -23,7 +25,10 @@ pub(super) fn handle(
             let response = PartitionResponse::default().with_partition_index(*index);
             let name = TopicPartition::new(&topic.name, *index);
             let refuse = |code: ErrorCode| {
-                response.clone().with_error_code(code.code()).with_error_message(Some(text(code.text())))
+                response
+                    .clone()
+                    .with_error_code(code.code())
+                    .with_error_message(Some(text(code.text())))
             };
             if !is_allowed {
                 return refuse(ErrorCode::TopicAuthorizationFailed);
@@ -37,7 +42,9 @@ pub(super) fn handle(
             }
         };
         let partitions = topic.partition_indexes.iter().map(describe).collect();
-        topics.push(TopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions));
+        topics.push(
+            TopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions),
+        );
     }
     Reply::Now(DescribeProducersResponse::default().with_topics(topics))
 }

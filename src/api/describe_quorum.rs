@@ -25,8 +25,13 @@ pub(super) fn handle(
             let known = topic.topic_name.as_str() == METADATA_TOPIC && index == 0;
             if known { voter(context, call) } else { unknown(index) }
         };
-        let partitions = topic.partitions.iter().map(|partition| describe(partition.partition_index)).collect();
-        topics.push(TopicData::default().with_topic_name(topic.topic_name.clone()).with_partitions(partitions));
+        let partitions =
+            topic.partitions.iter().map(|partition| describe(partition.partition_index)).collect();
+        topics.push(
+            TopicData::default()
+                .with_topic_name(topic.topic_name.clone())
+                .with_partitions(partitions),
+        );
     }
     Reply::Now(DescribeQuorumResponse::default().with_error_message(None).with_topics(topics))
 }
@@ -53,7 +58,8 @@ fn voter(context: &Context, call: &Call) -> PartitionData {
         replica.last_caught_up_timestamp = now_ms;
     }
     if call.version >= 2 {
-        replica.replica_directory_id = context.replicas.directories().first().map(|d| d.id).unwrap_or_default();
+        replica.replica_directory_id =
+            context.replicas.directories().first().map(|d| d.id).unwrap_or_default();
     }
     PartitionData::default()
         .with_error_message(None)

@@ -31,8 +31,9 @@ pub(super) fn handle(
     };
     names.sort_unstable();
     names.dedup();
-    let (first, mut skip) =
-        request.cursor.map_or((String::new(), 0), |c| (c.topic_name.to_string(), to_usize(c.partition_index)));
+    let (first, mut skip) = request
+        .cursor
+        .map_or((String::new(), 0), |c| (c.topic_name.to_string(), to_usize(c.partition_index)));
     let mut left = to_usize(request.response_partition_limit).clamp(1, PARTITIONS_MAX);
     let mut response = DescribeTopicPartitionsResponse::default();
     for name in names.into_iter().filter(|name| *name >= first) {
@@ -46,8 +47,11 @@ pub(super) fn handle(
         let found = image.topic(&name);
         let is_allowed = context.allows(call, Operation::Describe, Resource::Topic(&name));
         let Some(topic) = found.filter(|_| is_allowed) else {
-            let code =
-                if is_allowed { ErrorCode::UnknownTopicOrPartition } else { ErrorCode::TopicAuthorizationFailed };
+            let code = if is_allowed {
+                ErrorCode::UnknownTopicOrPartition
+            } else {
+                ErrorCode::TopicAuthorizationFailed
+            };
             let unknown = DescribeTopicPartitionsResponseTopic::default()
                 .with_error_code(code.code())
                 .with_name(Some(TopicName(text(name))));
@@ -59,7 +63,9 @@ pub(super) fn handle(
         response.topics.push(describe(context, call, topic, skip..end));
         left -= end.saturating_sub(skip);
         if end < all {
-            let cursor = Cursor::default().with_topic_name(TopicName(text(name))).with_partition_index(to_i32(end));
+            let cursor = Cursor::default()
+                .with_topic_name(TopicName(text(name)))
+                .with_partition_index(to_i32(end));
             response.next_cursor = Some(cursor);
             break;
         }
@@ -77,7 +83,8 @@ fn describe(
     let partitions = range.filter_map(|index| {
         let image = topic.partitions.get(index)?;
         let index = to_i32(index);
-        let is_online = replicas.as_ref().and_then(|t| t.partition(index)).is_some_and(|p| p.is_online());
+        let is_online =
+            replicas.as_ref().and_then(|t| t.partition(index)).is_some_and(|p| p.is_online());
         let nodes = |ids: &[i32]| ids.iter().map(|id| BrokerId(*id)).collect::<Vec<_>>();
         let code = if is_online { ErrorCode::None } else { ErrorCode::LeaderNotAvailable };
         Some(
@@ -98,5 +105,9 @@ fn describe(
         .with_topic_id(topic.id)
         .with_is_internal(is_internal(&topic.name))
         .with_partitions(partitions.collect())
-        .with_topic_authorized_operations(authorized_operations(context, call, Resource::Topic(&topic.name)))
+        .with_topic_authorized_operations(authorized_operations(
+            context,
+            call,
+            Resource::Topic(&topic.name),
+        ))
 }

@@ -3,20 +3,53 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use prometheus::IntCounter;
 
 use super::{
-    Call, Context, Reply, alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,
-    describe_cluster, describe_configs, describe_log_dirs, describe_producers, describe_quorum,
-    describe_topic_partitions, fetch, find_coordinator, groups, init_producer_id, list_config_resources, list_offsets,
-    metadata, offset_for_leader_epoch, offsets, produce, update_features,
+    Call, Context, Reply, alter_configs, api_versions, create_partitions, create_topics,
+    delete_records, delete_topics, describe_cluster, describe_configs, describe_log_dirs,
+    describe_producers, describe_quorum, describe_topic_partitions, fetch, find_coordinator,
+    groups, init_producer_id, list_config_resources, list_offsets, metadata,
+    offset_for_leader_epoch, offsets, produce, update_features,
 };
+use crate::metrics::{Metrics, Name};
 use crate::network::{Answer, Output, Peer, Service};
-use crate::protocol::{ApiKey, Decodable, DecodeError, Encodable, RequestHead, decode, encode, parse_head};
+use crate::protocol::{
+    ApiKey, Decodable, DecodeError, Encodable, RequestHead, SERVED, decode, encode, key_number,
+    parse_head,
+};
 
 /// The Kafka protocol behind a listener.
 #[derive(Debug)]
-pub struct KafkaService {
+pub(crate) struct KafkaService {
     pub context: Arc<Context>,
+    pub counts: RequestCounts,
+}
+
+/// How often each API was asked for.
+#[derive(Debug)]
+pub(crate) struct RequestCounts {
+    by_key: Vec<Option<IntCounter>>,
+    refused: Option<IntCounter>,
+}
+
+impl RequestCounts {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let last = SERVED.iter().map(|api| key_number(api.key)).max().unwrap_or(0);
+        let counter = |key: i16| {
+            let api = SERVED.iter().find(|api| key_number(api.key) == key)?;
+            metrics.counter(Name::Requests, &[api.name])
+        };
+        let refused = metrics.counter(Name::RefusedFrames, &[]);
+        Self { by_key: (0..=last).map(counter).collect(), refused }
+    }
+
+    fn count(&self, key: ApiKey) {
+        let index = usize::try_from(key_number(key)).unwrap_or(usize::MAX);
+        if let Some(Some(counter)) = self.by_key.get(index) {
+            counter.inc();
+        }
+    }
 }
 
 impl Service for KafkaService {
@@ -27,16 +60,25 @@ impl Service for KafkaService {
     }
 
     fn request(&self, peer: &mut Peer, mut frame: Bytes) -> Answer {
-        let served = parse_head(&mut frame).and_then(|head| route(&self.context, peer, &head, frame));
+        let served =
+            parse_head(&mut frame).and_then(|head| route(&self.context, peer, &head, frame));
         served.unwrap_or_else(|error| {
             tracing::warn!(peer = %peer.address, %error, "connection closed");
+            if let Some(refused) = &self.counts.refused {
+                refused.inc();
+            }
             Answer::Close
         })
     }
 }
 
 /// The table of handlers.
-fn route(context: &Arc<Context>, peer: &Peer, head: &RequestHead, body: Bytes) -> Result<Answer, DecodeError> {
+fn route(
+    context: &Arc<Context>,
+    peer: &Peer,
+    head: &RequestHead,
+    body: Bytes,
+) -> Result<Answer, DecodeError> {
     let call = Call {
         version: head.version,
         client_id: head.client_id.clone(),
@@ -47,46 +89,86 @@ fn route(context: &Arc<Context>, peer: &Peer, head: &RequestHead, body: Bytes) -
     match head.key {
         ApiKey::Produce => serve(head, body, |request| produce::handle(context, call, &request)),
         ApiKey::Fetch => fetch::handle(context, call, head, body),
-        ApiKey::ListOffsets => serve(head, body, |request| list_offsets::handle(context, call, request)),
+        ApiKey::ListOffsets => {
+            serve(head, body, |request| list_offsets::handle(context, call, request))
+        }
         ApiKey::Metadata => serve(head, body, |request| metadata::handle(context, call, request)),
-        ApiKey::OffsetCommit => serve(head, body, |request| offsets::commit(context, call, request)),
+        ApiKey::OffsetCommit => {
+            serve(head, body, |request| offsets::commit(context, call, request))
+        }
         ApiKey::OffsetFetch => serve(head, body, |request| offsets::fetch(context, call, request)),
-        ApiKey::FindCoordinator => serve(head, body, |request| find_coordinator::handle(context, call, request)),
+        ApiKey::FindCoordinator => {
+            serve(head, body, |request| find_coordinator::handle(context, call, request))
+        }
         ApiKey::JoinGroup => serve(head, body, |request| groups::join(context, call, request)),
-        ApiKey::Heartbeat => serve(head, body, |request| groups::heartbeat(context, call, &request)),
+        ApiKey::Heartbeat => {
+            serve(head, body, |request| groups::heartbeat(context, call, &request))
+        }
         ApiKey::LeaveGroup => serve(head, body, |request| groups::leave(context, call, request)),
         ApiKey::SyncGroup => serve(head, body, |request| groups::sync(context, call, request)),
-        ApiKey::DescribeGroups => serve(head, body, |request| groups::describe(context, call, &request)),
+        ApiKey::DescribeGroups => {
+            serve(head, body, |request| groups::describe(context, call, &request))
+        }
         ApiKey::ListGroups => serve(head, body, |request| groups::list(context, call, &request)),
         ApiKey::ApiVersions if head.is_future_api_versions => {
             Ok(Answer::Now(Output::bytes(encode(head, &api_versions::unsupported())?)))
         }
-        ApiKey::ApiVersions => serve(head, body, |request| api_versions::handle(context, call, &request)),
-        ApiKey::CreateTopics => serve(head, body, |request| create_topics::handle(context, call, request)),
-        ApiKey::DeleteTopics => serve(head, body, |request| delete_topics::handle(context, call, request)),
-        ApiKey::DeleteRecords => serve(head, body, |request| delete_records::handle(context, call, request)),
-        ApiKey::InitProducerId => serve(head, body, |request| init_producer_id::handle(context, call, &request)),
+        ApiKey::ApiVersions => {
+            serve(head, body, |request| api_versions::handle(context, call, &request))
+        }
+        ApiKey::CreateTopics => {
+            serve(head, body, |request| create_topics::handle(context, call, request))
+        }
+        ApiKey::DeleteTopics => {
+            serve(head, body, |request| delete_topics::handle(context, call, request))
+        }
+        ApiKey::DeleteRecords => {
+            serve(head, body, |request| delete_records::handle(context, call, request))
+        }
+        ApiKey::InitProducerId => {
+            serve(head, body, |request| init_producer_id::handle(context, call, &request))
+        }
         ApiKey::OffsetForLeaderEpoch => {
             serve(head, body, |request| offset_for_leader_epoch::handle(context, call, request))
         }
-        ApiKey::DescribeConfigs => serve(head, body, |request| describe_configs::handle(context, call, request)),
-        ApiKey::AlterConfigs => serve(head, body, |request| alter_configs::replace(context, call, request)),
-        ApiKey::DescribeLogDirs => serve(head, body, |request| describe_log_dirs::handle(context, call, request)),
-        ApiKey::CreatePartitions => serve(head, body, |request| create_partitions::handle(context, call, request)),
+        ApiKey::DescribeConfigs => {
+            serve(head, body, |request| describe_configs::handle(context, call, request))
+        }
+        ApiKey::AlterConfigs => {
+            serve(head, body, |request| alter_configs::replace(context, call, request))
+        }
+        ApiKey::DescribeLogDirs => {
+            serve(head, body, |request| describe_log_dirs::handle(context, call, request))
+        }
+        ApiKey::CreatePartitions => {
+            serve(head, body, |request| create_partitions::handle(context, call, request))
+        }
         ApiKey::DeleteGroups => serve(head, body, |request| groups::delete(context, call, request)),
-        ApiKey::IncrementalAlterConfigs => serve(head, body, |request| alter_configs::alter(context, call, request)),
-        ApiKey::OffsetDelete => serve(head, body, |request| offsets::delete(context, call, request)),
-        ApiKey::DescribeQuorum => serve(head, body, |request| describe_quorum::handle(context, call, request)),
-        ApiKey::UpdateFeatures => serve(head, body, |request| update_features::handle(context, call, request)),
-        ApiKey::DescribeCluster => serve(head, body, |request| describe_cluster::handle(context, call, &request)),
-        ApiKey::DescribeProducers => serve(head, body, |request| describe_producers::handle(context, call, request)),
+        ApiKey::IncrementalAlterConfigs => {
+            serve(head, body, |request| alter_configs::alter(context, call, request))
+        }
+        ApiKey::OffsetDelete => {
+            serve(head, body, |request| offsets::delete(context, call, request))
+        }
+        ApiKey::DescribeQuorum => {
+            serve(head, body, |request| describe_quorum::handle(context, call, request))
+        }
+        ApiKey::UpdateFeatures => {
+            serve(head, body, |request| update_features::handle(context, call, request))
+        }
+        ApiKey::DescribeCluster => {
+            serve(head, body, |request| describe_cluster::handle(context, call, &request))
+        }
+        ApiKey::DescribeProducers => {
+            serve(head, body, |request| describe_producers::handle(context, call, request))
+        }
         ApiKey::ListConfigResources => {
             serve(head, body, |request| list_config_resources::handle(context, call, &request))
         }
         ApiKey::DescribeTopicPartitions => {
             serve(head, body, |request| describe_topic_partitions::handle(context, call, request))
         }
-        other => Err(DecodeError::UnknownKey(crate::protocol::key_number(other))),
+        other => Err(DecodeError::UnknownKey(key_number(other))),
     }
 }
 

@@ -11,8 +11,12 @@ impl From<&PartitionError> for ErrorCode {
     fn from(error: &PartitionError) -> Self {
         match error {
             PartitionError::Batch(error) => error.into(),
-            PartitionError::Sequence(SequenceError::OldEpoch { .. }) => ErrorCode::InvalidProducerEpoch,
-            PartitionError::Sequence(SequenceError::OutOfOrder { .. }) => ErrorCode::OutOfOrderSequenceNumber,
+            PartitionError::Sequence(SequenceError::OldEpoch { .. }) => {
+                ErrorCode::InvalidProducerEpoch
+            }
+            PartitionError::Sequence(SequenceError::OutOfOrder { .. }) => {
+                ErrorCode::OutOfOrderSequenceNumber
+            }
             PartitionError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
             PartitionError::Offline | PartitionError::NoRoom => ErrorCode::KafkaStorageError,
             PartitionError::FencedEpoch { .. } => ErrorCode::FencedLeaderEpoch,
@@ -27,7 +31,9 @@ impl From<&PartitionError> for ErrorCode {
 impl From<&BatchError> for ErrorCode {
     fn from(error: &BatchError) -> Self {
         match error {
-            BatchError::Invalid(_) | BatchError::Header(_) | BatchError::KeyMissing { .. } => ErrorCode::InvalidRecord,
+            BatchError::Invalid(_) | BatchError::Header(_) | BatchError::KeyMissing { .. } => {
+                ErrorCode::InvalidRecord
+            }
             BatchError::Corrupt => ErrorCode::CorruptMessage,
             BatchError::TooLarge { .. } => ErrorCode::MessageTooLarge,
             BatchError::Records(RecordError::Malformed { .. }) => ErrorCode::InvalidRecord,
@@ -44,7 +50,9 @@ impl From<&BatchError> for ErrorCode {
 impl From<&ControllerError> for ErrorCode {
     fn from(error: &ControllerError) -> Self {
         match error {
-            ControllerError::TopicName(_) | ControllerError::TopicCollides { .. } => ErrorCode::InvalidTopicException,
+            ControllerError::TopicName(_) | ControllerError::TopicCollides { .. } => {
+                ErrorCode::InvalidTopicException
+            }
             ControllerError::TopicExists(_) => ErrorCode::TopicAlreadyExists,
             ControllerError::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
             ControllerError::UnknownTopicId => ErrorCode::UnknownTopicId,
@@ -52,7 +60,9 @@ impl From<&ControllerError> for ErrorCode {
             ControllerError::ReplicationFactor(_) => ErrorCode::InvalidReplicationFactor,
             ControllerError::Assignment(_) => ErrorCode::InvalidReplicaAssignment,
             ControllerError::Config(_) => ErrorCode::InvalidConfig,
-            ControllerError::Request(_) | ControllerError::WrongBroker { .. } => ErrorCode::InvalidRequest,
+            ControllerError::Request(_) | ControllerError::WrongBroker { .. } => {
+                ErrorCode::InvalidRequest
+            }
             ControllerError::Store(_) => ErrorCode::KafkaStorageError,
         }
     }

@@ -11,12 +11,13 @@ use super::fetch_sessions::{Ask, Followed, Plan, TopicKey};
 use super::{Call, Context};
 use crate::error::ErrorCode;
 use crate::log::LogSlice;
-use crate::model::number::{to_usize, to_i64};
+use crate::model::number::{to_i64, to_usize};
 use crate::model::{LeaderEpoch, Offset};
 use crate::network::{Answer, Output, Part};
 use crate::protocol::messages::FetchRequest;
 use crate::protocol::{
-    DecodeError, FetchNode, FetchedPartition, FetchedRecords, FetchedTopic, RequestHead, decode, encode_fetch,
+    DecodeError, FetchNode, FetchedPartition, FetchedRecords, FetchedTopic, RequestHead, decode,
+    encode_fetch,
 };
 use crate::replication::{FetchWaiter, PartitionHandle, Topic};
 use crate::security::{Operation, Resource};
@@ -80,15 +81,21 @@ pub(super) fn handle(
             return Ok(Answer::Now(assemble(chunks, Vec::new())));
         }
     };
-    let bytes_max = to_usize(request.max_bytes).min(context.controller.config().size("fetch.max.bytes"));
+    let bytes_max =
+        to_usize(request.max_bytes).min(context.controller.config().size("fetch.max.bytes"));
     let limits = Limits {
         bytes_max,
         bytes_min: to_usize(request.min_bytes).min(bytes_max),
         is_read_committed: request.isolation_level == 1,
         is_follower: request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0,
     };
-    let fetching =
-        Fetching { context: Arc::clone(context), call: call.clone(), head: head.clone(), plan, limits };
+    let fetching = Fetching {
+        context: Arc::clone(context),
+        call: call.clone(),
+        head: head.clone(),
+        plan,
+        limits,
+    };
     let found = fetching.look();
     let max_wait_ms = request.max_wait_ms;
     if max_wait_ms <= 0 || fetching.plan.followed.is_empty() || fetching.is_enough(&found) {
@@ -101,7 +108,11 @@ pub(super) fn handle(
 fn wanted(request: &FetchRequest, by_id: bool) -> Vec<Followed> {
     let mut all = Vec::new();
     for topic in &request.topics {
-        let key = if by_id { TopicKey::Id(topic.topic_id) } else { TopicKey::Name(topic.topic.as_str().into()) };
+        let key = if by_id {
+            TopicKey::Id(topic.topic_id)
+        } else {
+            TopicKey::Name(topic.topic.as_str().into())
+        };
         all.extend(topic.partitions.iter().map(|partition| Followed {
             topic: key.clone(),
             partition: partition.partition,
@@ -119,7 +130,11 @@ fn wanted(request: &FetchRequest, by_id: bool) -> Vec<Followed> {
 fn forgotten(request: &FetchRequest, by_id: bool) -> Vec<(TopicKey, i32)> {
     let mut all = Vec::new();
     for topic in &request.forgotten_topics_data {
-        let key = if by_id { TopicKey::Id(topic.topic_id) } else { TopicKey::Name(topic.topic.as_str().into()) };
+        let key = if by_id {
+            TopicKey::Id(topic.topic_id)
+        } else {
+            TopicKey::Name(topic.topic.as_str().into())
+        };
         all.extend(topic.partitions.iter().map(|partition| (key.clone(), *partition)));
     }
     all
@@ -191,7 +206,12 @@ impl Fetching {
             found.error = ErrorCode::NotLeaderOrFollower;
             return found;
         }
-        match handle.read(followed.offset, followed.bytes_max.min(left), first_whole, followed.leader_epoch) {
+        match handle.read(
+            followed.offset,
+            followed.bytes_max.min(left),
+            first_whole,
+            followed.leader_epoch,
+        ) {
             Ok(read) => {
                 found.high_watermark = read.high_watermark;
                 found.log_start = read.log_start;
@@ -210,7 +230,8 @@ impl Fetching {
 
     /// Whether the client is to be answered now.
     fn is_enough(&self, found: &[Found]) -> bool {
-        let bytes: usize = found.iter().filter_map(|f| f.slice.as_ref()).map(|slice| slice.bytes).sum();
+        let bytes: usize =
+            found.iter().filter_map(|f| f.slice.as_ref()).map(|slice| slice.bytes).sum();
         bytes >= self.limits.bytes_min || found.iter().any(|f| !f.error.is_none())
     }
 
@@ -218,8 +239,11 @@ impl Fetching {
     async fn wait(self, mut found: Vec<Found>, deadline: Instant) -> Output {
         let waiter = FetchWaiter::new();
         loop {
-            let handles: Vec<PartitionHandle> = found.iter().filter_map(|f| f.handle.clone()).collect();
-            let quiet = found.iter().all(|f| f.handle.as_ref().is_none_or(|h| h.wait(f.high_watermark, &waiter)));
+            let handles: Vec<PartitionHandle> =
+                found.iter().filter_map(|f| f.handle.clone()).collect();
+            let quiet = found
+                .iter()
+                .all(|f| f.handle.as_ref().is_none_or(|h| h.wait(f.high_watermark, &waiter)));
             let timed_out = quiet && timeout_at(deadline, waiter.wait()).await.is_err();
             handles.iter().for_each(|handle| handle.stop_waiting(&waiter));
             found = self.look();
@@ -236,14 +260,17 @@ impl Fetching {
 
     /// Answers with what was found; what is not in memory is read elsewhere first.
     fn answer(self, mut found: Vec<Found>) -> Answer {
-        let is_cold = |slice: &LogSlice| !slice.is_active && !slice.file.is_cached(slice.byte, slice.bytes);
+        let is_cold =
+            |slice: &LogSlice| !slice.is_active && !slice.file.is_cached(slice.byte, slice.bytes);
         let any_cold = found.iter().any(|f| f.slice.as_ref().is_some_and(is_cold));
         if !any_cold {
             return Answer::Now(self.respond(&mut found));
         }
         Answer::Later(Box::pin(async move {
             blocking(move || {
-                for slice in found.iter().filter_map(|f| f.slice.as_ref()).filter(|slice| is_cold(slice)) {
+                for slice in
+                    found.iter().filter_map(|f| f.slice.as_ref()).filter(|slice| is_cold(slice))
+                {
                     // Reading brings the range into the page cache, from where it is sent.
                     let _ = slice.read();
                 }
@@ -258,12 +285,17 @@ impl Fetching {
         let followed = &self.plan.followed;
         self.note_told(found);
         if self.plan.is_incremental {
-            found.retain(|f| f.slice.is_some() || followed.get(f.at).is_some_and(|followed| is_news(f, followed)));
+            found.retain(|f| {
+                f.slice.is_some() || followed.get(f.at).is_some_and(|followed| is_news(f, followed))
+            });
         }
         let mut buffers: Vec<Option<Vec<u8>>> = Vec::with_capacity(found.len());
         let mut outside = Vec::new();
         for f in found.iter_mut() {
-            let small = f.slice.as_ref().filter(|s| s.bytes < SENDFILE_BYTES_MIN || s.file.os_file().is_none());
+            let small = f
+                .slice
+                .as_ref()
+                .filter(|s| s.bytes < SENDFILE_BYTES_MIN || s.file.os_file().is_none());
             match small.map(LogSlice::read) {
                 Some(Ok(bytes)) => buffers.push(Some(bytes)),
                 Some(Err(error)) => {
@@ -282,12 +314,17 @@ impl Fetching {
             }
         }
         let topics = self.topics(found, &buffers);
-        let nodes = if found.iter().any(|f| f.leader_epoch.is_some()) { self.nodes() } else { Vec::new() };
+        let nodes =
+            if found.iter().any(|f| f.leader_epoch.is_some()) { self.nodes() } else { Vec::new() };
         let chunks = encode_fetch(&self.head, 0, self.plan.session_id, &topics, &nodes);
         assemble(chunks, outside)
     }
 
-    fn topics<'a>(&'a self, found: &'a [Found], buffers: &'a [Option<Vec<u8>>]) -> Vec<FetchedTopic<'a>> {
+    fn topics<'a>(
+        &'a self,
+        found: &'a [Found],
+        buffers: &'a [Option<Vec<u8>>],
+    ) -> Vec<FetchedTopic<'a>> {
         let mut topics: Vec<FetchedTopic<'a>> = Vec::new();
         let mut last: Option<&TopicKey> = None;
         for (f, buffer) in found.iter().zip(buffers) {
@@ -305,7 +342,8 @@ impl Fetching {
                 (None, Some(slice)) => FetchedRecords::External(slice.bytes),
                 (None, None) => FetchedRecords::Inline(&[]),
             };
-            let is_unknown = matches!(f.error, ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId);
+            let is_unknown =
+                matches!(f.error, ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId);
             let partition = FetchedPartition {
                 index: followed.partition,
                 error: f.error.code(),
@@ -359,6 +397,9 @@ fn assemble(chunks: Vec<bytes::BytesMut>, outside: Vec<Part>) -> Output {
         output.rest.push(part);
         output.rest.push(Part::Bytes(chunk));
     }
-    debug_assert_eq!(to_i64(output.len()), i64::from(crate::model::number::be32(&output.head, 0)) + 4);
+    debug_assert_eq!(
+        to_i64(output.len()),
+        i64::from(crate::model::number::be32(&output.head, 0)) + 4
+    );
     output
 }

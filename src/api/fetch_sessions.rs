@@ -65,19 +65,19 @@ pub(super) struct Plan {
 
 /// All sessions of this broker.
 #[derive(Debug)]
-pub struct FetchSessions {
+pub(crate) struct FetchSessions {
     slots: usize,
     random: Random,
     sessions: Mutex<HashMap<i32, Session>>,
 }
 
 impl FetchSessions {
-    pub fn new(slots: usize, random: Random) -> Self {
+    pub(crate) fn new(slots: usize, random: Random) -> Self {
         Self { slots, random, sessions: Mutex::default() }
     }
 
     /// How many sessions there are.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.sessions.lock().len()
     }
 
@@ -103,18 +103,26 @@ impl FetchSessions {
         session.epoch = next_epoch(ask.epoch);
         session.used_ms = now_ms;
         session.change(ask.wanted, &ask.forgotten);
-        Ok(Plan { session_id: ask.session_id, is_incremental: true, followed: session.followed.clone() })
+        Ok(Plan {
+            session_id: ask.session_id,
+            is_incremental: true,
+            followed: session.followed.clone(),
+        })
     }
 
     /// Notes what the client was told; partitions that had data go to the end, so that all get their turn.
     pub(super) fn told(&self, session_id: i32, told: Vec<(Followed, bool)>) {
         let mut sessions = self.sessions.lock();
         let Some(session) = sessions.get_mut(&session_id) else { return };
-        let mut served: HashMap<(TopicKey, PartitionId), (Followed, bool)> =
-            told.into_iter().map(|(f, had_data)| ((f.topic.clone(), f.partition), (f, had_data))).collect();
+        let mut served: HashMap<(TopicKey, PartitionId), (Followed, bool)> = told
+            .into_iter()
+            .map(|(f, had_data)| ((f.topic.clone(), f.partition), (f, had_data)))
+            .collect();
         let mut last = Vec::new();
         session.followed.retain_mut(|followed| {
-            let Some((told, had_data)) = served.remove(&(followed.topic.clone(), followed.partition)) else {
+            let Some((told, had_data)) =
+                served.remove(&(followed.topic.clone(), followed.partition))
+            else {
                 return true;
             };
             followed.told_high_watermark = told.told_high_watermark;
@@ -131,7 +139,10 @@ impl FetchSessions {
     fn start(&self, sessions: &mut HashMap<i32, Session>, ask: &Ask, now_ms: Timestamp) -> i32 {
         if sessions.len() >= self.slots {
             let oldest = sessions.iter().min_by_key(|(_, session)| session.used_ms);
-            match oldest.filter(|(_, session)| now_ms - session.used_ms > EVICTABLE_AFTER_MS).map(|(id, _)| *id) {
+            match oldest
+                .filter(|(_, session)| now_ms - session.used_ms > EVICTABLE_AFTER_MS)
+                .map(|(id, _)| *id)
+            {
                 Some(id) => sessions.remove(&id),
                 None => return 0,
             };
@@ -142,7 +153,8 @@ impl FetchSessions {
                 break id;
             }
         };
-        let session = Session { epoch: 1, by_id: ask.by_id, used_ms: now_ms, followed: ask.wanted.clone() };
+        let session =
+            Session { epoch: 1, by_id: ask.by_id, used_ms: now_ms, followed: ask.wanted.clone() };
         sessions.insert(id, session);
         id
     }
@@ -151,13 +163,19 @@ impl FetchSessions {
 impl Session {
     fn change(&mut self, wanted: Vec<Followed>, forgotten: &[(TopicKey, PartitionId)]) {
         if !forgotten.is_empty() {
-            self.followed.retain(|f| !forgotten.iter().any(|(topic, p)| *topic == f.topic && *p == f.partition));
+            self.followed.retain(|f| {
+                !forgotten.iter().any(|(topic, p)| *topic == f.topic && *p == f.partition)
+            });
         }
         if wanted.is_empty() {
             return;
         }
-        let places: HashMap<(TopicKey, PartitionId), usize> =
-            self.followed.iter().enumerate().map(|(at, f)| ((f.topic.clone(), f.partition), at)).collect();
+        let places: HashMap<(TopicKey, PartitionId), usize> = self
+            .followed
+            .iter()
+            .enumerate()
+            .map(|(at, f)| ((f.topic.clone(), f.partition), at))
+            .collect();
         for new in wanted {
             let place = places.get(&(new.topic.clone(), new.partition));
             match place.and_then(|at| self.followed.get_mut(*at)) {
@@ -200,14 +218,24 @@ mod tests {
     #[test]
     fn a_session_is_followed_by_epochs_and_refused_by_name_otherwise() {
         let sessions = FetchSessions::new(10, Random::seeded(1));
-        let id = sessions.plan(ask(0, 0, vec![followed(0), followed(1)]), 0).expect("new").session_id;
+        let id =
+            sessions.plan(ask(0, 0, vec![followed(0), followed(1)]), 0).expect("new").session_id;
         assert!(id > 0);
         let next = sessions.plan(ask(id, 1, vec![followed(2)]), 0).expect("epoch 1");
         assert_eq!((next.is_incremental, next.followed.len()), (true, 3));
-        assert_eq!(sessions.plan(ask(id, 9, vec![]), 0).expect_err("epoch"), ErrorCode::InvalidFetchSessionEpoch);
-        assert_eq!(sessions.plan(ask(id + 1, 1, vec![]), 0).expect_err("id"), ErrorCode::FetchSessionIdNotFound);
+        assert_eq!(
+            sessions.plan(ask(id, 9, vec![]), 0).expect_err("epoch"),
+            ErrorCode::InvalidFetchSessionEpoch
+        );
+        assert_eq!(
+            sessions.plan(ask(id + 1, 1, vec![]), 0).expect_err("id"),
+            ErrorCode::FetchSessionIdNotFound
+        );
         let by_id = Ask { by_id: true, ..ask(id, 2, vec![]) };
-        assert_eq!(sessions.plan(by_id, 0).expect_err("by id"), ErrorCode::FetchSessionTopicIdError);
+        assert_eq!(
+            sessions.plan(by_id, 0).expect_err("by id"),
+            ErrorCode::FetchSessionTopicIdError
+        );
         let mut forget = ask(id, 2, vec![]);
         forget.forgotten = vec![(TopicKey::Name("t".into()), 0)];
         assert_eq!(sessions.plan(forget, 0).expect("forget").followed.len(), 2);
@@ -223,10 +251,16 @@ mod tests {
     #[test]
     fn a_partition_that_was_served_waits_for_the_others() {
         let sessions = FetchSessions::new(10, Random::seeded(1));
-        let id = sessions.plan(ask(0, 0, vec![followed(0), followed(1)]), 0).expect("new").session_id;
+        let id =
+            sessions.plan(ask(0, 0, vec![followed(0), followed(1)]), 0).expect("new").session_id;
         sessions.told(id, vec![(followed(0), true)]);
-        let order: Vec<i32> =
-            sessions.plan(ask(id, 1, vec![]), 0).expect("plan").followed.iter().map(|f| f.partition).collect();
+        let order: Vec<i32> = sessions
+            .plan(ask(id, 1, vec![]), 0)
+            .expect("plan")
+            .followed
+            .iter()
+            .map(|f| f.partition)
+            .collect();
         assert_eq!(order, [1, 0]);
     }
 
@@ -235,7 +269,10 @@ mod tests {
         let sessions = FetchSessions::new(1, Random::seeded(1));
         let first = sessions.plan(ask(0, 0, vec![followed(0)]), 0).expect("new").session_id;
         assert_eq!(sessions.plan(ask(0, 0, vec![followed(0)]), 1000).expect("none").session_id, 0);
-        let late = sessions.plan(ask(0, 0, vec![followed(0)]), EVICTABLE_AFTER_MS + 1).expect("evicts").session_id;
+        let late = sessions
+            .plan(ask(0, 0, vec![followed(0)]), EVICTABLE_AFTER_MS + 1)
+            .expect("evicts")
+            .session_id;
         assert!(late > 0 && late != first);
     }
 }

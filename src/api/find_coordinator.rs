@@ -30,12 +30,22 @@ pub(super) fn handle(
     }))
 }
 
-fn respond(context: &Context, call: &Call, request: &FindCoordinatorRequest) -> FindCoordinatorResponse {
-    let keys: Vec<StrBytes> =
-        if call.version >= 4 { request.coordinator_keys.clone() } else { vec![request.key.clone()] };
-    let found: Vec<Coordinator> = keys.into_iter().map(|key| find(context, call, request.key_type, key)).collect();
+fn respond(
+    context: &Context,
+    call: &Call,
+    request: &FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
+    let keys: Vec<StrBytes> = if call.version >= 4 {
+        request.coordinator_keys.clone()
+    } else {
+        vec![request.key.clone()]
+    };
+    let found: Vec<Coordinator> =
+        keys.into_iter().map(|key| find(context, call, request.key_type, key)).collect();
     if call.version >= 4 {
-        return FindCoordinatorResponse::default().with_coordinators(found).with_error_message(Some(text("")));
+        return FindCoordinatorResponse::default()
+            .with_coordinators(found)
+            .with_error_message(Some(text("")));
     }
     let Some(only) = found.into_iter().next() else { return FindCoordinatorResponse::default() };
     let message = if only.error_code == 0 { Some(text("NONE")) } else { only.error_message };
@@ -58,7 +68,11 @@ fn find(context: &Context, call: &Call, key_type: i8, key: StrBytes) -> Coordina
         _ => ErrorCode::InvalidRequest,
     };
     if !code.is_none() {
-        let message = if key_type == TRANSACTION { "Transactions are not supported by this broker." } else { code.text() };
+        let message = if key_type == TRANSACTION {
+            "Transactions are not supported by this broker."
+        } else {
+            code.text()
+        };
         return Coordinator::default()
             .with_key(key)
             .with_node_id(BrokerId(-1))

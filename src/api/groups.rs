@@ -12,9 +12,10 @@ use crate::protocol::messages::leave_group_request::MemberIdentity;
 use crate::protocol::messages::leave_group_response::MemberResponse;
 use crate::protocol::messages::list_groups_response::ListedGroup;
 use crate::protocol::messages::{
-    DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse, GroupId,
-    HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
-    ListGroupsRequest, ListGroupsResponse, SyncGroupRequest, SyncGroupResponse,
+    DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse,
+    GroupId, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse,
+    LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest, ListGroupsResponse, SyncGroupRequest,
+    SyncGroupResponse,
 };
 use crate::protocol::{StrBytes, text};
 use crate::security::{Operation, Resource};
@@ -27,7 +28,11 @@ fn owned(value: Option<&StrBytes>) -> Option<String> {
     value.map(ToString::to_string)
 }
 
-pub(super) fn join(context: &Arc<Context>, call: &Call, request: JoinGroupRequest) -> Reply<JoinGroupResponse> {
+pub(super) fn join(
+    context: &Arc<Context>,
+    call: &Call,
+    request: JoinGroupRequest,
+) -> Reply<JoinGroupResponse> {
     let version = call.version;
     let member_id = request.member_id.to_string();
     let refuse = |code: ErrorCode| {
@@ -50,16 +55,28 @@ pub(super) fn join(context: &Arc<Context>, call: &Call, request: JoinGroupReques
         client_host: format!("/{}", call.address.ip().to_canonical()),
         session_timeout_ms,
         // Version 0 has one timeout for both.
-        rebalance_timeout_ms: if version >= 1 { request.rebalance_timeout_ms } else { session_timeout_ms },
+        rebalance_timeout_ms: if version >= 1 {
+            request.rebalance_timeout_ms
+        } else {
+            session_timeout_ms
+        },
         protocol_type: request.protocol_type.to_string(),
-        protocols: request.protocols.into_iter().map(|p| (p.name.to_string(), p.metadata)).collect(),
+        protocols: request
+            .protocols
+            .into_iter()
+            .map(|p| (p.name.to_string(), p.metadata))
+            .collect(),
         id_required: version >= 4,
         can_skip_assignment: version >= 9,
     };
     match context.groups.join(&asked) {
         Err(error) => refuse(ErrorCode::from(&error)),
         Ok(receiver) => Reply::Later(Box::pin(async move {
-            let gone = || Joined { error: Some(GroupError::Unavailable), generation: -1, ..Joined::default() };
+            let gone = || Joined {
+                error: Some(GroupError::Unavailable),
+                generation: -1,
+                ..Joined::default()
+            };
             joined(version, receiver.await.unwrap_or_else(|_| gone()))
         })),
     }
@@ -89,7 +106,11 @@ fn joined(version: i16, joined: Joined) -> JoinGroupResponse {
     response
 }
 
-pub(super) fn sync(context: &Arc<Context>, call: &Call, request: SyncGroupRequest) -> Reply<SyncGroupResponse> {
+pub(super) fn sync(
+    context: &Arc<Context>,
+    call: &Call,
+    request: SyncGroupRequest,
+) -> Reply<SyncGroupResponse> {
     let version = call.version;
     let refuse = |code: ErrorCode| SyncGroupResponse::default().with_error_code(code.code());
     if !context.allows(call, Operation::Read, Resource::Group(&request.group_id)) {
@@ -102,7 +123,11 @@ pub(super) fn sync(context: &Arc<Context>, call: &Call, request: SyncGroupReques
         member_id: request.member_id.to_string(),
         instance_id: owned(request.group_instance_id.as_ref()),
         protocol: (version >= 5).then_some(protocol),
-        assignments: request.assignments.into_iter().map(|a| (a.member_id.to_string(), a.assignment)).collect(),
+        assignments: request
+            .assignments
+            .into_iter()
+            .map(|a| (a.member_id.to_string(), a.assignment))
+            .collect(),
     };
     match context.groups.sync(&asked) {
         Err(error) => Reply::Now(refuse(ErrorCode::from(&error))),
@@ -113,26 +138,39 @@ pub(super) fn sync(context: &Arc<Context>, call: &Call, request: SyncGroupReques
                     if version < 5 {
                         return response;
                     }
-                    response.with_protocol_type(protocol_type.map(text)).with_protocol_name(protocol.map(text))
+                    response
+                        .with_protocol_type(protocol_type.map(text))
+                        .with_protocol_name(protocol.map(text))
                 }
-                Err(error) => SyncGroupResponse::default().with_error_code(ErrorCode::from(&error).code()),
+                Err(error) => {
+                    SyncGroupResponse::default().with_error_code(ErrorCode::from(&error).code())
+                }
             }
         })),
     }
 }
 
-pub(super) fn heartbeat(context: &Arc<Context>, call: &Call, request: &HeartbeatRequest) -> Reply<HeartbeatResponse> {
+pub(super) fn heartbeat(
+    context: &Arc<Context>,
+    call: &Call,
+    request: &HeartbeatRequest,
+) -> Reply<HeartbeatResponse> {
     let group = request.group_id.as_str();
     if !context.allows(call, Operation::Read, Resource::Group(group)) {
         let code = ErrorCode::GroupAuthorizationFailed.code();
         return Reply::Now(HeartbeatResponse::default().with_error_code(code));
     }
     let instance_id = request.group_instance_id.as_deref();
-    let result = context.groups.heartbeat(group, &request.member_id, instance_id, request.generation_id);
+    let result =
+        context.groups.heartbeat(group, &request.member_id, instance_id, request.generation_id);
     Reply::Now(HeartbeatResponse::default().with_error_code(code(result)))
 }
 
-pub(super) fn leave(context: &Arc<Context>, call: &Call, request: LeaveGroupRequest) -> Reply<LeaveGroupResponse> {
+pub(super) fn leave(
+    context: &Arc<Context>,
+    call: &Call,
+    request: LeaveGroupRequest,
+) -> Reply<LeaveGroupResponse> {
     let group = request.group_id.as_str();
     if !context.allows(call, Operation::Read, Resource::Group(group)) {
         let code = ErrorCode::GroupAuthorizationFailed.code();
@@ -147,13 +185,16 @@ pub(super) fn leave(context: &Arc<Context>, call: &Call, request: LeaveGroupRequ
         return Reply::Now(LeaveGroupResponse::default().with_error_code(code));
     }
     let leave = |member: &MemberIdentity| {
-        let result = context.groups.leave(group, &member.member_id, member.group_instance_id.as_deref());
+        let result =
+            context.groups.leave(group, &member.member_id, member.group_instance_id.as_deref());
         MemberResponse::default()
             .with_member_id(member.member_id.clone())
             .with_group_instance_id(member.group_instance_id.clone())
             .with_error_code(code(result))
     };
-    Reply::Now(LeaveGroupResponse::default().with_members(request.members.iter().map(leave).collect()))
+    Reply::Now(
+        LeaveGroupResponse::default().with_members(request.members.iter().map(leave).collect()),
+    )
 }
 
 pub(super) fn describe(
@@ -162,7 +203,9 @@ pub(super) fn describe(
     request: &DescribeGroupsRequest,
 ) -> Reply<DescribeGroupsResponse> {
     let describe = |id: &GroupId| {
-        let mut group = DescribedGroup::default().with_group_id(id.clone()).with_authorized_operations(NO_OPERATIONS);
+        let mut group = DescribedGroup::default()
+            .with_group_id(id.clone())
+            .with_authorized_operations(NO_OPERATIONS);
         if !context.allows(call, Operation::Describe, Resource::Group(id)) {
             return group.with_error_code(ErrorCode::GroupAuthorizationFailed.code());
         }
@@ -174,19 +217,26 @@ pub(super) fn describe(
                 .with_group_state(text(found.state.name()))
                 .with_protocol_type(text(found.protocol_type))
                 .with_protocol_data(text(found.protocol))
-                .with_members(found.members.into_iter().map(|m| described(call.version, m)).collect()),
+                .with_members(
+                    found.members.into_iter().map(|m| described(call.version, m)).collect(),
+                ),
             Ok(None) => {
                 let group = group.with_group_state(text("Dead"));
                 if call.version < 6 {
                     return group;
                 }
                 let message = format!("Group {} not found.", id.as_str());
-                group.with_error_code(ErrorCode::GroupIdNotFound.code()).with_error_message(Some(text(message)))
+                group
+                    .with_error_code(ErrorCode::GroupIdNotFound.code())
+                    .with_error_message(Some(text(message)))
             }
             Err(error) => group.with_error_code(ErrorCode::from(&error).code()),
         }
     };
-    Reply::Now(DescribeGroupsResponse::default().with_groups(request.groups.iter().map(describe).collect()))
+    Reply::Now(
+        DescribeGroupsResponse::default()
+            .with_groups(request.groups.iter().map(describe).collect()),
+    )
 }
 
 fn described(version: i16, member: DescribedMember) -> DescribedGroupMember {
@@ -199,15 +249,13 @@ fn described(version: i16, member: DescribedMember) -> DescribedGroupMember {
         .with_member_assignment(member.assignment)
 }
 
-pub(super) fn list(context: &Arc<Context>, call: &Call, request: &ListGroupsRequest) -> Reply<ListGroupsResponse> {
+pub(super) fn list(
+    context: &Arc<Context>,
+    call: &Call,
+    request: &ListGroupsRequest,
+) -> Reply<ListGroupsResponse> {
     const CLASSIC: &str = "classic";
-    let groups = match context.groups.list() {
-        Ok(groups) => groups,
-        Err(error) => {
-            let code = ErrorCode::from(&error).code();
-            return Reply::Now(ListGroupsResponse::default().with_error_code(code));
-        }
-    };
+    let groups = context.groups.list();
     let matches = |filter: &[StrBytes], value: &str| {
         filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(value))
     };
@@ -231,7 +279,11 @@ pub(super) fn list(context: &Arc<Context>, call: &Call, request: &ListGroupsRequ
     Reply::Now(ListGroupsResponse::default().with_groups(shown.map(list).collect()))
 }
 
-pub(super) fn delete(context: &Arc<Context>, call: &Call, request: DeleteGroupsRequest) -> Reply<DeleteGroupsResponse> {
+pub(super) fn delete(
+    context: &Arc<Context>,
+    call: &Call,
+    request: DeleteGroupsRequest,
+) -> Reply<DeleteGroupsResponse> {
     let mut pending = Vec::new();
     for id in request.groups_names {
         let begun = if context.allows(call, Operation::Delete, Resource::Group(&id)) {

@@ -29,7 +29,9 @@ pub(super) fn handle(
     let unavailable = failed.clone();
     Reply::blocking(
         move || match owned.controller.next_producer_id() {
-            Ok(id) => InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(0),
+            Ok(id) => InitProducerIdResponse::default()
+                .with_producer_id(ProducerId(id))
+                .with_producer_epoch(0),
             Err(error) => {
                 tracing::error!(%error, "no producer id");
                 failed

@@ -19,7 +19,9 @@ pub(super) fn handle(
     call: &Call,
     request: &ListConfigResourcesRequest,
 ) -> Reply<ListConfigResourcesResponse> {
-    let refused = |code: ErrorCode| Reply::Now(ListConfigResourcesResponse::default().with_error_code(code.code()));
+    let refused = |code: ErrorCode| {
+        Reply::Now(ListConfigResourcesResponse::default().with_error_code(code.code()))
+    };
     if !context.allows(call, Operation::DescribeConfigs, Resource::Cluster) {
         return refused(ErrorCode::ClusterAuthorizationFailed);
     }
@@ -40,7 +42,9 @@ pub(super) fn handle(
     let mut found = Vec::new();
     for kind in kinds {
         match kind {
-            TOPIC => found.extend(context.image().topics.keys().map(|name| resource(TOPIC, name.to_string()))),
+            TOPIC => found.extend(
+                context.image().topics.keys().map(|name| resource(TOPIC, name.to_string())),
+            ),
             BROKER => found.push(resource(BROKER, context.node_id.to_string())),
             _ => {}
         }

@@ -6,7 +6,9 @@ use super::{Call, Context, Reply};
 use crate::error::ErrorCode;
 use crate::model::TopicPartition;
 use crate::protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use crate::protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use crate::protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
 use crate::protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use crate::replication::PartitionError;
 use crate::security::{Operation, Resource};
@@ -20,16 +22,26 @@ const EARLIEST_LOCAL: i64 = -4;
 /// The last offset in remote storage (KIP-1005); without tiering there is none.
 const LATEST_TIERED: i64 = -5;
 
-pub(super) fn handle(context: &Arc<Context>, call: &Call, request: ListOffsetsRequest) -> Reply<ListOffsetsResponse> {
-    let needs_disk = request.topics.iter().flat_map(|topic| &topic.partitions).any(|p| {
-        p.timestamp >= 0 || p.timestamp == MAX_TIMESTAMP
-    });
+pub(super) fn handle(
+    context: &Arc<Context>,
+    call: &Call,
+    request: ListOffsetsRequest,
+) -> Reply<ListOffsetsResponse> {
+    let needs_disk = request
+        .topics
+        .iter()
+        .flat_map(|topic| &topic.partitions)
+        .any(|p| p.timestamp >= 0 || p.timestamp == MAX_TIMESTAMP);
     let (owned, called) = (Arc::clone(context), call.clone());
     let work = move || {
         let topics = request.topics.iter().map(|topic| describe(&owned, &called, topic)).collect();
         ListOffsetsResponse::default().with_topics(topics)
     };
-    if needs_disk { Reply::blocking(work, ListOffsetsResponse::default()) } else { Reply::Now(work()) }
+    if needs_disk {
+        Reply::blocking(work, ListOffsetsResponse::default())
+    } else {
+        Reply::Now(work())
+    }
 }
 
 fn describe(context: &Context, call: &Call, topic: &ListOffsetsTopic) -> ListOffsetsTopicResponse {
@@ -64,7 +76,8 @@ fn offset(
     let name = TopicPartition::new(topic, partition.partition_index);
     let handle = context.replicas.partition(&name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let failed = |error: PartitionError| ErrorCode::from(&error);
-    let (start, high_watermark, epoch) = handle.bounds(partition.current_leader_epoch).map_err(failed)?;
+    let (start, high_watermark, epoch) =
+        handle.bounds(partition.current_leader_epoch).map_err(failed)?;
     match partition.timestamp {
         LATEST => Ok((-1, high_watermark, epoch)),
         EARLIEST => Ok((-1, start, handle.epoch_at(start))),

@@ -15,7 +15,11 @@ use crate::protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, Top
 use crate::protocol::text;
 use crate::security::{Operation, Resource};
 
-pub(super) fn handle(context: &Arc<Context>, call: &Call, request: MetadataRequest) -> Reply<MetadataResponse> {
+pub(super) fn handle(
+    context: &Arc<Context>,
+    call: &Call,
+    request: MetadataRequest,
+) -> Reply<MetadataResponse> {
     let missing = missing(context, call, &request);
     if missing.is_empty() {
         return Reply::Now(respond(context, call, &request));
@@ -65,8 +69,7 @@ fn create(context: &Context, name: String) {
 fn respond(context: &Context, call: &Call, request: &MetadataRequest) -> MetadataResponse {
     let image = context.image();
     let operations = request.include_topic_authorized_operations;
-    let is_visible =
-        |name: &str| context.allows(call, Operation::Describe, Resource::Topic(name));
+    let is_visible = |name: &str| context.allows(call, Operation::Describe, Resource::Topic(name));
     let is_all = match &request.topics {
         None => true,
         Some(topics) => call.version == 0 && topics.is_empty(),
@@ -96,7 +99,8 @@ fn respond(context: &Context, call: &Call, request: &MetadataRequest) -> Metadat
         .with_controller_id(BrokerId(context.node_id))
         .with_topics(topics);
     if (8..=10).contains(&call.version) && request.include_cluster_authorized_operations {
-        response.cluster_authorized_operations = authorized_operations(context, call, Resource::Cluster);
+        response.cluster_authorized_operations =
+            authorized_operations(context, call, Resource::Cluster);
     }
     response
 }
@@ -128,7 +132,12 @@ fn unknown(call: &Call, wanted: &MetadataRequestTopic, code: ErrorCode) -> Metad
     topic
 }
 
-fn describe(context: &Context, call: &Call, topic: &TopicImage, operations: bool) -> MetadataResponseTopic {
+fn describe(
+    context: &Context,
+    call: &Call,
+    topic: &TopicImage,
+    operations: bool,
+) -> MetadataResponseTopic {
     let mut described = MetadataResponseTopic::default()
         .with_name(Some(TopicName(text(&*topic.name))))
         .with_is_internal(is_internal(&topic.name))

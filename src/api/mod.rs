@@ -37,8 +37,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-pub use dispatch::KafkaService;
-pub use fetch_sessions::FetchSessions;
+pub(crate) use dispatch::{KafkaService, RequestCounts};
+pub(crate) use fetch_sessions::FetchSessions;
 
 use crate::controller::Controller;
 use crate::coordinator::Groups;
@@ -51,13 +51,13 @@ use crate::system::Clock;
 use crate::system::tasks::blocking;
 
 /// The topic that holds committed offsets.
-pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
 /// "Not asked for" in places where authorized operations stand.
 const NO_OPERATIONS: i32 = i32::MIN;
 
 /// What handlers work with.
 #[derive(Debug)]
-pub struct Context {
+pub(crate) struct Context {
     pub cluster_id: String,
     pub node_id: BrokerId,
     pub rack: Option<String>,
@@ -73,7 +73,7 @@ pub struct Context {
 
 /// A request's surroundings.
 #[derive(Debug, Clone)]
-pub struct Call {
+pub(crate) struct Call {
     pub version: i16,
     pub client_id: Option<String>,
     pub address: SocketAddr,
@@ -81,7 +81,7 @@ pub struct Call {
 }
 
 /// A response now, later, or never.
-pub enum Reply<R> {
+pub(crate) enum Reply<R> {
     Now(R),
     Later(Pin<Box<dyn Future<Output = R> + Send>>),
     /// `acks=0`.
@@ -121,11 +121,24 @@ fn is_internal(name: &str) -> bool {
 
 /// The bits of the operations that the caller may do (KIP-430).
 fn authorized_operations(context: &Context, call: &Call, resource: Resource<'_>) -> i32 {
-    use Operation::{Alter, AlterConfigs, ClusterAction, Create, Delete, Describe, DescribeConfigs, IdempotentWrite, Read, Write};
+    use Operation::{
+        Alter, AlterConfigs, ClusterAction, Create, Delete, Describe, DescribeConfigs,
+        IdempotentWrite, Read, Write,
+    };
     let all: &[Operation] = match resource {
-        Resource::Topic(_) => &[Read, Write, Create, Delete, Alter, Describe, DescribeConfigs, AlterConfigs],
+        Resource::Topic(_) => {
+            &[Read, Write, Create, Delete, Alter, Describe, DescribeConfigs, AlterConfigs]
+        }
         Resource::Group(_) => &[Read, Delete, Describe, DescribeConfigs, AlterConfigs],
-        Resource::Cluster => &[Create, Alter, Describe, ClusterAction, DescribeConfigs, AlterConfigs, IdempotentWrite],
+        Resource::Cluster => &[
+            Create,
+            Alter,
+            Describe,
+            ClusterAction,
+            DescribeConfigs,
+            AlterConfigs,
+            IdempotentWrite,
+        ],
     };
     let bit = |operation: &Operation| match operation {
         Read => 3,

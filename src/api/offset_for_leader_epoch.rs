@@ -6,7 +6,9 @@ use super::{Call, Context, Reply};
 use crate::error::ErrorCode;
 use crate::model::TopicPartition;
 use crate::protocol::messages::offset_for_leader_epoch_request::OffsetForLeaderPartition;
-use crate::protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
+use crate::protocol::messages::offset_for_leader_epoch_response::{
+    EpochEndOffset, OffsetForLeaderTopicResult,
+};
 use crate::protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 use crate::security::{Operation, Resource};
 
@@ -37,7 +39,11 @@ pub(super) fn handle(
             }
         };
         let partitions = topic.partitions.iter().map(find).collect();
-        topics.push(OffsetForLeaderTopicResult::default().with_topic(topic.topic.clone()).with_partitions(partitions));
+        topics.push(
+            OffsetForLeaderTopicResult::default()
+                .with_topic(topic.topic.clone())
+                .with_partitions(partitions),
+        );
     }
     Reply::Now(OffsetForLeaderEpochResponse::default().with_topics(topics))
 }

@@ -7,21 +7,29 @@ use super::{Call, Context, Reply};
 use crate::coordinator::{CommitRequest, CommittedOffset, GroupError};
 use crate::error::ErrorCode;
 use crate::model::TopicPartition;
-use crate::protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
-use crate::protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
+use crate::protocol::messages::offset_commit_response::{
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
+use crate::protocol::messages::offset_delete_response::{
+    OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
+};
 use crate::protocol::messages::offset_fetch_request::OffsetFetchRequestTopics;
 use crate::protocol::messages::offset_fetch_response::{
-    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
-    OffsetFetchResponseTopics,
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
 use crate::protocol::messages::{
-    OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, OffsetFetchRequest,
-    OffsetFetchResponse, TopicName,
+    OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
+    OffsetFetchRequest, OffsetFetchResponse, TopicName,
 };
 use crate::protocol::text;
 use crate::security::{Operation, Resource};
 
-pub(super) fn commit(context: &Arc<Context>, call: &Call, request: OffsetCommitRequest) -> Reply<OffsetCommitResponse> {
+pub(super) fn commit(
+    context: &Arc<Context>,
+    call: &Call,
+    request: OffsetCommitRequest,
+) -> Reply<OffsetCommitResponse> {
     let mut asked = CommitRequest {
         group: request.group_id.to_string(),
         member_id: request.member_id.to_string(),
@@ -36,7 +44,8 @@ pub(super) fn commit(context: &Arc<Context>, call: &Call, request: OffsetCommitR
         let mut partitions = Vec::new();
         for partition in &topic.partitions {
             let name = TopicPartition::new(&topic.name, partition.partition_index);
-            let metadata = partition.committed_metadata.as_ref().map(ToString::to_string).unwrap_or_default();
+            let metadata =
+                partition.committed_metadata.as_ref().map(ToString::to_string).unwrap_or_default();
             let code = if !is_allowed {
                 ErrorCode::GroupAuthorizationFailed
             } else if !may_read {
@@ -46,7 +55,8 @@ pub(super) fn commit(context: &Arc<Context>, call: &Call, request: OffsetCommitR
             } else if metadata.len() > context.groups.metadata_bytes_max() {
                 ErrorCode::OffsetMetadataTooLarge
             } else {
-                let (offset, epoch) = (partition.committed_offset, partition.committed_leader_epoch);
+                let (offset, epoch) =
+                    (partition.committed_offset, partition.committed_leader_epoch);
                 let topic = topic.name.to_string();
                 asked.offsets.push((topic, partition.partition_index, offset, epoch, metadata));
                 ErrorCode::None
@@ -57,7 +67,11 @@ pub(super) fn commit(context: &Arc<Context>, call: &Call, request: OffsetCommitR
     }
     let names: Vec<TopicName> = request.topics.into_iter().map(|topic| topic.name).collect();
     let version = call.version;
-    let begun = if is_allowed { context.groups.commit(asked).map_err(|e| refusal(e, version)) } else { return Reply::Now(committed(names, codes, ErrorCode::None)) };
+    let begun = if is_allowed {
+        context.groups.commit(asked).map_err(|e| refusal(e, version))
+    } else {
+        return Reply::Now(committed(names, codes, ErrorCode::None));
+    };
     match begun {
         Ok(done) => Reply::Later(Box::pin(async move {
             let failed = done.await.err().map_or(ErrorCode::None, |error| refusal(error, version));
@@ -69,14 +83,24 @@ pub(super) fn commit(context: &Arc<Context>, call: &Call, request: OffsetCommitR
 
 /// Before version 9 a missing group was told as a wrong generation.
 fn refusal(error: GroupError, version: i16) -> ErrorCode {
-    if error == GroupError::NotFound && version < 9 { ErrorCode::IllegalGeneration } else { ErrorCode::from(&error) }
+    if error == GroupError::NotFound && version < 9 {
+        ErrorCode::IllegalGeneration
+    } else {
+        ErrorCode::from(&error)
+    }
 }
 
-fn committed(names: Vec<TopicName>, codes: Vec<Vec<(i32, ErrorCode)>>, failed: ErrorCode) -> OffsetCommitResponse {
+fn committed(
+    names: Vec<TopicName>,
+    codes: Vec<Vec<(i32, ErrorCode)>>,
+    failed: ErrorCode,
+) -> OffsetCommitResponse {
     let topic = |(name, partitions): (TopicName, Vec<(i32, ErrorCode)>)| {
         let partition = |(index, code): (i32, ErrorCode)| {
             let code = if code.is_none() { failed } else { code };
-            OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code.code())
+            OffsetCommitResponsePartition::default()
+                .with_partition_index(index)
+                .with_error_code(code.code())
         };
         OffsetCommitResponseTopic::default()
             .with_name(name)
@@ -87,7 +111,11 @@ fn committed(names: Vec<TopicName>, codes: Vec<Vec<(i32, ErrorCode)>>, failed: E
 
 type Known = HashMap<(String, i32), CommittedOffset>;
 
-pub(super) fn fetch(context: &Arc<Context>, call: &Call, request: OffsetFetchRequest) -> Reply<OffsetFetchResponse> {
+pub(super) fn fetch(
+    context: &Arc<Context>,
+    call: &Call,
+    request: OffsetFetchRequest,
+) -> Reply<OffsetFetchResponse> {
     if call.version >= 8 {
         let groups = request.groups.into_iter().map(|group| {
             let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
@@ -99,11 +127,12 @@ pub(super) fn fetch(context: &Arc<Context>, call: &Call, request: OffsetFetchReq
         return Reply::Now(OffsetFetchResponse::default().with_groups(groups.collect()));
     }
     let wanted = request.topics.map(|topics| {
-        let convert = |topic: crate::protocol::messages::offset_fetch_request::OffsetFetchRequestTopic| {
-            OffsetFetchRequestTopics::default()
-                .with_name(topic.name)
-                .with_partition_indexes(topic.partition_indexes)
-        };
+        let convert =
+            |topic: crate::protocol::messages::offset_fetch_request::OffsetFetchRequestTopic| {
+                OffsetFetchRequestTopics::default()
+                    .with_name(topic.name)
+                    .with_partition_indexes(topic.partition_indexes)
+            };
         topics.into_iter().map(convert).collect::<Vec<_>>()
     });
     let (found, code) = match known(context, call, &request.group_id) {
@@ -111,7 +140,10 @@ pub(super) fn fetch(context: &Arc<Context>, call: &Call, request: OffsetFetchReq
         // Version 1 has no place for an error but beside each partition.
         Err(code) => {
             let mut found = topics(context, call, Known::new(), wanted);
-            found.iter_mut().flat_map(|t| &mut t.partitions).for_each(|p| p.error_code = code.code());
+            found
+                .iter_mut()
+                .flat_map(|t| &mut t.partitions)
+                .for_each(|p| p.error_code = code.code());
             (found, code)
         }
     };
@@ -130,7 +162,9 @@ fn known(context: &Context, call: &Call, group: &str) -> Result<Known, ErrorCode
     match context.groups.offsets(group) {
         Ok(offsets) => Ok(offsets.into_iter().collect()),
         // The topic of the groups is not there yet, so nobody has committed anything.
-        Err(GroupError::Unavailable) if !context.groups.is_ready() && context.groups.is_new() => Ok(Known::new()),
+        Err(GroupError::Unavailable) if !context.groups.is_ready() && context.groups.is_new() => {
+            Ok(Known::new())
+        }
         Err(error) => Err(ErrorCode::from(&error)),
     }
 }
@@ -157,16 +191,20 @@ fn topics(
     };
     if let Some(wanted) = wanted {
         let topic = |topic: OffsetFetchRequestTopics| {
-            let may_describe = context.allows(call, Operation::Describe, Resource::Topic(&topic.name));
+            let may_describe =
+                context.allows(call, Operation::Describe, Resource::Topic(&topic.name));
             let partition = |index: &i32| {
                 if !may_describe {
-                    return none(*index).with_error_code(ErrorCode::TopicAuthorizationFailed.code());
+                    return none(*index)
+                        .with_error_code(ErrorCode::TopicAuthorizationFailed.code());
                 }
                 let found = known.remove(&(topic.name.to_string(), *index));
                 found.map_or_else(|| none(*index), |committed| some(*index, committed))
             };
             let partitions = topic.partition_indexes.iter().map(partition).collect();
-            OffsetFetchResponseTopics::default().with_name(topic.name.clone()).with_partitions(partitions)
+            OffsetFetchResponseTopics::default()
+                .with_name(topic.name.clone())
+                .with_partitions(partitions)
         };
         return wanted.into_iter().map(topic).collect();
     }
@@ -195,21 +233,35 @@ fn older(version: i16, topic: OffsetFetchResponseTopics) -> OffsetFetchResponseT
             .with_committed_offset(p.committed_offset)
             .with_metadata(p.metadata)
             .with_error_code(p.error_code);
-        if version >= 5 { older.with_committed_leader_epoch(p.committed_leader_epoch) } else { older }
+        if version >= 5 {
+            older.with_committed_leader_epoch(p.committed_leader_epoch)
+        } else {
+            older
+        }
     };
     OffsetFetchResponseTopic::default()
         .with_name(topic.name)
         .with_partitions(topic.partitions.into_iter().map(partition).collect())
 }
 
-pub(super) fn delete(context: &Arc<Context>, call: &Call, request: OffsetDeleteRequest) -> Reply<OffsetDeleteResponse> {
-    let refuse = |code: ErrorCode| Reply::Now(OffsetDeleteResponse::default().with_error_code(code.code()));
+pub(super) fn delete(
+    context: &Arc<Context>,
+    call: &Call,
+    request: OffsetDeleteRequest,
+) -> Reply<OffsetDeleteResponse> {
+    let refuse =
+        |code: ErrorCode| Reply::Now(OffsetDeleteResponse::default().with_error_code(code.code()));
     if !context.allows(call, Operation::Delete, Resource::Group(&request.group_id)) {
         return refuse(ErrorCode::GroupAuthorizationFailed);
     }
     let mut keys = Vec::new();
     for topic in &request.topics {
-        keys.extend(topic.partitions.iter().map(|partition| (topic.name.to_string(), partition.partition_index)));
+        keys.extend(
+            topic
+                .partitions
+                .iter()
+                .map(|partition| (topic.name.to_string(), partition.partition_index)),
+        );
     }
     let (verdicts, done) = match context.groups.delete_offsets(&request.group_id, &keys) {
         Ok(begun) => begun,
@@ -217,11 +269,14 @@ pub(super) fn delete(context: &Arc<Context>, call: &Call, request: OffsetDeleteR
     };
     let exists: Vec<bool> = keys
         .iter()
-        .map(|(topic, partition)| context.replicas.partition(&TopicPartition::new(topic, *partition)).is_some())
+        .map(|(topic, partition)| {
+            context.replicas.partition(&TopicPartition::new(topic, *partition)).is_some()
+        })
         .collect();
     Reply::Later(Box::pin(async move {
         if !done.await {
-            return OffsetDeleteResponse::default().with_error_code(ErrorCode::CoordinatorNotAvailable.code());
+            return OffsetDeleteResponse::default()
+                .with_error_code(ErrorCode::CoordinatorNotAvailable.code());
         }
         let mut codes = verdicts.into_iter().zip(exists).map(|(verdict, exists)| match verdict {
             _ if !exists => ErrorCode::UnknownTopicOrPartition,
@@ -237,7 +292,11 @@ pub(super) fn delete(context: &Arc<Context>, call: &Call, request: OffsetDeleteR
                     .with_error_code(code.code())
             };
             let partitions = topic.partitions.iter().map(partition).collect();
-            topics.push(OffsetDeleteResponseTopic::default().with_name(topic.name).with_partitions(partitions));
+            topics.push(
+                OffsetDeleteResponseTopic::default()
+                    .with_name(topic.name)
+                    .with_partitions(partitions),
+            );
         }
         OffsetDeleteResponse::default().with_topics(topics)
     }))

@@ -39,7 +39,11 @@ struct Appends<'a> {
     has_error: bool,
 }
 
-pub(super) fn handle(context: &Arc<Context>, call: &Call, request: &ProduceRequest) -> Reply<ProduceResponse> {
+pub(super) fn handle(
+    context: &Arc<Context>,
+    call: &Call,
+    request: &ProduceRequest,
+) -> Reply<ProduceResponse> {
     let mut appends = Appends {
         context,
         call,
@@ -58,8 +62,14 @@ pub(super) fn handle(context: &Arc<Context>, call: &Call, request: &ProduceReque
     let Appends { waiter, waiting, has_error, .. } = appends;
     match waiter {
         // The connection is the only way to tell a client that asked for no answer.
-        None if request.acks == 0 => return if has_error { Reply::Close } else { Reply::Nothing },
-        None => return Reply::Now(response),
+        None if request.acks == 0 => {
+            if has_error {
+                Reply::Close
+            } else {
+                Reply::Nothing
+            }
+        }
+        None => Reply::Now(response),
         Some(waiter) if waiter.left() > 0 => {
             let deadline = monotonic() + millis(request.timeout_ms.into());
             Reply::Later(Box::pin(async move {
@@ -82,15 +92,25 @@ fn settle(response: &mut ProduceResponse, entry: &Waiting) {
     if entry.handle.high_watermark() > entry.last_offset {
         return;
     }
-    let code = if entry.handle.is_online() { ErrorCode::RequestTimedOut } else { ErrorCode::KafkaStorageError };
+    let code = if entry.handle.is_online() {
+        ErrorCode::RequestTimedOut
+    } else {
+        ErrorCode::KafkaStorageError
+    };
     let topic = response.responses.get_mut(entry.topic);
-    if let Some(answer) = topic.and_then(|topic| topic.partition_responses.get_mut(entry.partition)) {
+    if let Some(answer) = topic.and_then(|topic| topic.partition_responses.get_mut(entry.partition))
+    {
         *answer = refused(answer.index, code);
     }
 }
 
 impl Appends<'_> {
-    fn topic(&mut self, index: usize, topic: &TopicProduceData, is_transactional: bool) -> TopicProduceResponse {
+    fn topic(
+        &mut self,
+        index: usize,
+        topic: &TopicProduceData,
+        is_transactional: bool,
+    ) -> TopicProduceResponse {
         let by_id = self.call.version >= BY_ID_VERSION;
         let found = if by_id {
             self.context.replicas.topic_by_id(topic.topic_id)
@@ -122,7 +142,11 @@ impl Appends<'_> {
             });
         }
         let answer = TopicProduceResponse::default().with_partition_responses(partitions);
-        if by_id { answer.with_topic_id(topic.topic_id) } else { answer.with_name(topic.name.clone()) }
+        if by_id {
+            answer.with_topic_id(topic.topic_id)
+        } else {
+            answer.with_name(topic.name.clone())
+        }
     }
 
     fn partition(
@@ -137,12 +161,18 @@ impl Appends<'_> {
         };
         let batch = data.records.as_deref().unwrap_or_default();
         if self.call.version < ZSTD_VERSION
-            && BatchHeader::parse(batch).is_some_and(|header| header.codec_bits() == Codec::Zstd.bits())
+            && BatchHeader::parse(batch)
+                .is_some_and(|header| header.codec_bits() == Codec::Zstd.bits())
         {
             self.has_error = true;
             return refused(data.index, ErrorCode::UnsupportedCompressionType);
         }
-        let request = AppendRequest { batch, now_ms: self.now_ms, waiter: self.waiter.as_ref(), is_internal: false };
+        let request = AppendRequest {
+            batch,
+            now_ms: self.now_ms,
+            waiter: self.waiter.as_ref(),
+            is_internal: false,
+        };
         match handle.append(&request) {
             Ok(done) => {
                 if self.waiter.is_some() {
@@ -162,7 +192,12 @@ impl Appends<'_> {
         }
     }
 
-    fn explain(&self, index: i32, handle: &PartitionHandle, error: &PartitionError) -> PartitionProduceResponse {
+    fn explain(
+        &self,
+        index: i32,
+        handle: &PartitionHandle,
+        error: &PartitionError,
+    ) -> PartitionProduceResponse {
         tracing::debug!(partition = %handle.name, %error, "batch refused");
         let mut answer = refused(index, error.into());
         let looked_inside = match error {
@@ -192,10 +227,15 @@ type RecordErrors = (Vec<BatchIndexAndErrorMessage>, Option<crate::protocol::Str
 fn record_errors(error: &BatchError, partition: &TopicPartition) -> RecordErrors {
     let listed = |indexes: &[i32], why: &str| {
         let entry = |index: &i32| {
-            BatchIndexAndErrorMessage::default().with_batch_index(*index).with_batch_index_error_message(Some(text(why)))
+            BatchIndexAndErrorMessage::default()
+                .with_batch_index(*index)
+                .with_batch_index_error_message(Some(text(why)))
         };
-        let shown: Vec<String> =
-            indexes.iter().take(3).map(|index| format!("RecordError(batchIndex={index}, message='{why}')")).collect();
+        let shown: Vec<String> = indexes
+            .iter()
+            .take(3)
+            .map(|index| format!("RecordError(batchIndex={index}, message='{why}')"))
+            .collect();
         let message = format!(
             "One or more records have been rejected due to {} record errors in total, and only showing the first \
              three errors at most: [{}]",
@@ -220,5 +260,7 @@ fn refused(index: i32, code: ErrorCode) -> PartitionProduceResponse {
         .with_base_offset(-1)
         .with_log_append_time_ms(-1)
         .with_log_start_offset(-1)
-        .with_current_leader(LeaderIdAndEpoch::default().with_leader_id(BrokerId(-1)).with_leader_epoch(-1))
+        .with_current_leader(
+            LeaderIdAndEpoch::default().with_leader_id(BrokerId(-1)).with_leader_epoch(-1),
+        )
 }

@@ -19,16 +19,18 @@ pub(super) fn handle(
     let mut response = UpdateFeaturesResponse::default().with_error_message(None);
     if !context.allows(call, Operation::Alter, Resource::Cluster) {
         let code = ErrorCode::ClusterAuthorizationFailed;
-        return Reply::Now(response.with_error_code(code.code()).with_error_message(Some(text(code.text()))));
+        return Reply::Now(
+            response.with_error_code(code.code()).with_error_message(Some(text(code.text()))),
+        );
     }
     let results: Vec<UpdatableFeatureResult> = request.feature_updates.iter().map(judge).collect();
     // From version 2 on the whole request fails with its first error.
-    if let Some(failed) = results.iter().find(|result| result.error_code != 0) {
-        if call.version >= 2 {
-            response.error_code = failed.error_code;
-            response.error_message.clone_from(&failed.error_message);
-            return Reply::Now(response);
-        }
+    if let Some(failed) = results.iter().find(|result| result.error_code != 0)
+        && call.version >= 2
+    {
+        response.error_code = failed.error_code;
+        response.error_message.clone_from(&failed.error_message);
+        return Reply::Now(response);
     }
     if call.version < 2 {
         response.results = results;
@@ -37,7 +39,9 @@ pub(super) fn handle(
 }
 
 fn judge(update: &FeatureUpdateKey) -> UpdatableFeatureResult {
-    let result = UpdatableFeatureResult::default().with_feature(update.feature.clone()).with_error_message(None);
+    let result = UpdatableFeatureResult::default()
+        .with_feature(update.feature.clone())
+        .with_error_message(None);
     let refuse = |message: String| {
         result
             .clone()

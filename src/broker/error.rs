@@ -7,7 +7,7 @@ use crate::replication::StartError;
 
 /// See the file's header.
 #[derive(Debug, thiserror::Error)]
-pub enum BrokerError {
+pub(crate) enum BrokerError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]

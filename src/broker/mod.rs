@@ -9,6 +9,5 @@ mod publisher;
 mod settings;
 mod start;
 
-pub use error::BrokerError;
-pub use settings::check;
-pub use start::{Broker, Started};
+pub(crate) use settings::check;
+pub(crate) use start::Broker;

@@ -38,7 +38,9 @@ impl Publisher for Follower {
                 MetadataRecord::Config { resource: ConfigResource::Topic(name), .. } => {
                     configured.insert(name);
                 }
-                MetadataRecord::Config { resource: ConfigResource::Cluster, .. } => all_configured = true,
+                MetadataRecord::Config { resource: ConfigResource::Cluster, .. } => {
+                    all_configured = true;
+                }
                 MetadataRecord::Config { resource: ConfigResource::Broker(id), .. } => {
                     all_configured |= *id == self.node_id;
                 }
@@ -61,15 +63,21 @@ impl Publisher for Follower {
 }
 
 impl Follower {
-    fn lead(&self, image: &Image, config: &Config, topic: TopicId, partition: i32, leader_epoch: i32) {
+    fn lead(
+        &self,
+        image: &Image,
+        config: &Config,
+        topic: TopicId,
+        partition: i32,
+        leader_epoch: i32,
+    ) {
         let Some(topic) = image.topic_by_id(topic) else { return };
         let name = TopicPartition { topic: Arc::clone(&topic.name), partition };
-        match self.replicas.partition(&name) {
-            Some(handle) => handle.lead(leader_epoch),
-            None => {
-                let config = topic_config(image, config, &topic.name);
-                self.replicas.create(&PartitionSpec { name, topic_id: topic.id, leader_epoch, config });
-            }
+        if let Some(handle) = self.replicas.partition(&name) {
+            handle.lead(leader_epoch)
+        } else {
+            let config = topic_config(image, config, &topic.name);
+            self.replicas.create(&PartitionSpec { name, topic_id: topic.id, leader_epoch, config });
         }
     }
 
@@ -106,5 +114,9 @@ pub(super) fn topic_config(image: &Image, config: &Config, name: &str) -> Arc<To
 
 /// Open connections, open connections of one address, new ones in a second.
 pub(super) fn limits(config: &Config) -> (usize, usize, usize) {
-    (config.size("max.connections"), config.size("max.connections.per.ip"), config.size("max.connection.creation.rate"))
+    (
+        config.size("max.connections"),
+        config.size("max.connections.per.ip"),
+        config.size("max.connection.creation.rate"),
+    )
 }

@@ -8,18 +8,19 @@ use crate::replication::ReplicaSettings;
 
 /// The addresses to listen on, and those that clients are told.
 #[derive(Debug, Clone)]
-pub struct Listeners {
+pub(super) struct Listeners {
     pub listen: Vec<Endpoint>,
     pub advertised: Vec<Endpoint>,
 }
 
 /// Checks what one row's check can't: values that must fit together.
-pub fn check(config: &Config) -> Result<(), ConfigError> {
+pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
     listeners(config)?;
     if config.list("log.dirs").is_empty() {
         return Err(ConfigError::Invalid("log.dirs names no folder".to_owned()));
     }
-    let (low, high) = (config.int("group.min.session.timeout.ms"), config.int("group.max.session.timeout.ms"));
+    let (low, high) =
+        (config.int("group.min.session.timeout.ms"), config.int("group.max.session.timeout.ms"));
     if low > high {
         return Err(ConfigError::Invalid(format!(
             "group.min.session.timeout.ms ({low}) is above group.max.session.timeout.ms ({high})"
@@ -63,7 +64,10 @@ pub(super) fn replicas(config: &Config) -> ReplicaSettings {
 pub(super) fn groups(config: &Config) -> GroupSettings {
     GroupSettings {
         initial_delay_ms: config.long("group.initial.rebalance.delay.ms"),
-        session_timeout_ms: (config.int("group.min.session.timeout.ms"), config.int("group.max.session.timeout.ms")),
+        session_timeout_ms: (
+            config.int("group.min.session.timeout.ms"),
+            config.int("group.max.session.timeout.ms"),
+        ),
         size_max: config.size("group.max.size"),
         metadata_bytes_max: config.size("offset.metadata.max.bytes"),
         retention_ms: config.long("offsets.retention.minutes").saturating_mul(60_000),

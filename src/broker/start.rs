@@ -1,19 +1,23 @@
 //! A broker's life: start, serve, stop.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::error::BrokerError;
 use super::publisher::{Follower, limits, topic_config};
 use super::settings::{self, Listeners};
-use crate::api::{Context, FetchSessions, KafkaService};
+use crate::api::{Context, FetchSessions, KafkaService, RequestCounts};
 use crate::config::{Config, Endpoint};
 use crate::controller::Controller;
 use crate::coordinator::Groups;
-use crate::metadata::{Image, MetadataStore};
+use crate::http::{self, Http};
+use crate::metadata::{Image, MetadataStore, Publisher};
+use crate::metrics::Metrics;
 use crate::model::TopicPartition;
 use crate::network::{Budget, ConnectionLimits, ConnectionRules, Listening, listen};
 use crate::replication::{PartitionSpec, Replicas};
@@ -27,25 +31,27 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 /// A broker that is being served.
 #[derive(Debug)]
-pub struct Broker {
-    pub context: Arc<Context>,
-    pub limits: Arc<ConnectionLimits>,
-    pub budget: Arc<Budget>,
-    broker_epoch: i64,
+pub(crate) struct Broker {
+    context: Arc<Context>,
+    limits: Arc<ConnectionLimits>,
+    budget: Arc<Budget>,
+    metrics: Arc<Metrics>,
+    epoch: i64,
     stopping: watch::Sender<bool>,
-    listeners: Vec<JoinHandle<()>>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 /// A broker and where it listens.
 #[derive(Debug)]
-pub struct Started {
+pub(crate) struct Started {
     pub broker: Broker,
     pub listeners: Vec<Endpoint>,
+    pub http: Option<SocketAddr>,
 }
 
 impl Broker {
     /// Opens everything and serves.
-    pub async fn start(
+    pub(crate) async fn start(
         config: Config,
         disk: SharedDisk,
         clock: Clock,
@@ -54,85 +60,143 @@ impl Broker {
         settings::check(&config)?;
         let wanted = settings::listeners(&config)?;
         // The folders first: a second process on them must not take the ports of the first.
-        let replicas = Replicas::open(&disk, settings::replicas(&config), clock.clone(), random.clone())?;
+        let replicas =
+            Replicas::open(&disk, settings::replicas(&config), clock.clone(), random.clone())?;
         let bound = bind(&wanted).await?;
-        let limits_now = limits(&config);
-        let connection_limits = ConnectionLimits::new(limits_now.0, limits_now.1, limits_now.2);
+        let http_address = config.text("http.listen").to_owned();
+        let http = http::listen(&http_address).await.map_err(|error| BrokerError::Listen {
+            address: http_address,
+            setting: "http.listen",
+            error,
+        })?;
+        let limits = {
+            let (open_max, per_address_max, rate_max) = limits(&config);
+            ConnectionLimits::new(open_max, per_address_max, rate_max)
+        };
         let (controller, was_clean) = open_controller(&config, &disk, &replicas, &clock, &random)?;
-        let follower = Arc::new(Follower {
-            node_id: controller.node_id,
-            replicas: Arc::clone(&replicas),
-            controller: Arc::downgrade(&controller),
-            limits: Arc::clone(&connection_limits),
-            groups: OnceLock::new(),
-        });
-        controller.set_publisher(Arc::clone(&follower) as Arc<_>);
-        let broker_epoch = controller.register_broker(was_clean)?;
-        let dynamic = controller.config();
-        replicas.set_settings(settings::replicas(&dynamic));
-        let groups = Groups::new(
-            settings::groups(&dynamic),
-            Arc::clone(&replicas),
-            Arc::clone(&controller),
-            clock.clone(),
-            random.clone(),
-        );
+        let follower = follow(&controller, &replicas, &limits);
+        let epoch = controller.register_broker(was_clean)?;
+        let config = controller.config();
+        replicas.set_settings(settings::replicas(&config));
+        let groups = start_groups(&controller, &replicas, &clock, &random).await;
         let _ = follower.groups.set(Arc::clone(&groups));
-        let loading = Arc::clone(&groups);
-        blocking(move || loading.load()).await;
-        groups.start_timers();
-        groups.start_expiry();
         replicas.start_maintenance();
+        let slots = config.size("max.incremental.fetch.session.cache.slots");
         let context = Arc::new(Context {
             cluster_id: replicas.cluster_id.clone(),
             node_id: controller.node_id,
-            rack: Some(dynamic.text("broker.rack").to_owned()).filter(|rack| !rack.is_empty()),
+            rack: Some(config.text("broker.rack").to_owned()).filter(|rack| !rack.is_empty()),
             advertised: advertised(&wanted, &bound),
-            sessions: FetchSessions::new(dynamic.size("max.incremental.fetch.session.cache.slots"), random),
+            sessions: FetchSessions::new(slots, random),
             replicas,
             controller,
             groups,
             authorizer: Arc::new(AllowAll),
             clock,
         });
-        let budget = Budget::new(dynamic.size("queued.max.request.bytes"));
+        let mut broker = Broker {
+            context,
+            limits,
+            budget: Budget::new(config.size("queued.max.request.bytes")),
+            metrics: Arc::new(Metrics::new()),
+            epoch,
+            stopping: watch::channel(false).0,
+            tasks: Vec::new(),
+        };
+        let listeners = bound.iter().map(|listening| listening.endpoint.clone()).collect();
+        broker.serve(&config, bound);
+        let http = http.map(|listener| broker.serve_http(listener)).transpose()?;
+        Ok(Started { broker, listeners, http })
+    }
+
+    fn serve(&mut self, config: &Config, bound: Vec<Listening>) {
         let rules = ConnectionRules {
-            frame_bytes_max: dynamic.size("socket.request.max.bytes"),
-            idle: millis(dynamic.long("connections.max.idle.ms")),
-            budget: Arc::clone(&budget),
+            frame_bytes_max: config.size("socket.request.max.bytes"),
+            idle: millis(config.long("connections.max.idle.ms")),
+            budget: Arc::clone(&self.budget),
         };
-        let (stopping, stop) = watch::channel(false);
-        let service = Arc::new(KafkaService { context: Arc::clone(&context) });
-        let endpoints = bound.iter().map(|listening| listening.endpoint.clone()).collect();
-        let serve = |listening: Listening| {
-            listening.start(Arc::clone(&service), rules.clone(), Arc::clone(&connection_limits), stop.clone())
-        };
-        let listeners = bound.into_iter().map(serve).collect();
-        let broker =
-            Broker { context, limits: connection_limits, budget, broker_epoch, stopping, listeners };
-        Ok(Started { broker, listeners: endpoints })
+        let counts = RequestCounts::new(&self.metrics);
+        let service = Arc::new(KafkaService { context: Arc::clone(&self.context), counts });
+        for listening in bound {
+            let (service, limits) = (Arc::clone(&service), Arc::clone(&self.limits));
+            let stop = self.stopping.subscribe();
+            self.tasks.push(listening.start(service, rules.clone(), limits, stop));
+        }
+    }
+
+    fn serve_http(&mut self, listener: TcpListener) -> Result<SocketAddr, BrokerError> {
+        let http = Arc::new(Http {
+            context: Arc::clone(&self.context),
+            limits: Arc::clone(&self.limits),
+            budget: Arc::clone(&self.budget),
+            metrics: Arc::clone(&self.metrics),
+            stopping: self.stopping.subscribe(),
+        });
+        let (address, task) = http.start(listener).map_err(|error| BrokerError::Listen {
+            address: String::new(),
+            setting: "http.listen",
+            error,
+        })?;
+        self.tasks.push(task);
+        Ok(address)
     }
 
     /// Answers what was asked, then closes everything.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         let _ = self.stopping.send(true);
         let deadline = monotonic() + DRAIN;
-        for listener in self.listeners {
-            let _ = timeout_at(deadline, listener).await;
+        for task in self.tasks {
+            let _ = timeout_at(deadline, task).await;
         }
         while self.limits.open() > 0 && monotonic() < deadline {
             crate::system::clock::sleep(Duration::from_millis(5)).await;
         }
-        let (replicas, epoch) = (Arc::clone(&self.context.replicas), self.broker_epoch);
+        let (replicas, epoch) = (Arc::clone(&self.context.replicas), self.epoch);
         blocking(move || replicas.stop(epoch)).await;
     }
+}
+
+fn follow(
+    controller: &Arc<Controller>,
+    replicas: &Arc<Replicas>,
+    limits: &Arc<ConnectionLimits>,
+) -> Arc<Follower> {
+    let follower = Arc::new(Follower {
+        node_id: controller.node_id,
+        replicas: Arc::clone(replicas),
+        controller: Arc::downgrade(controller),
+        limits: Arc::clone(limits),
+        groups: OnceLock::new(),
+    });
+    let publisher: Arc<dyn Publisher> = Arc::<Follower>::clone(&follower);
+    controller.set_publisher(publisher);
+    follower
+}
+
+async fn start_groups(
+    controller: &Arc<Controller>,
+    replicas: &Arc<Replicas>,
+    clock: &Clock,
+    random: &Random,
+) -> Arc<Groups> {
+    let settings = settings::groups(&controller.config());
+    let (replicas, controller) = (Arc::clone(replicas), Arc::clone(controller));
+    let groups = Groups::new(settings, replicas, controller, clock.clone(), random.clone());
+    let loading = Arc::clone(&groups);
+    blocking(move || loading.load()).await;
+    groups.start_timers();
+    groups.start_expiry();
+    groups
 }
 
 async fn bind(wanted: &Listeners) -> Result<Vec<Listening>, BrokerError> {
     let mut bound = Vec::new();
     for endpoint in &wanted.listen {
-        let failed =
-            |error| BrokerError::Listen { address: endpoint.to_string(), setting: "listeners", error };
+        let failed = |error| BrokerError::Listen {
+            address: endpoint.to_string(),
+            setting: "listeners",
+            error,
+        };
         bound.push(listen(endpoint).await.map_err(failed)?);
     }
     Ok(bound)
@@ -145,7 +209,8 @@ fn open_controller(
     clock: &Clock,
     random: &Random,
 ) -> Result<(Arc<Controller>, bool), BrokerError> {
-    let directory = replicas.directories().first().ok_or(crate::replication::StartError::NoneLeft)?;
+    let directory =
+        replicas.directories().first().ok_or(crate::replication::StartError::NoneLeft)?;
     let (store, image) = MetadataStore::open(disk, &directory.path, clock.now_ms())?;
     let controller = Controller::new(store, image, config.clone(), clock.clone(), random.clone());
     let was_clean = replicas.start(&specs(&controller.image(), &controller.config()))?;

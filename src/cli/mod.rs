@@ -29,10 +29,12 @@ enum Command {
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match arguments.command.unwrap_or_else(|| Command::Serve(serve::ServeArguments::default())) {
-        Command::Serve(arguments) => serve::serve(&arguments),
-        Command::Config(command) => serve::config(&command),
-    };
+    let result =
+        match arguments.command.unwrap_or_else(|| Command::Serve(serve::ServeArguments::default()))
+        {
+            Command::Serve(arguments) => serve::serve(&arguments),
+            Command::Config(command) => serve::config(&command),
+        };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

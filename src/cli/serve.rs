@@ -1,5 +1,6 @@
 //! `strandline serve` and `strandline config`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,7 +9,9 @@ use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::broker::{Broker, check};
-use crate::config::{BROKER_ROWS, Config, Endpoint, Origin, TOPIC_ROWS, read_environment, read_file_text};
+use crate::config::{
+    BROKER_ROWS, Config, Endpoint, Origin, TOPIC_ROWS, read_environment, read_file_text,
+};
 use crate::system::disk::read_file;
 use crate::system::{Clock, OsDisk, Random};
 
@@ -44,15 +47,19 @@ pub(super) fn serve(arguments: &ServeArguments) -> anyhow::Result<()> {
         return Ok(());
     }
     init_logs();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime not started")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("runtime not started")?;
     runtime.block_on(run(config))?;
     Ok(())
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
     let directories = config.text("log.dirs").to_owned();
-    let started = Broker::start(config, Arc::new(OsDisk), Clock::system(), Random::from_system()).await?;
-    print_banner(&started.listeners, &directories);
+    let started =
+        Broker::start(config, Arc::new(OsDisk), Clock::system(), Random::from_system()).await?;
+    print_banner(&started.listeners, started.http, &directories);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
@@ -67,7 +74,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print_banner(listeners: &[Endpoint], directories: &str) {
+fn print_banner(listeners: &[Endpoint], http: Option<SocketAddr>, directories: &str) {
     let bootstrap = listeners.first().map(|l| {
         let host = match l.host.as_str() {
             "" | "0.0.0.0" | "::" => "localhost".to_owned(),
@@ -79,19 +86,28 @@ fn print_banner(listeners: &[Endpoint], directories: &str) {
     let bootstrap = bootstrap.unwrap_or_default();
     println!("Strandline {} is ready.", env!("CARGO_PKG_VERSION"));
     println!("  Kafka    {bootstrap}");
+    println!("  HTTP     {}", http.map_or_else(|| "-".to_owned(), |address| address.to_string()));
     println!("  data     {directories}");
+    println!("Try it:");
+    println!(
+        "  echo hello | strandline produce -b {bootstrap} greetings && strandline consume -b {bootstrap} -o start -e greetings"
+    );
 }
 
 fn read_config(arguments: &ServeArguments) -> anyhow::Result<Config> {
     let mut config = Config::default();
     if let Some(path) = &arguments.config {
-        let bytes = read_file(&OsDisk, path).with_context(|| format!("can't read {}", path.display()))?;
-        let text = String::from_utf8(bytes).with_context(|| format!("{} is not text", path.display()))?;
+        let bytes =
+            read_file(&OsDisk, path).with_context(|| format!("can't read {}", path.display()))?;
+        let text =
+            String::from_utf8(bytes).with_context(|| format!("{} is not text", path.display()))?;
         read_file_text(&mut config, &text).with_context(|| path.display().to_string())?;
     }
     read_environment(&mut config, std::env::vars())?;
     for item in &arguments.set {
-        let Some((key, value)) = item.split_once('=') else { bail!("--set {item} is not of the form key=value") };
+        let Some((key, value)) = item.split_once('=') else {
+            bail!("--set {item} is not of the form key=value")
+        };
         config.set(key.trim(), value, Origin::CommandLine)?;
     }
     Ok(config)
@@ -113,13 +129,19 @@ pub(super) fn config(command: &ConfigCommand) -> anyhow::Result<()> {
     if let Some(row) = BROKER_ROWS.iter().find(|row| row.name == key) {
         found = true;
         let when = if row.dynamic { "changes while the broker runs" } else { "needs a restart" };
-        println!("{} (broker setting, {when})\n  {}\n  default: {}", row.name, row.text, row.default);
+        println!(
+            "{} (broker setting, {when})\n  {}\n  default: {}",
+            row.name, row.text, row.default
+        );
     }
     if let Some(row) = TOPIC_ROWS.iter().find(|row| row.name == key) {
         found = true;
         let from = row.broker.map(|name| format!(", taken from {name}")).unwrap_or_default();
         let acts = if row.acts { "" } else { "\n  does not act yet: only its default is accepted" };
-        println!("{} (topic setting)\n  {}\n  default: {}{from}{acts}", row.name, row.text, row.default);
+        println!(
+            "{} (topic setting)\n  {}\n  default: {}{from}{acts}",
+            row.name, row.text, row.default
+        );
     }
     if !found {
         // The error of setting it carries the suggestion.

@@ -15,7 +15,7 @@ const SYNONYMS: &[(&str, &str)] = &[("broker.id", "node.id"), ("log.dir", "log.d
 
 /// Where a value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
+pub(crate) enum Origin {
     Default,
     File,
     Environment,
@@ -37,7 +37,7 @@ impl fmt::Display for Origin {
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     #[error("unknown setting '{key}'{}", suggestion.as_ref().map(|s| format!(": did you mean '{s}'?")).unwrap_or_default())]
     Unknown { key: String, suggestion: Option<String> },
     #[error("{0}")]
@@ -48,13 +48,18 @@ pub enum ConfigError {
 
 /// The settings of one broker.
 #[derive(Debug, Clone, Default)]
-pub struct Config {
+pub(crate) struct Config {
     set: BTreeMap<&'static str, (String, Origin)>,
 }
 
 impl Config {
     /// Sets a value; a later call wins unless its origin is weaker.
-    pub fn set(&mut self, key: &str, value: &str, origin: Origin) -> Result<(), ConfigError> {
+    pub(crate) fn set(
+        &mut self,
+        key: &str,
+        value: &str,
+        origin: Origin,
+    ) -> Result<(), ConfigError> {
         let key = SYNONYMS.iter().find(|(other, _)| *other == key).map_or(key, |(_, name)| name);
         let row = broker_row(key).ok_or_else(|| unknown(key))?;
         check_value(row.name, row.kind, row.bounds, value).map_err(ConfigError::Invalid)?;
@@ -66,7 +71,7 @@ impl Config {
     }
 
     /// The value of a key and where it comes from; panics on a name that is not in the table (our own mistake).
-    pub fn get(&self, name: &str) -> (&str, Origin) {
+    pub(crate) fn get(&self, name: &str) -> (&str, Origin) {
         match self.set.get(name) {
             Some((value, origin)) => (value, *origin),
             None => (row(name).default, Origin::Default),
@@ -74,41 +79,41 @@ impl Config {
     }
 
     /// Whether any origin but the default gave a value.
-    pub fn is_set(&self, name: &str) -> bool {
+    pub(crate) fn is_set(&self, name: &str) -> bool {
         self.set.contains_key(name)
     }
 
-    pub fn text(&self, name: &str) -> &str {
+    pub(crate) fn text(&self, name: &str) -> &str {
         self.get(name).0
     }
 
-    pub fn long(&self, name: &str) -> i64 {
+    pub(crate) fn long(&self, name: &str) -> i64 {
         self.text(name).trim().parse().unwrap_or_else(|_| row(name).default.parse().unwrap_or(0))
     }
 
-    pub fn int(&self, name: &str) -> i32 {
+    pub(crate) fn int(&self, name: &str) -> i32 {
         i32::try_from(self.long(name)).unwrap_or(i32::MAX)
     }
 
-    pub fn size(&self, name: &str) -> usize {
+    pub(crate) fn size(&self, name: &str) -> usize {
         to_usize(self.long(name))
     }
 
-    pub fn boolean(&self, name: &str) -> bool {
+    pub(crate) fn boolean(&self, name: &str) -> bool {
         self.text(name).trim().eq_ignore_ascii_case("true")
     }
 
-    pub fn double(&self, name: &str) -> f64 {
+    pub(crate) fn double(&self, name: &str) -> f64 {
         self.text(name).trim().parse().unwrap_or(0.0)
     }
 
-    pub fn list(&self, name: &str) -> Vec<&str> {
+    pub(crate) fn list(&self, name: &str) -> Vec<&str> {
         self.text(name).split(',').map(str::trim).filter(|item| !item.is_empty()).collect()
     }
 
     /// This configuration with dynamic values on top; unknown or wrong ones are left out.
     #[must_use]
-    pub fn with_dynamic(&self, values: &BTreeMap<String, String>) -> Self {
+    pub(crate) fn with_dynamic(&self, values: &BTreeMap<String, String>) -> Self {
         let mut config = self.clone();
         for (key, value) in values {
             let dynamic = broker_row(key).is_some_and(|row| row.dynamic);
@@ -120,11 +125,12 @@ impl Config {
     }
 
     /// Age limits by Kafka's precedence: ms, then minutes, then hours.
-    pub fn retention_ms(&self) -> i64 {
+    pub(crate) fn retention_ms(&self) -> i64 {
         if self.is_set("log.retention.ms") {
             return self.long("log.retention.ms");
         }
-        let scaled = |value: i64, unit: i64| if value < 0 { -1 } else { value.saturating_mul(unit) };
+        let scaled =
+            |value: i64, unit: i64| if value < 0 { -1 } else { value.saturating_mul(unit) };
         if self.is_set("log.retention.minutes") {
             return scaled(self.long("log.retention.minutes"), 60_000);
         }
@@ -132,7 +138,7 @@ impl Config {
     }
 
     /// Age at which segments are rolled: ms, then hours.
-    pub fn roll_ms(&self) -> i64 {
+    pub(crate) fn roll_ms(&self) -> i64 {
         if self.is_set("log.roll.ms") {
             return self.long("log.roll.ms");
         }
@@ -146,12 +152,14 @@ fn row(name: &str) -> &'static Row {
 
 fn unknown(key: &str) -> ConfigError {
     let best = BROKER_ROWS.iter().map(|row| (strsim::levenshtein(row.name, key), row.name)).min();
-    let suggestion = best.filter(|(distance, _)| *distance <= 1 + key.len() / 3).map(|(_, name)| name.to_owned());
+    let suggestion = best
+        .filter(|(distance, _)| *distance <= 1 + key.len() / 3)
+        .map(|(_, name)| name.to_owned());
     ConfigError::Unknown { key: key.to_owned(), suggestion }
 }
 
 /// Reads `key=value` lines (Java properties without escapes); `#` and `!` start comments.
-pub fn read_file_text(config: &mut Config, text: &str) -> Result<(), ConfigError> {
+pub(crate) fn read_file_text(config: &mut Config, text: &str) -> Result<(), ConfigError> {
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with(['#', '!']) {
@@ -166,7 +174,7 @@ pub fn read_file_text(config: &mut Config, text: &str) -> Result<(), ConfigError
 }
 
 /// Reads `STRANDLINE_LOG_DIRS` and its like; names that start so but match no setting are refused.
-pub fn read_environment(
+pub(crate) fn read_environment(
     config: &mut Config,
     variables: impl Iterator<Item = (String, String)>,
 ) -> Result<(), ConfigError> {
@@ -188,8 +196,12 @@ mod tests {
     fn the_last_origin_wins_whatever_the_order() {
         let mut config = Config::default();
         config.set("num.partitions", "7", Origin::CommandLine).expect("set");
-        read_file_text(&mut config, "# a comment\nnum.partitions = 3\nlog.dirs=/a,/b\n").expect("file");
-        let variables = [("STRANDLINE_LOG_DIRS".to_owned(), "/c".to_owned()), ("HOME".to_owned(), "/".to_owned())];
+        read_file_text(&mut config, "# a comment\nnum.partitions = 3\nlog.dirs=/a,/b\n")
+            .expect("file");
+        let variables = [
+            ("STRANDLINE_LOG_DIRS".to_owned(), "/c".to_owned()),
+            ("HOME".to_owned(), "/".to_owned()),
+        ];
         read_environment(&mut config, variables.into_iter()).expect("environment");
         assert_eq!(config.get("num.partitions"), ("7", Origin::CommandLine));
         assert_eq!(config.list("log.dirs"), ["/c"]);
@@ -199,7 +211,10 @@ mod tests {
     #[test]
     fn an_unknown_key_is_refused_with_a_suggestion() {
         let error = Config::default().set("num.partition", "1", Origin::File).expect_err("unknown");
-        assert_eq!(error.to_string(), "unknown setting 'num.partition': did you mean 'num.partitions'?");
+        assert_eq!(
+            error.to_string(),
+            "unknown setting 'num.partition': did you mean 'num.partitions'?"
+        );
         let far = Config::default().set("zzzzzzzzzzzz", "1", Origin::File).expect_err("unknown");
         assert_eq!(far.to_string(), "unknown setting 'zzzzzzzzzzzz'");
     }

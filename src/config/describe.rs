@@ -16,7 +16,7 @@ const SOURCE_DEFAULT: i8 = 5;
 
 /// Where else a value would come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Synonym {
+pub(crate) struct Synonym {
     pub name: &'static str,
     pub value: String,
     pub source: i8,
@@ -24,7 +24,7 @@ pub struct Synonym {
 
 /// One key as it is described.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Described {
+pub(crate) struct Described {
     pub name: &'static str,
     pub value: String,
     pub is_read_only: bool,
@@ -35,7 +35,10 @@ pub struct Described {
 }
 
 /// Every topic key with its value in force.
-pub fn topic_entries(broker: &Config, overrides: &BTreeMap<String, String>) -> Vec<Described> {
+pub(crate) fn topic_entries(
+    broker: &Config,
+    overrides: &BTreeMap<String, String>,
+) -> Vec<Described> {
     let describe = |row: &super::table::TopicRow| {
         let mut synonyms = Vec::new();
         if let Some(value) = overrides.get(row.name) {
@@ -65,14 +68,22 @@ pub fn topic_entries(broker: &Config, overrides: &BTreeMap<String, String>) -> V
 }
 
 /// Every broker key with its value in force.
-pub fn broker_entries(config: &Config) -> Vec<Described> {
+pub(crate) fn broker_entries(config: &Config) -> Vec<Described> {
     let describe = |row: &super::table::Row| {
         let (value, origin) = config.get(row.name);
         let mut synonyms = Vec::new();
         if origin != Origin::Default {
-            synonyms.push(Synonym { name: row.name, value: value.to_owned(), source: source(origin) });
+            synonyms.push(Synonym {
+                name: row.name,
+                value: value.to_owned(),
+                source: source(origin),
+            });
         }
-        synonyms.push(Synonym { name: row.name, value: row.default.to_owned(), source: SOURCE_DEFAULT });
+        synonyms.push(Synonym {
+            name: row.name,
+            value: row.default.to_owned(),
+            source: SOURCE_DEFAULT,
+        });
         Described {
             name: row.name,
             value: value.to_owned(),
@@ -119,7 +130,7 @@ fn kind_name(kind: Kind) -> String {
 }
 
 /// `docs/reference/config.md`.
-pub fn reference_page() -> String {
+pub(crate) fn reference_page() -> String {
     let mut page = String::from(
         "# Settings\n\nGenerated from `src/config/table.rs`; `UPDATE=1 cargo test docs` rewrites it.\n\n## Broker\n\n\
          Set in a file (`--config FILE`), by environment (`STRANDLINE_LOG_DIRS`), or by `--set key=value`; the last wins.\n\
@@ -128,12 +139,26 @@ pub fn reference_page() -> String {
     );
     for row in BROKER_ROWS {
         let dynamic = if row.dynamic { "yes" } else { "no" };
-        let _ = writeln!(page, "| `{}` | {} | `{}` | {dynamic} | {} |", row.name, kind_name(row.kind), row.default, row.text);
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | `{}` | {dynamic} | {} |",
+            row.name,
+            kind_name(row.kind),
+            row.default,
+            row.text
+        );
     }
     page.push_str("\n## Topic\n\n| name | type | default | broker setting | what it does |\n|---|---|---|---|---|\n");
     for row in TOPIC_ROWS.iter().filter(|row| row.acts) {
         let broker = row.broker.map_or_else(|| "-".to_owned(), |name| format!("`{name}`"));
-        let _ = writeln!(page, "| `{}` | {} | `{}` | {broker} | {} |", row.name, kind_name(row.kind), row.default, row.text);
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | `{}` | {broker} | {} |",
+            row.name,
+            kind_name(row.kind),
+            row.default,
+            row.text
+        );
     }
     page.push_str("\n## Topic settings that do not act yet\n\nShown by DescribeConfigs and accepted with their default only; any other value is refused with INVALID_CONFIG.\n\n| name | default | |\n|---|---|---|\n");
     for row in TOPIC_ROWS.iter().filter(|row| !row.acts) {

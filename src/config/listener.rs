@@ -6,7 +6,7 @@ use super::broker::ConfigError;
 
 /// A named address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     pub name: String,
     /// Without brackets; empty means every address.
     pub host: String,
@@ -24,30 +24,39 @@ impl fmt::Display for Endpoint {
 }
 
 /// Parses listeners; names must differ.
-pub fn parse_endpoints(items: &[&str]) -> Result<Vec<Endpoint>, ConfigError> {
+pub(crate) fn parse_endpoints(items: &[&str]) -> Result<Vec<Endpoint>, ConfigError> {
     let mut endpoints: Vec<Endpoint> = Vec::new();
     for item in items {
         let endpoint = parse(item).ok_or_else(|| {
             ConfigError::Invalid(format!("listener '{item}' is not of the form NAME://host:port"))
         })?;
         if endpoints.iter().any(|other| other.name == endpoint.name) {
-            return Err(ConfigError::Invalid(format!("listener name '{}' is used twice", endpoint.name)));
+            return Err(ConfigError::Invalid(format!(
+                "listener name '{}' is used twice",
+                endpoint.name
+            )));
         }
         endpoints.push(endpoint);
     }
     Ok(endpoints)
 }
 
-fn parse(item: &str) -> Option<Endpoint> {
-    let (name, address) = item.split_once("://")?;
+/// Splits `host:port`; IPv6 hosts stand in brackets.
+pub(crate) fn parse_address(address: &str) -> Option<(&str, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     let host = match host.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']')?,
         None if host.contains(':') => return None,
         None => host,
     };
+    Some((host, port.parse().ok()?))
+}
+
+fn parse(item: &str) -> Option<Endpoint> {
+    let (name, address) = item.split_once("://")?;
+    let (host, port) = parse_address(address)?;
     let valid = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    valid.then_some(Endpoint { name: name.to_ascii_uppercase(), host: host.to_owned(), port: port.parse().ok()? })
+    valid.then_some(Endpoint { name: name.to_ascii_uppercase(), host: host.to_owned(), port })
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ mod listener;
 mod table;
 mod topic;
 
-pub use broker::{Config, ConfigError, Origin, read_environment, read_file_text};
-pub use describe::{Described, Synonym, broker_entries, reference_page, topic_entries};
-pub use listener::{Endpoint, parse_endpoints};
-pub use table::{BROKER_ROWS, Kind, Row, TOPIC_ROWS, TopicRow};
-pub use topic::{TimestampType, TopicConfig, check_topic_override, edit_list, effective};
+pub(crate) use broker::{Config, ConfigError, Origin, read_environment, read_file_text};
+pub(crate) use describe::{Described, Synonym, broker_entries, topic_entries};
+pub(crate) use listener::{Endpoint, parse_address, parse_endpoints};
+pub(crate) use table::{BROKER_ROWS, Row, TOPIC_ROWS};
+pub(crate) use topic::{TimestampType, TopicConfig, check_topic_override, edit_list, effective};

@@ -4,7 +4,7 @@
 
 /// The type of a value; numbers are DescribeConfigs' (KIP-569).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Bool,
     Str,
     Int,
@@ -19,7 +19,7 @@ pub enum Kind {
 
 /// A broker setting.
 #[derive(Debug, Clone, Copy)]
-pub struct Row {
+pub(crate) struct Row {
     pub name: &'static str,
     pub kind: Kind,
     pub default: &'static str,
@@ -32,7 +32,7 @@ pub struct Row {
 
 /// A topic setting.
 #[derive(Debug, Clone, Copy)]
-pub struct TopicRow {
+pub(crate) struct TopicRow {
     pub name: &'static str,
     pub kind: Kind,
     /// The broker setting that is its default; `None` where only `default` is.
@@ -67,7 +67,7 @@ macro_rules! topic_rows {
 use Kind::{Bool, Double, Int, List, Long, Str, Word, Words};
 
 /// Every broker setting.
-pub const BROKER_ROWS: &[Row] = rows! {
+pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "advertised.listeners" List, "", 0, 0, false, "Addresses that clients are told, as NAME://host:port; empty: the listeners' own.";
     "auto.create.topics.enable" Bool, "true", 0, 0, false, "Make a topic when a client that allows it asks for its metadata.";
     "broker.rack" Str, "", 0, 0, false, "The rack or zone of this broker, shown in metadata.";
@@ -133,7 +133,7 @@ pub const BROKER_ROWS: &[Row] = rows! {
 };
 
 /// Every topic setting.
-pub const TOPIC_ROWS: &[TopicRow] = topic_rows! {
+pub(crate) const TOPIC_ROWS: &[TopicRow] = topic_rows! {
     "cleanup.policy" Words(POLICIES), Some("log.cleanup.policy"), "delete", 0, 0, true, "Delete old segments, compact by key, or both.";
     "compression.gzip.level" Int, None, "-1", -1, 9, false, "Level of gzip when the broker compresses.";
     "compression.lz4.level" Int, None, "9", 1, 17, false, "Level of lz4 when the broker compresses.";
@@ -175,18 +175,24 @@ pub const TOPIC_ROWS: &[TopicRow] = topic_rows! {
 };
 
 /// The broker row of a name.
-pub fn broker_row(name: &str) -> Option<&'static Row> {
+pub(super) fn broker_row(name: &str) -> Option<&'static Row> {
     BROKER_ROWS.iter().find(|row| row.name == name)
 }
 
 /// The topic row of a name.
-pub fn topic_row(name: &str) -> Option<&'static TopicRow> {
+pub(super) fn topic_row(name: &str) -> Option<&'static TopicRow> {
     TOPIC_ROWS.iter().find(|row| row.name == name)
 }
 
 /// Checks a value against a row's type and bounds; the error is Kafka's text.
-pub fn check_value(name: &str, kind: Kind, bounds: (i64, i64), value: &str) -> Result<(), String> {
-    let invalid = |why: String| Err(format!("Invalid value {value} for configuration {name}: {why}"));
+pub(super) fn check_value(
+    name: &str,
+    kind: Kind,
+    bounds: (i64, i64),
+    value: &str,
+) -> Result<(), String> {
+    let invalid =
+        |why: String| Err(format!("Invalid value {value} for configuration {name}: {why}"));
     let trimmed = value.trim();
     match kind {
         Bool if !matches!(trimmed.to_ascii_lowercase().as_str(), "true" | "false") => {
@@ -196,10 +202,17 @@ pub fn check_value(name: &str, kind: Kind, bounds: (i64, i64), value: &str) -> R
             Ok(number) if kind == Int && i32::try_from(number).is_err() => {
                 invalid("Not a number of type INT".to_owned())
             }
-            Ok(number) if number < bounds.0 => invalid(format!("Value must be at least {}", bounds.0)),
-            Ok(number) if number > bounds.1 => invalid(format!("Value must be no more than {}", bounds.1)),
+            Ok(number) if number < bounds.0 => {
+                invalid(format!("Value must be at least {}", bounds.0))
+            }
+            Ok(number) if number > bounds.1 => {
+                invalid(format!("Value must be no more than {}", bounds.1))
+            }
             Ok(_) => Ok(()),
-            Err(_) => invalid(format!("Not a number of type {}", if kind == Int { "INT" } else { "LONG" })),
+            Err(_) => invalid(format!(
+                "Not a number of type {}",
+                if kind == Int { "INT" } else { "LONG" }
+            )),
         },
         Double => match trimmed.parse::<f64>() {
             Ok(number) if bounds == (0, 1) && !(0.0..=1.0).contains(&number) => {
@@ -246,7 +259,10 @@ mod tests {
     fn a_wrong_value_gets_the_text_that_clients_know() {
         let row = topic_row("retention.ms").expect("row");
         let error = check_value(row.name, row.kind, row.bounds, "abc").expect_err("not a number");
-        assert_eq!(error, "Invalid value abc for configuration retention.ms: Not a number of type LONG");
+        assert_eq!(
+            error,
+            "Invalid value abc for configuration retention.ms: Not a number of type LONG"
+        );
         let policy = topic_row("cleanup.policy").expect("row");
         assert!(check_value(policy.name, policy.kind, policy.bounds, "compact,delete").is_ok());
         assert!(check_value(policy.name, policy.kind, policy.bounds, "compact,shred").is_err());

@@ -11,14 +11,14 @@ use crate::record::{Codec, TimestampRules};
 
 /// Whose clock stamps records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimestampType {
+pub(crate) enum TimestampType {
     CreateTime,
     LogAppendTime,
 }
 
 /// What a partition's log and replica need to know.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TopicConfig {
+pub(crate) struct TopicConfig {
     pub is_compacted: bool,
     pub is_deleted: bool,
     /// `None`: as the producer sent it.
@@ -46,7 +46,7 @@ pub struct TopicConfig {
 }
 
 impl TopicConfig {
-    pub fn resolve(broker: &Config, overrides: &BTreeMap<String, String>) -> Self {
+    pub(crate) fn resolve(broker: &Config, overrides: &BTreeMap<String, String>) -> Self {
         let text = |name: &str| effective(broker, overrides, name);
         let long = |name: &str| text(name).trim().parse::<i64>().unwrap_or(0);
         let is_true = |name: &str| text(name).eq_ignore_ascii_case("true");
@@ -62,7 +62,9 @@ impl TopicConfig {
             flush_ms: long("flush.ms"),
             index_interval_bytes: to_u64(long("index.interval.bytes")),
             max_compaction_lag_ms: long("max.compaction.lag.ms"),
-            plain_bytes_max: crate::record::compress::decompressed_bytes_max(long("max.decompressed.message.bytes")),
+            plain_bytes_max: crate::record::compress::decompressed_bytes_max(long(
+                "max.decompressed.message.bytes",
+            )),
             message_bytes_max: to_usize(long("max.message.bytes")),
             timestamps: TimestampRules {
                 before_max_ms: long("message.timestamp.before.max.ms"),
@@ -88,7 +90,11 @@ impl TopicConfig {
 }
 
 /// The value in force for a topic key, as text.
-pub fn effective(broker: &Config, overrides: &BTreeMap<String, String>, name: &str) -> String {
+pub(crate) fn effective(
+    broker: &Config,
+    overrides: &BTreeMap<String, String>,
+    name: &str,
+) -> String {
     match overrides.get(name) {
         Some(value) => value.clone(),
         None => broker_default(broker, name),
@@ -96,7 +102,7 @@ pub fn effective(broker: &Config, overrides: &BTreeMap<String, String>, name: &s
 }
 
 /// What a topic key is without an override.
-pub fn broker_default(broker: &Config, name: &str) -> String {
+pub(super) fn broker_default(broker: &Config, name: &str) -> String {
     match name {
         "retention.ms" => broker.retention_ms().to_string(),
         "segment.ms" => broker.roll_ms().to_string(),
@@ -108,8 +114,10 @@ pub fn broker_default(broker: &Config, name: &str) -> String {
 }
 
 /// Checks an override; the error is the text that the client gets.
-pub fn check_topic_override(name: &str, value: &str) -> Result<(), String> {
-    let Some(row) = topic_row(name) else { return Err(format!("Unknown topic config name: {name}")) };
+pub(crate) fn check_topic_override(name: &str, value: &str) -> Result<(), String> {
+    let Some(row) = topic_row(name) else {
+        return Err(format!("Unknown topic config name: {name}"));
+    };
     check_value(row.name, row.kind, row.bounds, value)?;
     if !row.acts && value.trim() != row.default {
         return Err(format!(
@@ -121,14 +129,22 @@ pub fn check_topic_override(name: &str, value: &str) -> Result<(), String> {
 }
 
 /// The value of a list after APPEND (`add`) or SUBTRACT; `Err` if the key is no list.
-pub fn edit_list(name: &str, current: &str, change: &str, add: bool) -> Result<String, String> {
-    let is_list = TOPIC_ROWS.iter().any(|row| row.name == name && matches!(row.kind, Kind::List | Kind::Words(_)))
+pub(crate) fn edit_list(
+    name: &str,
+    current: &str,
+    change: &str,
+    add: bool,
+) -> Result<String, String> {
+    let is_list = TOPIC_ROWS
+        .iter()
+        .any(|row| row.name == name && matches!(row.kind, Kind::List | Kind::Words(_)))
         || broker_row(name).is_some_and(|row| matches!(row.kind, Kind::List | Kind::Words(_)));
     if !is_list {
         let verb = if add { "APPEND to" } else { "SUBTRACT from" };
         return Err(format!("Can't {verb} key {name} because its type is not LIST."));
     }
-    let mut items: Vec<&str> = current.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+    let mut items: Vec<&str> =
+        current.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
     for item in change.split(',').map(str::trim).filter(|item| !item.is_empty()) {
         items.retain(|old| *old != item);
         if add {
@@ -149,7 +165,10 @@ mod tests {
         broker.set("log.retention.hours", "1", Origin::File).expect("set");
         let mut overrides = BTreeMap::new();
         let config = TopicConfig::resolve(&broker, &overrides);
-        assert_eq!((config.retention_ms, config.is_compacted, config.is_deleted), (3_600_000, false, true));
+        assert_eq!(
+            (config.retention_ms, config.is_compacted, config.is_deleted),
+            (3_600_000, false, true)
+        );
         overrides.insert("retention.ms".to_owned(), "5".to_owned());
         overrides.insert("cleanup.policy".to_owned(), "compact,delete".to_owned());
         let config = TopicConfig::resolve(&broker, &overrides);
@@ -165,8 +184,14 @@ mod tests {
 
     #[test]
     fn lists_grow_and_shrink_and_numbers_do_not() {
-        assert_eq!(edit_list("cleanup.policy", "compact", "delete", true), Ok("compact,delete".to_owned()));
-        assert_eq!(edit_list("cleanup.policy", "compact,delete", "delete", false), Ok("compact".to_owned()));
+        assert_eq!(
+            edit_list("cleanup.policy", "compact", "delete", true),
+            Ok("compact,delete".to_owned())
+        );
+        assert_eq!(
+            edit_list("cleanup.policy", "compact,delete", "delete", false),
+            Ok("compact".to_owned())
+        );
         let error = edit_list("retention.ms", "1", "5", true).expect_err("no list");
         assert_eq!(error, "Can't APPEND to key retention.ms because its type is not LIST.");
     }

@@ -15,7 +15,7 @@ const PARTITIONS_MAX: i32 = 10_000;
 
 /// A topic that somebody wants.
 #[derive(Debug, Clone, Default)]
-pub struct NewTopic {
+pub(crate) struct NewTopic {
     pub name: String,
     /// -1: the broker's default.
     pub partitions: i32,
@@ -28,7 +28,7 @@ pub struct NewTopic {
 
 /// Partitions that somebody wants.
 #[derive(Debug, Clone, Default)]
-pub struct NewPartitions {
+pub(crate) struct NewPartitions {
     pub topic: String,
     /// In all, with those that are there.
     pub count: i32,
@@ -56,7 +56,9 @@ pub(super) fn create_topic(
     records.extend((0..count).map(|partition| new_partition(id, partition, node_id)));
     for (name, value) in &topic.configs {
         let Some(value) = value else {
-            return Err(ControllerError::Config(format!("Null value not supported for topic configs: {name}")));
+            return Err(ControllerError::Config(format!(
+                "Null value not supported for topic configs: {name}"
+            )));
         };
         check_topic_override(name, value).map_err(ControllerError::Config)?;
         records.push(MetadataRecord::Config {
@@ -78,11 +80,15 @@ fn check_name(image: &Image, name: &str) -> Result<(), ControllerError> {
         return Ok(());
     }
     let folded = name.replace('.', "_");
-    let other = image.topics.keys().find(|other| other.len() == name.len() && other.replace('.', "_") == folded);
+    let other = image
+        .topics
+        .keys()
+        .find(|other| other.len() == name.len() && other.replace('.', "_") == folded);
     match other {
-        Some(existing) => {
-            Err(ControllerError::TopicCollides { name: name.to_owned(), existing: existing.to_string() })
-        }
+        Some(existing) => Err(ControllerError::TopicCollides {
+            name: name.to_owned(),
+            existing: existing.to_string(),
+        }),
         None => Ok(()),
     }
 }
@@ -94,7 +100,9 @@ fn partitions_of(config: &Config, asked: i32) -> Result<i32, ControllerError> {
         ..=0 => Err(ControllerError::Partitions(
             "Number of partitions was set to an invalid non-positive value.".to_owned(),
         )),
-        _ => Err(ControllerError::Partitions(format!("Number of partitions is above {PARTITIONS_MAX}."))),
+        _ => Err(ControllerError::Partitions(format!(
+            "Number of partitions is above {PARTITIONS_MAX}."
+        ))),
     }
 }
 
@@ -123,7 +131,9 @@ fn assigned(topic: &NewTopic, node_id: BrokerId) -> Result<i32, ControllerError>
     let mut indexes: Vec<PartitionId> = topic.assignments.iter().map(|(index, _)| *index).collect();
     indexes.sort_unstable();
     if !indexes.iter().copied().eq(0..to_i32(indexes.len())) {
-        return Err(ControllerError::Assignment("partitions should be a consecutive 0-based integer sequence".into()));
+        return Err(ControllerError::Assignment(
+            "partitions should be a consecutive 0-based integer sequence".into(),
+        ));
     }
     topic.assignments.iter().try_for_each(|(_, replicas)| check_replicas(replicas, node_id))?;
     Ok(to_i32(indexes.len()))
@@ -157,7 +167,9 @@ pub(super) fn create_partitions(
     let topic = image.topic(&wish.topic).ok_or(ControllerError::UnknownTopic)?;
     let current = to_i32(topic.partitions.len());
     if wish.count == current {
-        return Err(ControllerError::Partitions(format!("Topic already has {current} partition(s).")));
+        return Err(ControllerError::Partitions(format!(
+            "Topic already has {current} partition(s)."
+        )));
     }
     if wish.count < current {
         return Err(ControllerError::Partitions(format!(
@@ -166,7 +178,9 @@ pub(super) fn create_partitions(
         )));
     }
     if wish.count > PARTITIONS_MAX {
-        return Err(ControllerError::Partitions(format!("Number of partitions is above {PARTITIONS_MAX}.")));
+        return Err(ControllerError::Partitions(format!(
+            "Number of partitions is above {PARTITIONS_MAX}."
+        )));
     }
     if let Some(assignments) = &wish.assignments {
         if to_i32(assignments.len()) != wish.count - current {
@@ -185,13 +199,15 @@ pub(super) fn create_partitions(
 pub(super) fn next_leader_epochs(image: &Image) -> Vec<MetadataRecord> {
     let bump = |topic: &TopicImage| {
         let id = topic.id;
-        let next = |(partition, found): (PartitionId, &crate::metadata::PartitionImage)| MetadataRecord::Partition {
-            topic: id,
-            partition,
-            leader: found.leader,
-            replicas: found.replicas.clone(),
-            isr: found.isr.clone(),
-            leader_epoch: found.leader_epoch + 1,
+        let next = |(partition, found): (PartitionId, &crate::metadata::PartitionImage)| {
+            MetadataRecord::Partition {
+                topic: id,
+                partition,
+                leader: found.leader,
+                replicas: found.replicas.clone(),
+                isr: found.isr.clone(),
+                leader_epoch: found.leader_epoch + 1,
+            }
         };
         (0..).zip(&topic.partitions).map(next).collect::<Vec<_>>()
     };

@@ -9,7 +9,7 @@ use crate::model::BrokerId;
 
 /// What is to happen to a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConfigOperation {
+pub(crate) enum ConfigOperation {
     Set,
     Delete,
     Append,
@@ -18,7 +18,7 @@ pub enum ConfigOperation {
 
 /// One change of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigChange {
+pub(crate) struct ConfigChange {
     pub name: String,
     pub operation: ConfigOperation,
     pub value: Option<String>,
@@ -27,7 +27,9 @@ pub struct ConfigChange {
 /// The configuration of this broker: what it was started with, the cluster's dynamic values, its own.
 pub(super) fn in_force(started_with: &Config, image: &Image, node_id: BrokerId) -> Config {
     let mut values = image.configs(&ConfigResource::Cluster).as_ref().clone();
-    values.extend(image.configs(&ConfigResource::Broker(node_id)).iter().map(|(k, v)| (k.clone(), v.clone())));
+    values.extend(
+        image.configs(&ConfigResource::Broker(node_id)).iter().map(|(k, v)| (k.clone(), v.clone())),
+    );
     started_with.with_dynamic(&values)
 }
 
@@ -40,7 +42,9 @@ pub(super) fn alter(
     changes: &[ConfigChange],
 ) -> Result<Vec<MetadataRecord>, ControllerError> {
     match resource {
-        ConfigResource::Topic(name) if image.topic(name).is_none() => return Err(ControllerError::UnknownTopic),
+        ConfigResource::Topic(name) if image.topic(name).is_none() => {
+            return Err(ControllerError::UnknownTopic);
+        }
         ConfigResource::Broker(id) if *id != node_id => {
             return Err(ControllerError::WrongBroker { expected: node_id, asked: id.to_string() });
         }
@@ -52,18 +56,24 @@ pub(super) fn alter(
     for (index, change) in changes.iter().enumerate() {
         let name = &change.name;
         if changes.iter().take(index).any(|other| other.name == *name) {
-            return Err(ControllerError::Request(format!("Error due to duplicate config keys : {name}")));
+            return Err(ControllerError::Request(format!(
+                "Error due to duplicate config keys : {name}"
+            )));
         }
         let given = match (&change.value, change.operation) {
             (_, ConfigOperation::Delete) => None,
             (Some(value), _) => Some(value.as_str()),
             (None, _) => {
-                return Err(ControllerError::Request(format!("Null value not supported for : {name}")));
+                return Err(ControllerError::Request(format!(
+                    "Null value not supported for : {name}"
+                )));
             }
         };
         let before = || match resource {
             ConfigResource::Topic(_) => effective(&broker, &current, name),
-            ConfigResource::Cluster | ConfigResource::Broker(_) if broker_row(name).is_none() => String::new(),
+            ConfigResource::Cluster | ConfigResource::Broker(_) if broker_row(name).is_none() => {
+                String::new()
+            }
             ConfigResource::Cluster | ConfigResource::Broker(_) => broker.text(name).to_owned(),
         };
         let value = match (given, change.operation) {
@@ -73,11 +83,17 @@ pub(super) fn alter(
                 check_known(resource, name)?;
                 Some(edit_list(name, &before(), given, add).map_err(ControllerError::Config)?)
             }
-            (Some(given), ConfigOperation::Set | ConfigOperation::Delete) => Some(given.trim().to_owned()),
+            (Some(given), ConfigOperation::Set | ConfigOperation::Delete) => {
+                Some(given.trim().to_owned())
+            }
         };
         check(resource, name, value.as_deref())?;
         if current.get(name) != value.as_ref() {
-            records.push(MetadataRecord::Config { resource: resource.clone(), name: name.clone(), value });
+            records.push(MetadataRecord::Config {
+                resource: resource.clone(),
+                name: name.clone(),
+                value,
+            });
         }
     }
     Ok(records)
@@ -97,7 +113,11 @@ pub(super) fn replacing(
     let mut changes: Vec<ConfigChange> = values.iter().map(set).collect();
     for name in image.configs(resource).keys() {
         if !values.iter().any(|(other, _)| other == name) {
-            changes.push(ConfigChange { name: name.clone(), operation: ConfigOperation::Delete, value: None });
+            changes.push(ConfigChange {
+                name: name.clone(),
+                operation: ConfigOperation::Delete,
+                value: None,
+            });
         }
     }
     changes
@@ -116,11 +136,17 @@ fn check_known(resource: &ConfigResource, name: &str) -> Result<(), ControllerEr
     Ok(())
 }
 
-fn check(resource: &ConfigResource, name: &str, value: Option<&str>) -> Result<(), ControllerError> {
+fn check(
+    resource: &ConfigResource,
+    name: &str,
+    value: Option<&str>,
+) -> Result<(), ControllerError> {
     match resource {
         ConfigResource::Topic(_) => {
             check_known(resource, name)?;
-            value.map_or(Ok(()), |value| check_topic_override(name, value).map_err(ControllerError::Config))
+            value.map_or(Ok(()), |value| {
+                check_topic_override(name, value).map_err(ControllerError::Config)
+            })
         }
         ConfigResource::Cluster | ConfigResource::Broker(_) => {
             let dynamic = broker_row(name).map(|row| row.dynamic);
@@ -131,7 +157,11 @@ fn check(resource: &ConfigResource, name: &str, value: Option<&str>) -> Result<(
                         "Cannot update these configs dynamically: Set({name})"
                     )));
                 }
-                None => return Err(ControllerError::Config(format!("Unknown broker config name: {name}"))),
+                None => {
+                    return Err(ControllerError::Config(format!(
+                        "Unknown broker config name: {name}"
+                    )));
+                }
             }
             match value {
                 Some(value) => Ok(Config::default().set(name, value, Origin::Dynamic)?),

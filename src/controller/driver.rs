@@ -9,7 +9,9 @@ use super::commands::{self, NewPartitions, NewTopic};
 use super::configs::{self, ConfigChange};
 use super::error::ControllerError;
 use crate::config::{Config, TopicConfig};
-use crate::metadata::{ConfigResource, Image, MetadataRecord, MetadataStore, Publisher, TopicImage};
+use crate::metadata::{
+    ConfigResource, Image, MetadataRecord, MetadataStore, Publisher, TopicImage,
+};
 use crate::model::{BrokerId, Offset, ProducerId, TopicId};
 use crate::system::{Clock, Random};
 
@@ -17,7 +19,7 @@ use crate::system::{Clock, Random};
 const PRODUCER_ID_BLOCK: i64 = 1000;
 
 /// See the file's header.
-pub struct Controller {
+pub(crate) struct Controller {
     pub node_id: BrokerId,
     store: Mutex<MetadataStore>,
     image: ArcSwap<Image>,
@@ -37,7 +39,13 @@ impl std::fmt::Debug for Controller {
 }
 
 impl Controller {
-    pub fn new(store: MetadataStore, image: Image, config: Config, clock: Clock, random: Random) -> Self {
+    pub(crate) fn new(
+        store: MetadataStore,
+        image: Image,
+        config: Config,
+        clock: Clock,
+        random: Random,
+    ) -> Self {
         let node_id = config.int("node.id");
         let dynamic = configs::in_force(&config, &image, node_id);
         Self {
@@ -54,30 +62,38 @@ impl Controller {
     }
 
     /// Names whoever follows the metadata from now on.
-    pub fn set_publisher(&self, publisher: Arc<dyn Publisher>) {
+    pub(crate) fn set_publisher(&self, publisher: Arc<dyn Publisher>) {
         let _ = self.publisher.set(publisher);
     }
 
-    pub fn image(&self) -> Arc<Image> {
+    pub(crate) fn image(&self) -> Arc<Image> {
         self.image.load_full()
     }
 
     /// The broker's configuration with its dynamic values.
-    pub fn config(&self) -> Arc<Config> {
+    pub(crate) fn config(&self) -> Arc<Config> {
         self.config.load_full()
     }
 
     /// A topic's configuration in force.
-    pub fn topic_config(&self, name: &str) -> TopicConfig {
+    pub(crate) fn topic_config(&self, name: &str) -> TopicConfig {
         let image = self.image.load();
-        TopicConfig::resolve(&self.config.load(), &image.configs(&ConfigResource::Topic(name.to_owned())))
+        TopicConfig::resolve(
+            &self.config.load(),
+            &image.configs(&ConfigResource::Topic(name.to_owned())),
+        )
     }
 
     /// Makes a topic, or only says whether it could be made.
-    pub fn create_topic(&self, topic: &NewTopic, validate_only: bool) -> Result<Arc<TopicImage>, ControllerError> {
+    pub(crate) fn create_topic(
+        &self,
+        topic: &NewTopic,
+        validate_only: bool,
+    ) -> Result<Arc<TopicImage>, ControllerError> {
         let id = self.random.uuid();
         self.commit(validate_only, |image| {
-            let records = commands::create_topic(image, &self.config.load(), self.node_id, topic, id)?;
+            let records =
+                commands::create_topic(image, &self.config.load(), self.node_id, topic, id)?;
             let mut after = Image::default();
             records.iter().for_each(|record| after.apply(record));
             let made = after.topic(&topic.name).cloned().ok_or(ControllerError::UnknownTopic)?;
@@ -85,19 +101,25 @@ impl Controller {
         })
     }
 
-    pub fn delete_topic(&self, id: TopicId) -> Result<(), ControllerError> {
+    pub(crate) fn delete_topic(&self, id: TopicId) -> Result<(), ControllerError> {
         self.commit(false, |image| {
             let topic = image.topic_by_id(id).ok_or(ControllerError::UnknownTopicId)?;
             Ok((vec![MetadataRecord::RemoveTopic { id: topic.id }], ()))
         })
     }
 
-    pub fn create_partitions(&self, wish: &NewPartitions, validate_only: bool) -> Result<(), ControllerError> {
-        self.commit(validate_only, |image| Ok((commands::create_partitions(image, self.node_id, wish)?, ())))
+    pub(crate) fn create_partitions(
+        &self,
+        wish: &NewPartitions,
+        validate_only: bool,
+    ) -> Result<(), ControllerError> {
+        self.commit(validate_only, |image| {
+            Ok((commands::create_partitions(image, self.node_id, wish)?, ()))
+        })
     }
 
     /// Changes one resource's settings, all or none.
-    pub fn alter_configs(
+    pub(crate) fn alter_configs(
         &self,
         resource: &ConfigResource,
         changes: &[ConfigChange],
@@ -109,7 +131,7 @@ impl Controller {
     }
 
     /// Replaces one resource's settings (the older AlterConfigs).
-    pub fn replace_configs(
+    pub(crate) fn replace_configs(
         &self,
         resource: &ConfigResource,
         values: &[(String, Option<String>)],
@@ -122,7 +144,7 @@ impl Controller {
     }
 
     /// A producer id that was never given out before.
-    pub fn next_producer_id(&self) -> Result<ProducerId, ControllerError> {
+    pub(crate) fn next_producer_id(&self) -> Result<ProducerId, ControllerError> {
         let mut ids = self.producer_ids.lock();
         if ids.is_empty() {
             *ids = self.commit(false, |image| {
@@ -135,7 +157,7 @@ impl Controller {
     }
 
     /// Notes a new incarnation of this broker; after an unclean stop every partition begins a new leader epoch.
-    pub fn register_broker(&self, was_clean: bool) -> Result<i64, ControllerError> {
+    pub(crate) fn register_broker(&self, was_clean: bool) -> Result<i64, ControllerError> {
         self.commit(false, |image| {
             let epoch = image.brokers.get(&self.node_id).map_or(1, |epoch| epoch + 1);
             let mut records = vec![MetadataRecord::Broker { id: self.node_id, epoch }];
@@ -147,7 +169,7 @@ impl Controller {
     }
 
     /// Offset after the last metadata record.
-    pub fn metadata_end(&self) -> Offset {
+    pub(crate) fn metadata_end(&self) -> Offset {
         self.store.lock().end()
     }
 

@@ -6,7 +6,7 @@ use crate::model::{BrokerId, TopicNameError};
 
 /// See the file's header.
 #[derive(Debug, thiserror::Error)]
-pub enum ControllerError {
+pub(crate) enum ControllerError {
     #[error(transparent)]
     TopicName(#[from] TopicNameError),
     #[error("Topic '{name}' collides with existing topic: {existing}")]

@@ -11,7 +11,7 @@ mod error;
 #[cfg(test)]
 mod tests;
 
-pub use commands::{NewPartitions, NewTopic};
-pub use configs::{ConfigChange, ConfigOperation};
-pub use driver::Controller;
-pub use error::ControllerError;
+pub(crate) use commands::{NewPartitions, NewTopic};
+pub(crate) use configs::{ConfigChange, ConfigOperation};
+pub(crate) use driver::Controller;
+pub(crate) use error::ControllerError;

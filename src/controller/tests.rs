@@ -26,11 +26,17 @@ fn a_topic_is_refused_with_the_text_that_clients_know() {
     let controller = open(&SimDisk::default());
     controller.create_topic(&topic("a_b", 1), false).expect("made");
     assert_eq!(refused(&controller, &topic("a_b", 1)), "Topic 'a_b' already exists.");
-    assert_eq!(refused(&controller, &topic("a.b", 1)), "Topic 'a.b' collides with existing topic: a_b");
+    assert_eq!(
+        refused(&controller, &topic("a.b", 1)),
+        "Topic 'a.b' collides with existing topic: a_b"
+    );
     assert!(refused(&controller, &topic("x", 0)).contains("non-positive"));
     let three = NewTopic { replication_factor: 3, ..topic("x", 1) };
     assert!(refused(&controller, &three).contains("only 1 broker(s) are registered"));
-    let unknown = NewTopic { configs: [("no.such".to_owned(), Some("1".to_owned()))].into(), ..topic("x", 1) };
+    let unknown = NewTopic {
+        configs: [("no.such".to_owned(), Some("1".to_owned()))].into(),
+        ..topic("x", 1)
+    };
     assert_eq!(refused(&controller, &unknown), "Unknown topic config name: no.such");
     assert!(controller.image().topic("x").is_none());
 }
@@ -61,7 +67,8 @@ fn an_unclean_start_begins_new_leader_epochs() {
     assert_eq!(controller.register_broker(true).expect("epoch"), 1);
     assert_eq!(controller.register_broker(false).expect("epoch"), 2);
     let image = controller.image();
-    let epochs: Vec<i32> = image.topic("a").expect("topic").partitions.iter().map(|p| p.leader_epoch).collect();
+    let epochs: Vec<i32> =
+        image.topic("a").expect("topic").partitions.iter().map(|p| p.leader_epoch).collect();
     assert_eq!(epochs, [1, 1]);
 }
 

@@ -15,12 +15,12 @@ type Key = (String, i32);
 
 impl Groups {
     /// Longest metadata string of an offset.
-    pub fn metadata_bytes_max(&self) -> usize {
+    pub(crate) fn metadata_bytes_max(&self) -> usize {
         self.settings.metadata_bytes_max
     }
 
     /// Writes offsets now; the future says when they are durable.
-    pub fn commit(
+    pub(crate) fn commit(
         self: &Arc<Self>,
         request: CommitRequest,
     ) -> Result<impl Future<Output = Result<(), GroupError>> + Send + use<>, GroupError> {
@@ -29,7 +29,12 @@ impl Groups {
         let cell = found.ok_or(GroupError::NotFound)?;
         let commit_ms = self.clock.now_ms();
         let written = self.step(&cell, |group, now_ms| {
-            group.check_commit(now_ms, &request.member_id, request.instance_id.as_deref(), request.generation)?;
+            group.check_commit(
+                now_ms,
+                &request.member_id,
+                request.instance_id.as_deref(),
+                request.generation,
+            )?;
             if request.offsets.is_empty() {
                 return Ok(None);
             }
@@ -49,14 +54,18 @@ impl Groups {
     }
 
     /// The committed offsets of a group; empty if there is no such group.
-    pub fn offsets(&self, group: &str) -> Result<Vec<(Key, CommittedOffset)>, GroupError> {
+    pub(crate) fn offsets(&self, group: &str) -> Result<Vec<(Key, CommittedOffset)>, GroupError> {
         let Some(cell) = self.find(group, false)? else { return Ok(Vec::new()) };
         let group = cell.group.lock();
-        Ok(group.offsets.iter().map(|(key, (committed, _))| (key.clone(), committed.clone())).collect())
+        Ok(group
+            .offsets
+            .iter()
+            .map(|(key, (committed, _))| (key.clone(), committed.clone()))
+            .collect())
     }
 
     /// Deletes an empty group with its offsets.
-    pub fn delete(
+    pub(crate) fn delete(
         self: &Arc<Self>,
         id: &str,
     ) -> Result<impl Future<Output = Result<(), GroupError>> + Send + use<>, GroupError> {
@@ -73,15 +82,20 @@ impl Groups {
             written
         };
         forget(&cell, id);
-        Ok(async move { if written.is_durable().await { Ok(()) } else { Err(GroupError::Unavailable) } })
+        Ok(
+            async move {
+                if written.is_durable().await { Ok(()) } else { Err(GroupError::Unavailable) }
+            },
+        )
     }
 
     /// Deletes offsets of partitions; for each, whether that is allowed.
-    pub fn delete_offsets(
+    pub(crate) fn delete_offsets(
         self: &Arc<Self>,
         id: &str,
         keys: &[Key],
-    ) -> Result<(Vec<Result<(), GroupError>>, impl Future<Output = bool> + Send + use<>), GroupError> {
+    ) -> Result<(Vec<Result<(), GroupError>>, impl Future<Output = bool> + Send + use<>), GroupError>
+    {
         let cell = self.find(id, false)?.ok_or(GroupError::NotFound)?;
         let (verdicts, deleted, written) = {
             let group = cell.group.lock();
@@ -91,9 +105,18 @@ impl Groups {
                 _ => Ok(()),
             };
             let verdicts: Vec<_> = keys.iter().map(verdict).collect();
-            let allowed = keys.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_ok()).map(|(key, _)| key);
-            let deleted: Vec<Key> = allowed.filter(|key| group.offsets.contains_key(*key)).cloned().collect();
-            let written = if deleted.is_empty() { None } else { Some(self.remove_offsets(&cell, &group, &deleted)?) };
+            let allowed = keys
+                .iter()
+                .zip(&verdicts)
+                .filter(|(_, verdict)| verdict.is_ok())
+                .map(|(key, _)| key);
+            let deleted: Vec<Key> =
+                allowed.filter(|key| group.offsets.contains_key(*key)).cloned().collect();
+            let written = if deleted.is_empty() {
+                None
+            } else {
+                Some(self.remove_offsets(&cell, &group, &deleted)?)
+            };
             (verdicts, deleted, written)
         };
         let done = async move {
@@ -141,16 +164,25 @@ pub(super) fn tombstones(group: &Group) -> Vec<GroupRecord> {
     let mut keys: Vec<&Key> = group.offsets.keys().chain(group.pending_commits.keys()).collect();
     keys.sort_unstable();
     keys.dedup();
-    let mut records: Vec<GroupRecord> = keys.into_iter().map(|key| tombstone(&group.id, key)).collect();
+    let mut records: Vec<GroupRecord> =
+        keys.into_iter().map(|key| tombstone(&group.id, key)).collect();
     records.push(GroupRecord::Group { group: group.id.clone(), value: None });
     records
 }
 
 fn tombstone(group: &str, (topic, partition): &Key) -> GroupRecord {
-    GroupRecord::Offset { group: group.to_owned(), topic: topic.clone(), partition: *partition, value: None }
+    GroupRecord::Offset {
+        group: group.to_owned(),
+        topic: topic.clone(),
+        partition: *partition,
+        value: None,
+    }
 }
 
-fn split(request: &CommitRequest, commit_ms: i64) -> (Vec<Key>, Vec<CommittedOffset>, Vec<GroupRecord>) {
+fn split(
+    request: &CommitRequest,
+    commit_ms: i64,
+) -> (Vec<Key>, Vec<CommittedOffset>, Vec<GroupRecord>) {
     let (mut keys, mut values, mut records) = (Vec::new(), Vec::new(), Vec::new());
     for (topic, partition, offset, leader_epoch, metadata) in &request.offsets {
         let value = CommittedOffset {
@@ -172,7 +204,13 @@ fn split(request: &CommitRequest, commit_ms: i64) -> (Vec<Key>, Vec<CommittedOff
     (keys, values, records)
 }
 
-fn apply(group: &mut Group, keys: Vec<Key>, values: Vec<CommittedOffset>, base_offset: i64, is_durable: bool) {
+fn apply(
+    group: &mut Group,
+    keys: Vec<Key>,
+    values: Vec<CommittedOffset>,
+    base_offset: i64,
+    is_durable: bool,
+) {
     for (record_offset, (key, value)) in (base_offset..).zip(keys.into_iter().zip(values)) {
         if let Some(count) = group.pending_commits.get_mut(&key) {
             *count -= 1;

@@ -2,7 +2,7 @@
 
 /// See the file's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum GroupError {
+pub(crate) enum GroupError {
     #[error("the group id is empty")]
     InvalidGroupId,
     #[error("the group has no such member")]

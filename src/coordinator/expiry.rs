@@ -14,7 +14,7 @@ use crate::system::tasks::spawn;
 
 impl Groups {
     /// Starts the loop that expires offsets.
-    pub fn start_expiry(self: &Arc<Self>) {
+    pub(crate) fn start_expiry(self: &Arc<Self>) {
         let groups = Arc::clone(self);
         spawn(async move {
             loop {
@@ -36,7 +36,7 @@ impl Groups {
     }
 
     /// Deletes the offsets of a topic that is gone.
-    pub async fn forget_topic(self: &Arc<Self>, topic: &str) {
+    pub(crate) async fn forget_topic(self: &Arc<Self>, topic: &str) {
         for cell in self.cells() {
             let keys: Vec<_> = {
                 let group = cell.group.lock();
@@ -93,9 +93,14 @@ pub(super) fn expired(group: &Group, now_ms: Timestamp, retention_ms: i64) -> Ve
         },
         _ => return Vec::new(),
     };
-    let is_expired = |((topic, _), (committed, _)): &(&(String, i32), &(super::records::CommittedOffset, i64))| {
+    let is_expired = |((topic, _), (committed, _)): &(
+        &(String, i32),
+        &(super::records::CommittedOffset, i64),
+    )| {
         let is_kept = kept.as_ref().is_some_and(|topics| topics.contains(topic));
-        let is_past = committed.expire_ms.map_or_else(|| is_old(committed.commit_ms), |at_ms| at_ms <= now_ms);
+        let is_past = committed
+            .expire_ms
+            .map_or_else(|| is_old(committed.commit_ms), |at_ms| at_ms <= now_ms);
         !is_kept && is_past
     };
     let offsets = group.offsets.iter().filter(is_expired).map(|(key, _)| key);

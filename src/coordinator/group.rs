@@ -15,7 +15,7 @@ use crate::model::{Offset, Timestamp};
 
 /// Where a group stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GroupState {
+pub(crate) enum GroupState {
     Empty,
     PreparingRebalance,
     CompletingRebalance,
@@ -24,7 +24,7 @@ pub enum GroupState {
 }
 
 impl GroupState {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             GroupState::Empty => "Empty",
             GroupState::PreparingRebalance => "PreparingRebalance",
@@ -37,7 +37,7 @@ impl GroupState {
 
 /// The answer to a join.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Joined {
+pub(crate) struct Joined {
     pub error: Option<GroupError>,
     pub generation: i32,
     pub protocol_type: Option<String>,
@@ -51,7 +51,7 @@ pub struct Joined {
 
 /// A member as the leader sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JoinedMember {
+pub(crate) struct JoinedMember {
     pub id: String,
     pub instance_id: Option<String>,
     pub metadata: Bytes,
@@ -59,7 +59,7 @@ pub struct JoinedMember {
 
 /// The answer to a sync.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Synced {
+pub(crate) struct Synced {
     pub protocol_type: Option<String>,
     pub protocol: Option<String>,
     pub assignment: Bytes,
@@ -67,7 +67,12 @@ pub struct Synced {
 
 impl Joined {
     pub(super) fn refused(error: GroupError, member_id: &str) -> Self {
-        Self { error: Some(error), generation: -1, member_id: member_id.to_owned(), ..Self::default() }
+        Self {
+            error: Some(error),
+            generation: -1,
+            member_id: member_id.to_owned(),
+            ..Self::default()
+        }
     }
 }
 
@@ -123,7 +128,7 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub fn new(id: &str, wall_ms: Timestamp) -> Self {
+    pub(super) fn new(id: &str, wall_ms: Timestamp) -> Self {
         Self {
             id: id.to_owned(),
             state: GroupState::Empty,
@@ -151,7 +156,7 @@ impl Group {
     }
 
     /// Takes on a stored generation, at load.
-    pub fn restore(&mut self, stored: StoredGroup, now_ms: Timestamp) {
+    pub(super) fn restore(&mut self, stored: StoredGroup, now_ms: Timestamp) {
         let offsets = std::mem::take(&mut self.offsets);
         *self = Self::new(&self.id, stored.state_since_ms);
         self.offsets = offsets;
@@ -171,7 +176,7 @@ impl Group {
     }
 
     /// The generation as it is to be stored.
-    pub fn stored(&self) -> StoredGroup {
+    pub(super) fn stored(&self) -> StoredGroup {
         let protocol = self.protocol.as_deref().unwrap_or_default();
         let member = |member: &&Member| StoredMember {
             id: member.id.clone(),
@@ -194,19 +199,23 @@ impl Group {
     }
 
     /// Members in the order in which they joined.
-    pub fn in_order(&self) -> Vec<&Member> {
+    pub(super) fn in_order(&self) -> Vec<&Member> {
         let mut members: Vec<&Member> = self.members.values().collect();
         members.sort_unstable_by_key(|member| member.sequence);
         members
     }
 
     /// Whether it has neither members nor offsets, so that nothing is lost when it goes.
-    pub fn is_forgettable(&self) -> bool {
+    pub(super) fn is_forgettable(&self) -> bool {
         self.state == GroupState::Empty && self.offsets.is_empty() && self.pending.is_empty()
     }
 
     /// Checks who asks; FencedInstance if the instance id now belongs to another member.
-    pub fn check_member(&self, member_id: &str, instance_id: Option<&str>) -> Result<(), GroupError> {
+    pub(super) fn check_member(
+        &self,
+        member_id: &str,
+        instance_id: Option<&str>,
+    ) -> Result<(), GroupError> {
         if let Some(instance_id) = instance_id {
             return match self.statics.get(instance_id) {
                 None => Err(GroupError::UnknownMember),
@@ -217,7 +226,7 @@ impl Group {
         if self.members.contains_key(member_id) { Ok(()) } else { Err(GroupError::UnknownMember) }
     }
 
-    pub fn heartbeat(
+    pub(super) fn heartbeat(
         &mut self,
         now_ms: Timestamp,
         member_id: &str,
@@ -239,7 +248,14 @@ impl Group {
     }
 
     /// Takes a join in; `waiter` is told now or when the join phase ends. `new_id` is used if the member needs one.
-    pub fn join(&mut self, now_ms: Timestamp, rules: Rules, request: &JoinRequest, new_id: String, waiter: JoinWaiter) {
+    pub(super) fn join(
+        &mut self,
+        now_ms: Timestamp,
+        rules: Rules,
+        request: &JoinRequest,
+        new_id: String,
+        waiter: JoinWaiter,
+    ) {
         let refuse = |waiter: JoinWaiter, error: GroupError, member_id: &str| {
             // A client that has gone needs no answer.
             let _ = waiter.send(Joined::refused(error, member_id));
@@ -259,19 +275,28 @@ impl Group {
         if let Err(error) = self.check_member(&request.member_id, request.instance_id.as_deref()) {
             return refuse(waiter, error, &request.member_id);
         }
-        let is_same = self.members.get(&request.member_id).is_some_and(|m| m.protocols == request.protocols);
+        let is_same =
+            self.members.get(&request.member_id).is_some_and(|m| m.protocols == request.protocols);
         let is_leader = self.leader.as_deref() == Some(&request.member_id);
         match self.state {
             GroupState::PreparingRebalance => self.rejoin(now_ms, rules, request, waiter),
-            GroupState::CompletingRebalance if is_same => self.tell_current(now_ms, &request.member_id, waiter),
-            GroupState::Stable if is_same && !is_leader => self.tell_current(now_ms, &request.member_id, waiter),
-            GroupState::CompletingRebalance | GroupState::Stable => self.rejoin(now_ms, rules, request, waiter),
-            GroupState::Empty | GroupState::Dead => refuse(waiter, GroupError::UnknownMember, &request.member_id),
+            GroupState::CompletingRebalance if is_same => {
+                self.tell_current(now_ms, &request.member_id, waiter);
+            }
+            GroupState::Stable if is_same && !is_leader => {
+                self.tell_current(now_ms, &request.member_id, waiter);
+            }
+            GroupState::CompletingRebalance | GroupState::Stable => {
+                self.rejoin(now_ms, rules, request, waiter);
+            }
+            GroupState::Empty | GroupState::Dead => {
+                refuse(waiter, GroupError::UnknownMember, &request.member_id);
+            }
         }
     }
 
     /// Takes a sync in; the leader's brings the assignment, which is told once it is stored.
-    pub fn sync(&mut self, now_ms: Timestamp, request: &SyncRequest, waiter: SyncWaiter) {
+    pub(super) fn sync(&mut self, now_ms: Timestamp, request: &SyncRequest, waiter: SyncWaiter) {
         if let Err(error) = self.check_sync(request) {
             let _ = waiter.send(Err(error));
             return;
@@ -288,16 +313,23 @@ impl Group {
                 member.sync = Some(waiter);
                 member.sync_deadline_ms = None;
                 if is_leader && self.to_store.is_none() {
-                    let mut given: HashMap<&str, &Bytes> =
-                        request.assignments.iter().map(|(id, bytes)| (id.as_str(), bytes)).collect();
+                    let mut given: HashMap<&str, &Bytes> = request
+                        .assignments
+                        .iter()
+                        .map(|(id, bytes)| (id.as_str(), bytes))
+                        .collect();
                     for (id, member) in &mut self.members {
                         member.assignment = given.remove(id.as_str()).cloned().unwrap_or_default();
                     }
                     self.to_store = Some(ToStore::Generation(self.generation));
                 }
             }
-            GroupState::PreparingRebalance => drop(waiter.send(Err(GroupError::RebalanceInProgress))),
-            GroupState::Empty | GroupState::Dead => drop(waiter.send(Err(GroupError::UnknownMember))),
+            GroupState::PreparingRebalance => {
+                drop(waiter.send(Err(GroupError::RebalanceInProgress)));
+            }
+            GroupState::Empty | GroupState::Dead => {
+                drop(waiter.send(Err(GroupError::UnknownMember)));
+            }
         }
     }
 
@@ -315,7 +347,12 @@ impl Group {
     }
 
     /// The assignment of `generation` is stored, or could not be.
-    pub fn generation_stored(&mut self, now_ms: Timestamp, generation: i32, is_stored: bool) {
+    pub(super) fn generation_stored(
+        &mut self,
+        now_ms: Timestamp,
+        generation: i32,
+        is_stored: bool,
+    ) {
         if self.state != GroupState::CompletingRebalance || self.generation != generation {
             return;
         }
@@ -329,15 +366,23 @@ impl Group {
         for member in self.members.values_mut() {
             if let Some(waiter) = member.sync.take() {
                 member.heard(now_ms);
-                let synced =
-                    Synced { protocol_type: kind.clone(), protocol: name.clone(), assignment: member.assignment.clone() };
+                let synced = Synced {
+                    protocol_type: kind.clone(),
+                    protocol: name.clone(),
+                    assignment: member.assignment.clone(),
+                };
                 let _ = waiter.send(Ok(synced));
             }
         }
     }
 
     /// Removes a member by id or instance id.
-    pub fn leave(&mut self, now_ms: Timestamp, member_id: &str, instance_id: Option<&str>) -> Result<(), GroupError> {
+    pub(super) fn leave(
+        &mut self,
+        now_ms: Timestamp,
+        member_id: &str,
+        instance_id: Option<&str>,
+    ) -> Result<(), GroupError> {
         if self.state == GroupState::Dead {
             return Err(GroupError::Unavailable);
         }
@@ -361,7 +406,7 @@ impl Group {
     }
 
     /// Whether offsets may be committed by this member now.
-    pub fn check_commit(
+    pub(super) fn check_commit(
         &mut self,
         now_ms: Timestamp,
         member_id: &str,
@@ -385,7 +430,11 @@ impl Group {
     }
 
     pub(super) fn synced(&self, assignment: Bytes) -> Synced {
-        Synced { protocol_type: self.protocol_type.clone(), protocol: self.protocol.clone(), assignment }
+        Synced {
+            protocol_type: self.protocol_type.clone(),
+            protocol: self.protocol.clone(),
+            assignment,
+        }
     }
 
     pub(super) fn insert(&mut self, member: Member) {
@@ -446,6 +495,8 @@ impl Group {
             return true;
         }
         self.protocol_type.as_deref() == Some(protocol_type)
-            && protocols.iter().any(|(name, _)| self.supported.get(name) == Some(&self.members.len()))
+            && protocols
+                .iter()
+                .any(|(name, _)| self.supported.get(name) == Some(&self.members.len()))
     }
 }

@@ -4,8 +4,8 @@
 //! visible only when their records are below the high watermark; locks of two groups are never held at once.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::oneshot;
@@ -29,7 +29,7 @@ const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// Settings of groups.
 #[derive(Debug, Clone, Copy)]
-pub struct GroupSettings {
+pub(crate) struct GroupSettings {
     pub initial_delay_ms: i64,
     pub session_timeout_ms: (i32, i32),
     pub size_max: usize,
@@ -42,7 +42,7 @@ pub struct GroupSettings {
 
 /// Offsets to commit.
 #[derive(Debug, Clone, Default)]
-pub struct CommitRequest {
+pub(crate) struct CommitRequest {
     pub group: String,
     pub member_id: String,
     pub instance_id: Option<String>,
@@ -53,7 +53,7 @@ pub struct CommitRequest {
 
 /// A group in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListedGroup {
+pub(crate) struct ListedGroup {
     pub id: String,
     pub protocol_type: String,
     pub state: GroupState,
@@ -61,7 +61,7 @@ pub struct ListedGroup {
 
 /// A group in detail.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DescribedGroup {
+pub(crate) struct DescribedGroup {
     pub state: GroupState,
     pub protocol_type: String,
     pub protocol: String,
@@ -70,7 +70,7 @@ pub struct DescribedGroup {
 
 /// A member in detail.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DescribedMember {
+pub(crate) struct DescribedMember {
     pub id: String,
     pub instance_id: Option<String>,
     pub client_id: String,
@@ -96,7 +96,7 @@ pub(super) struct Shard {
 
 /// See the file's header.
 #[derive(Debug)]
-pub struct Groups {
+pub(crate) struct Groups {
     pub(super) settings: GroupSettings,
     pub(super) replicas: Arc<Replicas>,
     controller: Arc<Controller>,
@@ -107,7 +107,7 @@ pub struct Groups {
 }
 
 impl Groups {
-    pub fn new(
+    pub(crate) fn new(
         settings: GroupSettings,
         replicas: Arc<Replicas>,
         controller: Arc<Controller>,
@@ -115,22 +115,30 @@ impl Groups {
         random: Random,
     ) -> Arc<Self> {
         let timers = Timers::default();
-        Arc::new(Self { settings, replicas, controller, clock, random, shards: RwLock::default(), timers })
+        Arc::new(Self {
+            settings,
+            replicas,
+            controller,
+            clock,
+            random,
+            shards: RwLock::default(),
+            timers,
+        })
     }
 
     /// Whether the groups can be asked.
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         let shards = self.shards.read();
         !shards.is_empty() && shards.iter().all(|shard| shard.is_loaded.load(Ordering::Acquire))
     }
 
     /// Whether the topic was never made, so that there can be no group.
-    pub fn is_new(&self) -> bool {
+    pub(crate) fn is_new(&self) -> bool {
         self.controller.image().topic(OFFSETS_TOPIC).is_none()
     }
 
     /// Makes the topic if it is missing, and loads it. Blocks.
-    pub fn prepare(self: &Arc<Self>) {
+    pub(crate) fn prepare(self: &Arc<Self>) {
         match self.controller.create_topic(&self.offsets_topic(), false) {
             Ok(_) | Err(ControllerError::TopicExists(_)) => self.load(),
             Err(error) => tracing::error!(%error, "{OFFSETS_TOPIC} can't be made"),
@@ -138,7 +146,7 @@ impl Groups {
     }
 
     /// How the topic is made.
-    pub fn offsets_topic(&self) -> NewTopic {
+    pub(crate) fn offsets_topic(&self) -> NewTopic {
         let config = |name: &str, value: String| (name.to_owned(), Some(value));
         NewTopic {
             name: OFFSETS_TOPIC.to_owned(),
@@ -159,7 +167,10 @@ impl Groups {
         self.replicas.topic(OFFSETS_TOPIC).map(|topic| topic.partitions()).unwrap_or_default()
     }
 
-    pub fn join(self: &Arc<Self>, request: &JoinRequest) -> Result<oneshot::Receiver<Joined>, GroupError> {
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        request: &JoinRequest,
+    ) -> Result<oneshot::Receiver<Joined>, GroupError> {
         let (low, high) = self.settings.session_timeout_ms;
         if !(low..=high).contains(&request.session_timeout_ms) {
             return Err(GroupError::InvalidSessionTimeout);
@@ -169,13 +180,16 @@ impl Groups {
         let (sender, receiver) = oneshot::channel();
         let prefix = request.instance_id.as_ref().unwrap_or(&request.client_id);
         let new_id = format!("{prefix}-{}", self.random.uuid());
-        let rules = Rules { initial_delay_ms: self.settings.initial_delay_ms, size_max: self.settings.size_max };
+        let rules = Rules {
+            initial_delay_ms: self.settings.initial_delay_ms,
+            size_max: self.settings.size_max,
+        };
         let cell = self.find(&request.group, may_make)?.ok_or(GroupError::UnknownMember)?;
         self.step(&cell, |group, now_ms| group.join(now_ms, rules, request, new_id, sender))?;
         Ok(receiver)
     }
 
-    pub fn sync(
+    pub(crate) fn sync(
         self: &Arc<Self>,
         request: &SyncRequest,
     ) -> Result<oneshot::Receiver<Result<Synced, GroupError>>, GroupError> {
@@ -185,7 +199,7 @@ impl Groups {
         Ok(receiver)
     }
 
-    pub fn heartbeat(
+    pub(crate) fn heartbeat(
         self: &Arc<Self>,
         group: &str,
         member_id: &str,
@@ -193,10 +207,12 @@ impl Groups {
         generation: i32,
     ) -> Result<(), GroupError> {
         let cell = self.find(group, false)?.ok_or(GroupError::UnknownMember)?;
-        self.step(&cell, |group, now_ms| group.heartbeat(now_ms, member_id, instance_id, generation))?
+        self.step(&cell, |group, now_ms| {
+            group.heartbeat(now_ms, member_id, instance_id, generation)
+        })?
     }
 
-    pub fn leave(
+    pub(crate) fn leave(
         self: &Arc<Self>,
         group: &str,
         member_id: &str,
@@ -207,21 +223,26 @@ impl Groups {
     }
 
     /// Every group.
-    pub fn list(&self) -> Result<Vec<ListedGroup>, GroupError> {
+    pub(crate) fn list(&self) -> Vec<ListedGroup> {
         let mut listed = Vec::new();
         for cell in self.cells() {
             let group = cell.group.lock();
-            if group.state != GroupState::Dead && !(group.is_forgettable() && group.generation == 0) {
+            if group.state != GroupState::Dead && !(group.is_forgettable() && group.generation == 0)
+            {
                 let protocol_type = group.protocol_type.clone().unwrap_or_default();
-                listed.push(ListedGroup { id: group.id.clone(), protocol_type, state: group.state });
+                listed.push(ListedGroup {
+                    id: group.id.clone(),
+                    protocol_type,
+                    state: group.state,
+                });
             }
         }
         listed.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-        Ok(listed)
+        listed
     }
 
     /// A group in detail; `None` if there is none.
-    pub fn describe(&self, id: &str) -> Result<Option<DescribedGroup>, GroupError> {
+    pub(crate) fn describe(&self, id: &str) -> Result<Option<DescribedGroup>, GroupError> {
         let Some(cell) = self.find(id, false)? else { return Ok(None) };
         let group = cell.group.lock();
         // Kafka shows bytes of members only of a generation that is complete.
@@ -245,22 +266,33 @@ impl Groups {
         }))
     }
 
-    /// Every group's committed offsets: group, topic, partition, offset, whether it has members.
-    pub fn committed(&self) -> Vec<(String, String, i32, Offset, bool)> {
+    /// Every group's committed offsets: group, topic, partition, offset.
+    pub(crate) fn committed(&self) -> Vec<(String, String, i32, Offset)> {
         let mut all = Vec::new();
         for cell in self.cells() {
             let group = cell.group.lock();
-            let active = !group.members.is_empty();
             all.extend(group.offsets.iter().map(|((topic, partition), (committed, _))| {
-                (group.id.clone(), topic.clone(), *partition, committed.offset, active)
+                (group.id.clone(), topic.clone(), *partition, committed.offset)
             }));
         }
         all
     }
 
+    /// Every group and how many members it has.
+    pub(crate) fn sizes(&self) -> Vec<(String, usize)> {
+        let size = |cell: &Arc<Cell>| {
+            let group = cell.group.lock();
+            (group.id.clone(), group.members.len())
+        };
+        self.cells().iter().map(size).collect()
+    }
+
     pub(super) fn cells(&self) -> Vec<Arc<Cell>> {
         let shards: Vec<Arc<Shard>> = self.shards.read().clone();
-        shards.iter().flat_map(|shard| shard.groups.lock().values().cloned().collect::<Vec<_>>()).collect()
+        shards
+            .iter()
+            .flat_map(|shard| shard.groups.lock().values().cloned().collect::<Vec<_>>())
+            .collect()
     }
 
     /// The group's cell; made if it is missing and `may_make`.
@@ -310,13 +342,25 @@ impl Groups {
     }
 
     /// After a step: stamps a new state, writes the generation, sets the timer.
-    fn follow_up(self: &Arc<Self>, cell: &Arc<Cell>, mut group: MutexGuard<'_, Group>, before: GroupState) {
+    fn follow_up(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        mut group: MutexGuard<'_, Group>,
+        before: GroupState,
+    ) {
         if group.state != before {
-            tracing::debug!(group = group.id, from = before.name(), to = group.state.name(), generation = group.generation, "group");
+            tracing::debug!(
+                group = group.id,
+                from = before.name(),
+                to = group.state.name(),
+                generation = group.generation,
+                "group"
+            );
             group.state_since_ms = self.clock.now_ms();
         }
         if let Some(to_store) = group.to_store.take() {
-            let record = GroupRecord::Group { group: group.id.clone(), value: Some(group.stored()) };
+            let record =
+                GroupRecord::Group { group: group.id.clone(), value: Some(group.stored()) };
             let written = self.write(cell, &[record]);
             if let ToStore::Generation(generation) = to_store {
                 self.tell_when_stored(cell, generation, written);
@@ -330,19 +374,30 @@ impl Groups {
         }
     }
 
-    fn tell_when_stored(self: &Arc<Self>, cell: &Arc<Cell>, generation: i32, written: Result<Written, GroupError>) {
+    fn tell_when_stored(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        generation: i32,
+        written: Result<Written, GroupError>,
+    ) {
         let (groups, cell) = (Arc::clone(self), Arc::clone(cell));
         spawn(async move {
             let is_stored = match written {
                 Ok(written) => written.is_durable().await,
                 Err(_) => false,
             };
-            let _ = groups.step(&cell, |group, now_ms| group.generation_stored(now_ms, generation, is_stored));
+            let _ = groups.step(&cell, |group, now_ms| {
+                group.generation_stored(now_ms, generation, is_stored);
+            });
         });
     }
 
     /// Appends records of one group as one batch; the caller holds the group's lock.
-    pub(super) fn write(&self, cell: &Cell, records: &[GroupRecord]) -> Result<Written, GroupError> {
+    pub(super) fn write(
+        &self,
+        cell: &Cell,
+        records: &[GroupRecord],
+    ) -> Result<Written, GroupError> {
         let now_ms = self.clock.now_ms();
         let mut builder = BatchBuilder::new();
         for record in records {
@@ -351,11 +406,17 @@ impl Groups {
         }
         let batch = builder.build();
         let waiter = AckWaiter::new();
-        let request = AppendRequest { batch: &batch, now_ms, waiter: Some(&waiter), is_internal: true };
+        let request =
+            AppendRequest { batch: &batch, now_ms, waiter: Some(&waiter), is_internal: true };
         match cell.shard.partition.append(&request) {
             Ok(done) => {
                 let partition = Arc::clone(&cell.shard.partition);
-                Ok(Written { base_offset: done.base_offset, last_offset: done.last_offset, partition, waiter })
+                Ok(Written {
+                    base_offset: done.base_offset,
+                    last_offset: done.last_offset,
+                    partition,
+                    waiter,
+                })
             }
             Err(error) => {
                 log_failure(&cell.shard.partition.name, &error);
@@ -376,7 +437,7 @@ pub(super) struct Written {
 
 impl Written {
     /// Waits until the records are below the high watermark; `false` if they will not be.
-    pub async fn is_durable(&self) -> bool {
+    pub(super) async fn is_durable(&self) -> bool {
         self.waiter.wait().await;
         self.partition.high_watermark() > self.last_offset
     }
@@ -388,6 +449,8 @@ fn log_failure(partition: &TopicPartition, error: &PartitionError) {
 
 /// Which partition keeps a group: Java's `String.hashCode`, as Kafka does.
 pub(super) fn partition_of(group: &str, partitions: usize) -> usize {
-    let hash = group.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    let hash = group
+        .encode_utf16()
+        .fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
     to_usize(hash & i32::MAX) % partitions.max(1)
 }

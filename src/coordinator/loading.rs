@@ -22,7 +22,7 @@ const PLAIN_BYTES_MAX: usize = 256 << 20;
 
 impl Groups {
     /// Loads every partition of the topic that is not loaded yet. Blocks.
-    pub fn load(self: &Arc<Self>) {
+    pub(crate) fn load(self: &Arc<Self>) {
         let partitions = self.topic_partitions();
         let added = {
             let mut shards = self.shards.write();
@@ -52,7 +52,8 @@ impl Groups {
             while let Some((header, batch, after)) = next_batch(rest) {
                 rest = after;
                 offset = header.last_offset() + 1;
-                let records = Records::open(header, batch, PLAIN_BYTES_MAX).map_err(|_| PartitionError::Offline)?;
+                let records = Records::open(header, batch, PLAIN_BYTES_MAX)
+                    .map_err(|_| PartitionError::Offline)?;
                 for record in &records {
                     let record = record.map_err(|_| PartitionError::Offline)?;
                     self.replay(shard, record.offset, record.key.unwrap_or_default(), record.value);
@@ -67,7 +68,13 @@ impl Groups {
     }
 
     /// Takes one record in.
-    pub(super) fn replay(&self, shard: &Arc<Shard>, offset: Offset, key: &[u8], value: Option<&[u8]>) {
+    pub(super) fn replay(
+        &self,
+        shard: &Arc<Shard>,
+        offset: Offset,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) {
         let Some(record) = GroupRecord::decode(key, value) else {
             tracing::warn!(partition = %shard.partition.name, offset, "record of an unknown kind skipped");
             return;

@@ -15,7 +15,7 @@ pub(super) type SyncWaiter = Sender<Result<Synced, GroupError>>;
 
 /// JoinGroup.
 #[derive(Debug, Clone, Default)]
-pub struct JoinRequest {
+pub(crate) struct JoinRequest {
     pub group: String,
     /// Empty for a new member.
     pub member_id: String,
@@ -35,7 +35,7 @@ pub struct JoinRequest {
 
 /// SyncGroup.
 #[derive(Debug, Clone, Default)]
-pub struct SyncRequest {
+pub(crate) struct SyncRequest {
     pub group: String,
     pub generation: i32,
     pub member_id: String,
@@ -68,7 +68,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub fn new(id: String, request: &JoinRequest, sequence: u64) -> Self {
+    pub(super) fn new(id: String, request: &JoinRequest, sequence: u64) -> Self {
         Self {
             id,
             instance_id: request.instance_id.clone(),
@@ -87,8 +87,9 @@ impl Member {
     }
 
     /// A member read from the log, with the one protocol that is known of it.
-    pub fn stored(member: StoredMember, protocol: Option<&String>, sequence: u64) -> Self {
-        let protocols = protocol.map(|name| (name.clone(), member.subscription)).into_iter().collect();
+    pub(super) fn stored(member: StoredMember, protocol: Option<&String>, sequence: u64) -> Self {
+        let protocols =
+            protocol.map(|name| (name.clone(), member.subscription)).into_iter().collect();
         Self {
             id: member.id,
             instance_id: member.instance_id,
@@ -107,15 +108,19 @@ impl Member {
     }
 
     /// The member's bytes for a protocol.
-    pub fn metadata(&self, protocol: &str) -> Bytes {
-        self.protocols.iter().find(|(name, _)| name == protocol).map(|(_, bytes)| bytes.clone()).unwrap_or_default()
+    pub(super) fn metadata(&self, protocol: &str) -> Bytes {
+        self.protocols
+            .iter()
+            .find(|(name, _)| name == protocol)
+            .map(|(_, bytes)| bytes.clone())
+            .unwrap_or_default()
     }
 
-    pub fn is_static(&self) -> bool {
+    pub(super) fn is_static(&self) -> bool {
         self.instance_id.is_some()
     }
 
-    pub fn heard(&mut self, now_ms: Timestamp) {
+    pub(super) fn heard(&mut self, now_ms: Timestamp) {
         self.deadline_ms = now_ms + i64::from(self.session_timeout_ms);
     }
 }

@@ -18,8 +18,8 @@ mod records;
 mod tests;
 mod timers;
 
-pub use error::GroupError;
-pub use group::{GroupState, Joined, JoinedMember, Synced};
-pub use groups::{CommitRequest, DescribedGroup, DescribedMember, GroupSettings, Groups, ListedGroup};
-pub use member::{JoinRequest, SyncRequest};
-pub use records::CommittedOffset;
+pub(crate) use error::GroupError;
+pub(crate) use group::{Joined, JoinedMember, Synced};
+pub(crate) use groups::{CommitRequest, DescribedMember, GroupSettings, Groups, ListedGroup};
+pub(crate) use member::{JoinRequest, SyncRequest};
+pub(crate) use records::CommittedOffset;

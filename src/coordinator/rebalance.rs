@@ -53,7 +53,8 @@ impl Group {
         let mut member = Member::new(id.clone(), request, self.next_sequence);
         self.next_sequence += 1;
         member.join = Some(waiter);
-        member.deadline_ms = now_ms + NEW_MEMBER_JOIN_TIMEOUT_MS.max(request.session_timeout_ms.into());
+        member.deadline_ms =
+            now_ms + NEW_MEMBER_JOIN_TIMEOUT_MS.max(request.session_timeout_ms.into());
         self.leader.get_or_insert(id);
         self.insert(member);
         self.joined_in_delay = true;
@@ -62,7 +63,13 @@ impl Group {
     }
 
     /// A known member joins again, perhaps with other protocols.
-    pub(super) fn rejoin(&mut self, now_ms: Timestamp, rules: Rules, request: &JoinRequest, waiter: JoinWaiter) {
+    pub(super) fn rejoin(
+        &mut self,
+        now_ms: Timestamp,
+        rules: Rules,
+        request: &JoinRequest,
+        waiter: JoinWaiter,
+    ) {
         let Some(mut member) = self.members.remove(&request.member_id) else { return };
         // Counted anew by `insert`.
         for (name, _) in &member.protocols {
@@ -123,7 +130,8 @@ impl Group {
             self.leader = Some(new_id.clone());
         }
         self.insert(member);
-        let keeps_protocol = self.state == GroupState::Stable && self.select_protocol() == self.protocol;
+        let keeps_protocol =
+            self.state == GroupState::Stable && self.select_protocol() == self.protocol;
         if keeps_protocol {
             self.to_store.get_or_insert(ToStore::Note);
             let members = self.member_list();
@@ -172,7 +180,8 @@ impl Group {
     /// Ends the join phase if everyone is there; the first one of a group lasts its delay.
     pub(super) fn complete_join_if_all(&mut self, now_ms: Timestamp) {
         let all = self.awaiting_joins == self.members.len() && self.pending.is_empty();
-        let in_delay = self.initial_left_ms.is_some() && self.rebalance_deadline_ms.is_some_and(|at| at > now_ms);
+        let in_delay = self.initial_left_ms.is_some()
+            && self.rebalance_deadline_ms.is_some_and(|at| at > now_ms);
         if self.state == GroupState::PreparingRebalance && all && !in_delay {
             self.complete_join(now_ms);
         }
@@ -227,7 +236,8 @@ impl Group {
             return;
         }
         // New members in the delay prolong it, up to the rebalance timeout.
-        if let Some(left_ms) = self.initial_left_ms.filter(|left| *left > 0 && self.joined_in_delay) {
+        if let Some(left_ms) = self.initial_left_ms.filter(|left| *left > 0 && self.joined_in_delay)
+        {
             let delay_ms = left_ms.min(self.initial_delay_ms);
             self.joined_in_delay = false;
             self.initial_left_ms = Some(left_ms - delay_ms);
@@ -238,8 +248,12 @@ impl Group {
     }
 
     fn complete_join(&mut self, now_ms: Timestamp) {
-        let absent: Vec<String> =
-            self.members.values().filter(|m| m.join.is_none() && !m.is_static()).map(|m| m.id.clone()).collect();
+        let absent: Vec<String> = self
+            .members
+            .values()
+            .filter(|m| m.join.is_none() && !m.is_static())
+            .map(|m| m.id.clone())
+            .collect();
         for id in absent {
             self.remove(&id);
         }
@@ -275,7 +289,8 @@ impl Group {
     }
 
     fn tell_joined(&mut self, now_ms: Timestamp) {
-        let ids: Vec<String> = self.members.values().filter(|m| m.join.is_some()).map(|m| m.id.clone()).collect();
+        let ids: Vec<String> =
+            self.members.values().filter(|m| m.join.is_some()).map(|m| m.id.clone()).collect();
         let members = self.member_list();
         for id in ids {
             let joined = self.joined(&id, &members);
@@ -326,7 +341,10 @@ impl Group {
                 *votes.entry(name).or_insert(0) += 1;
             }
         }
-        votes.into_iter().max_by_key(|(name, count)| (*count, std::cmp::Reverse(*name))).map(|(name, _)| name.to_owned())
+        votes
+            .into_iter()
+            .max_by_key(|(name, count)| (*count, std::cmp::Reverse(*name)))
+            .map(|(name, _)| name.to_owned())
     }
 
     /// Forgets the assignment in the making and tells whoever waits for it.

@@ -14,7 +14,7 @@ const VALUE_VERSION: i16 = 3;
 
 /// A committed offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommittedOffset {
+pub(crate) struct CommittedOffset {
     pub offset: Offset,
     pub leader_epoch: LeaderEpoch,
     pub metadata: String,
@@ -25,7 +25,7 @@ pub struct CommittedOffset {
 
 /// A member as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredMember {
+pub(super) struct StoredMember {
     pub id: String,
     pub instance_id: Option<String>,
     pub client_id: String,
@@ -38,7 +38,7 @@ pub struct StoredMember {
 
 /// A generation as it is stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StoredGroup {
+pub(super) struct StoredGroup {
     pub protocol_type: String,
     pub generation: i32,
     pub protocol: Option<String>,
@@ -49,14 +49,14 @@ pub struct StoredGroup {
 
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GroupRecord {
+pub(super) enum GroupRecord {
     Offset { group: String, topic: String, partition: i32, value: Option<CommittedOffset> },
     Group { group: String, value: Option<StoredGroup> },
 }
 
 impl GroupRecord {
     /// Key and value; no value is a tombstone.
-    pub fn encode(&self) -> (Vec<u8>, Option<Vec<u8>>) {
+    pub(super) fn encode(&self) -> (Vec<u8>, Option<Vec<u8>>) {
         match self {
             GroupRecord::Offset { group, topic, partition, value } => {
                 let mut key = OFFSET_KEY.to_be_bytes().to_vec();
@@ -74,7 +74,7 @@ impl GroupRecord {
     }
 
     /// Reads a record; `None` if it is of no known kind, version or form.
-    pub fn decode(key: &[u8], value: Option<&[u8]>) -> Option<Self> {
+    pub(super) fn decode(key: &[u8], value: Option<&[u8]>) -> Option<Self> {
         let mut reader = Reader(key);
         match reader.i16()? {
             0 | OFFSET_KEY => {
@@ -258,12 +258,21 @@ mod tests {
             members: vec![member],
         };
         let offset = CommittedOffset {
-            offset: 7, leader_epoch: 2, metadata: "note".into(), commit_ms: 5, expire_ms: None,
+            offset: 7,
+            leader_epoch: 2,
+            metadata: "note".into(),
+            commit_ms: 5,
+            expire_ms: None,
         };
         vec![
             GroupRecord::Group { group: "g".into(), value: Some(group) },
             GroupRecord::Group { group: "g".into(), value: None },
-            GroupRecord::Offset { group: "g".into(), topic: "t".into(), partition: 3, value: Some(offset) },
+            GroupRecord::Offset {
+                group: "g".into(),
+                topic: "t".into(),
+                partition: 3,
+                value: Some(offset),
+            },
             GroupRecord::Offset { group: "g".into(), topic: "t".into(), partition: 3, value: None },
         ]
     }
@@ -274,7 +283,11 @@ mod tests {
             let (key, value) = record.encode();
             assert_eq!(GroupRecord::decode(&key, value.as_deref()), Some(record));
             for cut in 0..value.as_ref().map_or(0, Vec::len) {
-                assert_eq!(GroupRecord::decode(&key, value.as_deref().map(|v| &v[..cut])), None, "cut at {cut}");
+                assert_eq!(
+                    GroupRecord::decode(&key, value.as_deref().map(|v| &v[..cut])),
+                    None,
+                    "cut at {cut}"
+                );
             }
         }
     }

@@ -28,7 +28,7 @@ struct State {
 }
 
 impl Timers {
-    pub fn set(&self, at_ms: Timestamp, cell: &Arc<Cell>) {
+    pub(super) fn set(&self, at_ms: Timestamp, cell: &Arc<Cell>) {
         let mut state = self.state.lock();
         state.next += 1;
         let key = (at_ms, state.next);
@@ -53,12 +53,14 @@ impl Timers {
 
 impl Groups {
     /// Starts the task that watches deadlines.
-    pub fn start_timers(self: &Arc<Self>) {
+    pub(crate) fn start_timers(self: &Arc<Self>) {
         let groups = Arc::clone(self);
         spawn(async move {
             loop {
-                let left_ms = groups.timers.first().map_or(3_600_000, |at_ms| (at_ms - uptime_ms()).max(0));
-                let _ = timeout_at(monotonic() + millis(left_ms), groups.timers.changed.notified()).await;
+                let left_ms =
+                    groups.timers.first().map_or(3_600_000, |at_ms| (at_ms - uptime_ms()).max(0));
+                let _ = timeout_at(monotonic() + millis(left_ms), groups.timers.changed.notified())
+                    .await;
                 groups.fire(uptime_ms());
             }
         });

@@ -7,7 +7,7 @@ use std::io::{ErrorKind, IoSlice};
 
 use super::error::AppendError;
 use super::index::fits;
-use super::log::Log;
+use super::local_log::Log;
 use super::producer_state::SentBatch;
 use crate::model::number::to_u64;
 use crate::model::{LeaderEpoch, Offset, Timestamp};
@@ -16,22 +16,34 @@ use crate::record::{BatchHeader, HEADER_BYTES};
 
 /// What the leader gives a batch.
 #[derive(Debug, Clone, Copy)]
-pub struct Stamp {
+pub(crate) struct Stamp {
     pub leader_epoch: LeaderEpoch,
     pub now_ms: Timestamp,
 }
 
 /// What became of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Appended {
-    New { base_offset: Offset, last_offset: Offset },
+pub(crate) enum Appended {
+    New {
+        base_offset: Offset,
+        last_offset: Offset,
+    },
     /// The producer had sent it before; these are the first copy's offsets and time.
-    Copy { base_offset: Offset, last_offset: Offset, timestamp: Timestamp },
+    Copy {
+        base_offset: Offset,
+        last_offset: Offset,
+        timestamp: Timestamp,
+    },
 }
 
 impl Log {
     /// Appends a checked batch at the log's end.
-    pub fn append(&mut self, header: &BatchHeader, batch: &[u8], stamp: Stamp) -> Result<Appended, AppendError> {
+    pub(crate) fn append(
+        &mut self,
+        header: &BatchHeader,
+        batch: &[u8],
+        stamp: Stamp,
+    ) -> Result<Appended, AppendError> {
         if header.has_producer()
             && let Some(copy) = self.producers.check(header)?
         {
@@ -82,7 +94,10 @@ impl Log {
         let config = &self.parts.config;
         let too_large = active.bytes + to_u64(bytes) > config.segment_bytes;
         let index_full = active.index.offset_bytes() + 8 > config.segment_index_bytes;
-        too_large || index_full || self.is_old(now_ms) || !fits(active.base_offset, placed.last_offset())
+        too_large
+            || index_full
+            || self.is_old(now_ms)
+            || !fits(active.base_offset, placed.last_offset())
     }
 
     /// Whether the active segment has passed `segment.ms`.

@@ -11,12 +11,18 @@ use crate::system::Disk;
 use crate::system::disk::{read_file, replace_file};
 
 /// Writes `lines` under a kind and version.
-pub fn write(disk: &dyn Disk, path: &Path, kind: &str, version: u32, lines: &[String]) -> io::Result<()> {
+pub(crate) fn write(
+    disk: &dyn Disk,
+    path: &Path,
+    kind: &str,
+    version: u32,
+    lines: &[String],
+) -> io::Result<()> {
     replace_file(disk, path, encode(kind, version, lines).as_bytes())
 }
 
 /// The file's text.
-pub fn encode(kind: &str, version: u32, lines: &[String]) -> String {
+pub(crate) fn encode(kind: &str, version: u32, lines: &[String]) -> String {
     let mut text = format!("{kind} {version}\n");
     for line in lines {
         text.push_str(line);
@@ -28,7 +34,12 @@ pub fn encode(kind: &str, version: u32, lines: &[String]) -> String {
 }
 
 /// Reads the lines of a file of this kind and version; `None` if there is no file.
-pub fn read(disk: &dyn Disk, path: &Path, kind: &str, version: u32) -> io::Result<Option<Vec<String>>> {
+pub(crate) fn read(
+    disk: &dyn Disk,
+    path: &Path,
+    kind: &str,
+    version: u32,
+) -> io::Result<Option<Vec<String>>> {
     let bytes = match read_file(disk, path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -40,10 +51,11 @@ pub fn read(disk: &dyn Disk, path: &Path, kind: &str, version: u32) -> io::Resul
 }
 
 /// Checks and splits the file's text.
-pub fn decode(text: &str, kind: &str, version: u32) -> Result<Vec<String>, String> {
+pub(crate) fn decode(text: &str, kind: &str, version: u32) -> Result<Vec<String>, String> {
     let end = text.trim_end_matches('\n').rfind('\n').ok_or("is cut")? + 1;
     let (body, last) = text.split_at(end);
-    let stored = last.trim().strip_prefix("crc32c ").and_then(|hex| u32::from_str_radix(hex, 16).ok());
+    let stored =
+        last.trim().strip_prefix("crc32c ").and_then(|hex| u32::from_str_radix(hex, 16).ok());
     if stored != Some(crc32c(body.as_bytes())) {
         return Err("does not match its checksum".to_owned());
     }

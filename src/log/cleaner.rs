@@ -9,7 +9,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use super::error::ReadError;
-use super::log::{Log, LogParts};
+use super::local_log::{Log, LogParts};
 use super::offset_map::OffsetMap;
 use super::segment::{Segment, Walk};
 use crate::model::number::{to_f64, to_i64, to_u64};
@@ -19,7 +19,7 @@ use crate::system::{OpenMode, SharedFile};
 
 /// What a pass needs, taken under the log's lock; the work itself holds none.
 #[derive(Debug)]
-pub struct CleanPlan {
+pub(crate) struct CleanPlan {
     parts: LogParts,
     segments: Vec<Arc<Segment>>,
     cleaned_to: Offset,
@@ -31,7 +31,7 @@ pub struct CleanPlan {
 
 /// A pass's result, to be swapped in under the lock.
 #[derive(Debug)]
-pub struct Cleaned {
+pub(crate) struct Cleaned {
     replaced: Vec<(Arc<Segment>, u64)>,
     cleaned_to: Offset,
     pub bytes_read: u64,
@@ -40,7 +40,12 @@ pub struct Cleaned {
 
 impl Log {
     /// What there is to clean up to `bound` (the high watermark); `None` if it is not worth a pass.
-    pub fn clean_plan(&self, now_ms: Timestamp, bound: Offset, map_bytes_max: i64) -> Option<CleanPlan> {
+    pub(crate) fn clean_plan(
+        &self,
+        now_ms: Timestamp,
+        bound: Offset,
+        map_bytes_max: i64,
+    ) -> Option<CleanPlan> {
         let config = &self.parts.config;
         if !config.is_compacted {
             return None;
@@ -62,23 +67,32 @@ impl Log {
         let dirty_bytes: u64 = dirty.map(|s| s.bytes).sum();
         let all_bytes: u64 = segments.iter().map(|s| s.bytes).sum();
         let ratio = to_f64(to_i64(dirty_bytes)) / to_f64(to_i64(all_bytes.max(1)));
-        let oldest = first_dirty.max_time(&self.parts.cache).ok()?.map_or(now_ms, |max| max.timestamp);
+        let oldest =
+            first_dirty.max_time(&self.parts.cache).ok()?.map_or(now_ms, |max| max.timestamp);
         let overdue = now_ms.saturating_sub(oldest) > config.max_compaction_lag_ms;
-        (ratio > config.dirty_ratio_min || (ratio > 0.0 && config.dirty_ratio_min <= 0.0) || overdue).then(|| CleanPlan {
-            parts: self.parts.clone(),
-            segments,
-            cleaned_to: self.cleaned_to,
-            producer_ends: self.producers.iter().filter_map(|(_, entry)| entry.last_offset()).collect(),
-            now_ms,
-            map_bytes_max,
-        })
+        (ratio > config.dirty_ratio_min
+            || (ratio > 0.0 && config.dirty_ratio_min <= 0.0)
+            || overdue)
+            .then(|| CleanPlan {
+                parts: self.parts.clone(),
+                segments,
+                cleaned_to: self.cleaned_to,
+                producer_ends: self
+                    .producers
+                    .iter()
+                    .filter_map(|(_, entry)| entry.last_offset())
+                    .collect(),
+                now_ms,
+                map_bytes_max,
+            })
     }
 
     /// Puts a pass's segments in place of the old ones; those deleted meanwhile stay deleted.
-    pub fn swap_cleaned(&mut self, cleaned: Cleaned) -> std::io::Result<()> {
+    pub(crate) fn swap_cleaned(&mut self, cleaned: Cleaned) -> std::io::Result<()> {
         let disk = Arc::clone(self.parts.cache.disk());
         for (old, bytes) in cleaned.replaced {
-            let current = self.closed.get(&old.base_offset).is_some_and(|now| Arc::ptr_eq(now, &old));
+            let current =
+                self.closed.get(&old.base_offset).is_some_and(|now| Arc::ptr_eq(now, &old));
             let path = old.path.with_extension("cleaned");
             if !current {
                 disk.remove(&path)?;
@@ -100,16 +114,21 @@ impl Log {
     }
 
     /// Share of closed bytes not yet compacted, for metrics.
-    pub fn dirty_bytes(&self) -> u64 {
+    pub(crate) fn dirty_bytes(&self) -> u64 {
         if self.parts.config.is_compacted { self.closed_bytes_from(self.cleaned_to) } else { 0 }
     }
 }
 
 impl CleanPlan {
     /// Reads, compacts and writes beside the old segments.
-    pub fn run(&self) -> Result<Cleaned, ReadError> {
+    pub(crate) fn run(&self) -> Result<Cleaned, ReadError> {
         let mut map = OffsetMap::new(self.map_bytes_max);
-        let mut cleaned = Cleaned { replaced: Vec::new(), cleaned_to: self.cleaned_to, bytes_read: 0, bytes_written: 0 };
+        let mut cleaned = Cleaned {
+            replaced: Vec::new(),
+            cleaned_to: self.cleaned_to,
+            bytes_read: 0,
+            bytes_written: 0,
+        };
         for segment in self.segments.iter().filter(|s| s.base_offset >= self.cleaned_to) {
             if map.is_full() {
                 break;
@@ -152,7 +171,9 @@ impl CleanPlan {
         let mut written = 0;
         self.each_batch(segment, |header, batch, is_last| {
             let must_stay = is_last || self.producer_ends.contains(&header.last_offset());
-            let Some(kept) = self.filter(header, batch, segment, map, must_stay)? else { return Ok(()) };
+            let Some(kept) = self.filter(header, batch, segment, map, must_stay)? else {
+                return Ok(());
+            };
             file.write_at(&[IoSlice::new(&kept)], written)?;
             written += to_u64(kept.len());
             Ok(())
@@ -176,7 +197,8 @@ impl CleanPlan {
         let records = open(header, batch, self, segment)?;
         let horizon = header.delete_horizon_ms();
         let horizon_passed = horizon.is_some_and(|horizon| horizon < self.now_ms);
-        let mut builder = BatchBuilder::like(header).codec(Codec::from_bits(header.codec_bits()).unwrap_or(Codec::None));
+        let mut builder = BatchBuilder::like(header)
+            .codec(Codec::from_bits(header.codec_bits()).unwrap_or(Codec::None));
         let (mut kept, mut has_tombstone) = (0, false);
         let mut all = Vec::new();
         for record in &records {
@@ -190,7 +212,8 @@ impl CleanPlan {
         }
         let wants_horizon = has_tombstone && horizon.is_none();
         if wants_horizon {
-            builder.delete_horizon(self.now_ms.saturating_add(self.parts.config.delete_retention_ms));
+            builder
+                .delete_horizon(self.now_ms.saturating_add(self.parts.config.delete_retention_ms));
         }
         for record in &all {
             builder.keep(record);

@@ -17,7 +17,7 @@ const PLAIN_BYTES_MAX: usize = 256 << 20;
 
 /// One finding of `verify`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
+pub(crate) struct Damage {
     pub path: PathBuf,
     pub position: u64,
     pub what: String,
@@ -25,7 +25,7 @@ pub struct Damage {
 
 /// What `verify` read.
 #[derive(Debug, Default)]
-pub struct Verified {
+pub(crate) struct Verified {
     pub files: usize,
     pub batches: u64,
     pub bytes: u64,
@@ -33,7 +33,7 @@ pub struct Verified {
 }
 
 /// Visits each batch of a segment file; a damaged one ends the visit.
-pub fn each_batch(
+pub(crate) fn each_batch(
     disk: &dyn Disk,
     path: &Path,
     mut visit: impl FnMut(&BatchHeader, u64, &[u8], bool),
@@ -48,7 +48,7 @@ pub fn each_batch(
 }
 
 /// Checks every batch and index of the partition folders below `folder`.
-pub fn verify(disk: &dyn Disk, folder: &Path, report: &mut Verified) -> std::io::Result<()> {
+pub(crate) fn verify(disk: &dyn Disk, folder: &Path, report: &mut Verified) -> std::io::Result<()> {
     for entry in disk.list(folder)? {
         let path = folder.join(&entry.name);
         if entry.is_dir {
@@ -66,15 +66,18 @@ fn verify_segment(disk: &dyn Disk, path: &Path, base: Offset, bytes: u64, report
     let mut found = Vec::new();
     let mut next = base;
     let mut batches = 0;
-    let mut damage =
-        |position, what: &str| found.push(Damage { path: path.to_owned(), position, what: what.to_owned() });
+    let mut damage = |position, what: &str| {
+        found.push(Damage { path: path.to_owned(), position, what: what.to_owned() });
+    };
     let visited = each_batch(disk, path, |header, position, batch, is_true| {
         batches += 1;
         if !is_true {
             damage(position, "checksum differs");
         } else if header.base_offset < next {
             damage(position, "offsets go back");
-        } else if Records::open(*header, batch, PLAIN_BYTES_MAX).is_ok_and(|r| r.iter().any(|r| r.is_err())) {
+        } else if Records::open(*header, batch, PLAIN_BYTES_MAX)
+            .is_ok_and(|r| r.iter().any(|r| r.is_err()))
+        {
             damage(position, "records are malformed");
         }
         next = header.last_offset() + 1;
@@ -84,7 +87,9 @@ fn verify_segment(disk: &dyn Disk, path: &Path, base: Offset, bytes: u64, report
         Err(ReadError::Corrupt { position, .. }) => damage(position, "not a whole batch"),
         Err(error) => damage(0, &error.to_string()),
     }
-    if disk.exists(&path.with_extension("index")) && SegmentIndex::load(disk, path, base, bytes).is_none() {
+    if disk.exists(&path.with_extension("index"))
+        && SegmentIndex::load(disk, path, base, bytes).is_none()
+    {
         damage(0, "index is damaged (it will be rebuilt)");
     }
     report.batches += batches;

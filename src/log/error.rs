@@ -8,7 +8,7 @@ use crate::model::Offset;
 
 /// Why a batch was not appended.
 #[derive(Debug, thiserror::Error)]
-pub enum AppendError {
+pub(crate) enum AppendError {
     #[error(transparent)]
     Sequence(#[from] SequenceError),
     /// The file system has no room; nothing was kept of the batch, and the log goes on.
@@ -21,7 +21,7 @@ pub enum AppendError {
 
 /// Why bytes can't be read.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub(crate) enum ReadError {
     #[error("offset {offset} is out of range {start}..={end}")]
     OutOfRange { offset: Offset, start: Offset, end: Offset },
     #[error("batch at {path}:{position} is corrupt")]
@@ -32,11 +32,15 @@ pub enum ReadError {
 
 /// Why a log can't be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub(crate) enum OpenError {
     /// Data that was durable is damaged: the partition stays offline, nothing is cut.
-    #[error("{path} is damaged at byte {position}, below its recovery point {recovery_point}: restore the file or the replica; nothing was changed")]
+    #[error(
+        "{path} is damaged at byte {position}, below its recovery point {recovery_point}: restore the file or the replica; nothing was changed"
+    )]
     Damaged { path: PathBuf, position: u64, recovery_point: Offset },
-    #[error("{path}: log ends at {end}, before its recovery point {recovery_point}: data that was flushed is missing")]
+    #[error(
+        "{path}: log ends at {end}, before its recovery point {recovery_point}: data that was flushed is missing"
+    )]
     Missing { path: PathBuf, end: Offset, recovery_point: Offset },
     #[error("{0}")]
     Disk(#[from] io::Error),

@@ -14,7 +14,7 @@ use crate::system::{OpenMode, SharedDisk, SharedFile};
 
 /// Shared by all logs of a broker.
 #[derive(Debug)]
-pub struct FileCache {
+pub(crate) struct FileCache {
     disk: SharedDisk,
     files: Mutex<Lru<SharedFile>>,
     indexes: Mutex<Lru<Arc<SegmentIndex>>>,
@@ -43,7 +43,11 @@ impl<V: Clone> Lru<V> {
 
     fn put(&mut self, path: &Path, value: V) {
         if self.entries.len() >= self.entries_max {
-            let oldest = self.entries.iter().min_by_key(|(_, (_, used))| *used).map(|(path, _)| path.clone());
+            let oldest = self
+                .entries
+                .iter()
+                .min_by_key(|(_, (_, used))| *used)
+                .map(|(path, _)| path.clone());
             if let Some(oldest) = oldest {
                 self.entries.remove(&oldest);
             }
@@ -54,16 +58,20 @@ impl<V: Clone> Lru<V> {
 }
 
 impl FileCache {
-    pub fn new(disk: SharedDisk, files_max: usize, indexes_max: usize) -> Self {
-        Self { disk, files: Mutex::new(Lru::new(files_max)), indexes: Mutex::new(Lru::new(indexes_max)) }
+    pub(crate) fn new(disk: SharedDisk, files_max: usize, indexes_max: usize) -> Self {
+        Self {
+            disk,
+            files: Mutex::new(Lru::new(files_max)),
+            indexes: Mutex::new(Lru::new(indexes_max)),
+        }
     }
 
-    pub fn disk(&self) -> &SharedDisk {
+    pub(crate) fn disk(&self) -> &SharedDisk {
         &self.disk
     }
 
     /// The open file of a closed segment.
-    pub fn file(&self, path: &Path) -> io::Result<SharedFile> {
+    pub(crate) fn file(&self, path: &Path) -> io::Result<SharedFile> {
         if let Some(file) = self.files.lock().get(path) {
             return Ok(file);
         }
@@ -73,7 +81,7 @@ impl FileCache {
     }
 
     /// The index of a closed segment, made by `load` if it is not held.
-    pub fn index<E>(
+    pub(crate) fn index<E>(
         &self,
         path: &Path,
         load: impl FnOnce() -> Result<SegmentIndex, E>,
@@ -87,7 +95,7 @@ impl FileCache {
     }
 
     /// Drops what is held of a segment whose files change or go.
-    pub fn forget(&self, path: &Path) {
+    pub(crate) fn forget(&self, path: &Path) {
         self.files.lock().entries.remove(path);
         self.indexes.lock().entries.remove(path);
     }

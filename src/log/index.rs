@@ -17,7 +17,7 @@ const TIME_ENTRY_BYTES: usize = 12;
 
 /// A batch that an index entry points at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IndexEntry {
+pub(crate) struct IndexEntry {
     /// Last offset of the batch, relative to the segment's base.
     pub last_offset: u32,
     /// Where the batch begins in the file.
@@ -26,7 +26,7 @@ pub struct IndexEntry {
 
 /// The largest timestamp up to a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TimeEntry {
+pub(crate) struct TimeEntry {
     pub timestamp: Timestamp,
     /// Last offset of the batch that holds it, relative to the segment's base.
     pub offset: u32,
@@ -34,7 +34,7 @@ pub struct TimeEntry {
 
 /// Both indexes of a segment.
 #[derive(Debug, Clone, Default)]
-pub struct SegmentIndex {
+pub(crate) struct SegmentIndex {
     pub base_offset: Offset,
     offsets: Vec<IndexEntry>,
     times: Vec<TimeEntry>,
@@ -46,15 +46,16 @@ pub struct SegmentIndex {
 }
 
 impl SegmentIndex {
-    pub fn new(base_offset: Offset) -> Self {
+    pub(crate) fn new(base_offset: Offset) -> Self {
         Self { base_offset, ..Self::default() }
     }
 
     /// Notes an appended batch; an entry is made when `interval_bytes` passed since the last one.
-    pub fn note(&mut self, header: &BatchHeader, position: u64, interval_bytes: u64) {
+    pub(crate) fn note(&mut self, header: &BatchHeader, position: u64, interval_bytes: u64) {
         let last_offset = to_u32(header.last_offset() - self.base_offset);
         if header.max_timestamp > self.max_time.map_or(NO_TIMESTAMP, |t| t.timestamp) {
-            self.max_time = Some(TimeEntry { timestamp: header.max_timestamp, offset: last_offset });
+            self.max_time =
+                Some(TimeEntry { timestamp: header.max_timestamp, offset: last_offset });
         }
         if self.bytes_since_entry > interval_bytes {
             self.offsets.push(IndexEntry { last_offset, position: to_u32(position) });
@@ -65,21 +66,21 @@ impl SegmentIndex {
     }
 
     /// Largest timestamp in the segment.
-    pub fn max_time(&self) -> Option<TimeEntry> {
+    pub(crate) fn max_time(&self) -> Option<TimeEntry> {
         self.max_time
     }
 
     /// Bytes of the offset index's file.
-    pub fn offset_bytes(&self) -> usize {
+    pub(crate) fn offset_bytes(&self) -> usize {
         self.offsets.len() * OFFSET_ENTRY_BYTES
     }
 
-    pub fn last(&self) -> Option<IndexEntry> {
+    pub(crate) fn last(&self) -> Option<IndexEntry> {
         self.offsets.last().copied()
     }
 
     /// Where to start looking for `offset`: the last entry whose batch begins at or before it for sure.
-    pub fn floor(&self, offset: Offset) -> u64 {
+    pub(crate) fn floor(&self, offset: Offset) -> u64 {
         let relative = to_u32(offset - self.base_offset);
         // The entry's batch may begin after the offset unless the batch's last offset lies below it.
         let at = self.offsets.partition_point(|entry| entry.last_offset < relative);
@@ -87,7 +88,7 @@ impl SegmentIndex {
     }
 
     /// Where to start looking for a record at or after `timestamp`.
-    pub fn floor_of_time(&self, timestamp: Timestamp) -> u64 {
+    pub(crate) fn floor_of_time(&self, timestamp: Timestamp) -> u64 {
         let at = self.times.partition_point(|entry| entry.timestamp < timestamp);
         match at.checked_sub(1).and_then(|i| self.times.get(i)) {
             Some(entry) => self.floor(self.base_offset + i64::from(entry.offset)),
@@ -96,7 +97,7 @@ impl SegmentIndex {
     }
 
     /// Drops entries that reach `offset` or lie at or past `position`.
-    pub fn truncate(&mut self, offset: Offset, position: u64) {
+    pub(crate) fn truncate(&mut self, offset: Offset, position: u64) {
         let relative = to_u32(offset - self.base_offset);
         self.offsets.retain(|e| e.last_offset < relative && u64::from(e.position) < position);
         self.times.retain(|e| e.offset < relative);
@@ -107,7 +108,7 @@ impl SegmentIndex {
     }
 
     /// Appends what is new to the files; with `close` the largest timestamp becomes the last entry.
-    pub fn save(&mut self, disk: &dyn Disk, log_path: &Path, close: bool) -> io::Result<()> {
+    pub(crate) fn save(&mut self, disk: &dyn Disk, log_path: &Path, close: bool) -> io::Result<()> {
         if close {
             self.push_time();
         }
@@ -117,39 +118,65 @@ impl SegmentIndex {
             bytes.extend_from_slice(&entry.last_offset.to_be_bytes());
             bytes.extend_from_slice(&entry.position.to_be_bytes());
         }
-        append(disk, &log_path.with_extension("index"), self.offsets_saved * OFFSET_ENTRY_BYTES, &bytes, close)?;
+        append(
+            disk,
+            &log_path.with_extension("index"),
+            self.offsets_saved * OFFSET_ENTRY_BYTES,
+            &bytes,
+            close,
+        )?;
         let times = self.times.get(self.times_saved..).unwrap_or_default();
         bytes.clear();
         for entry in times {
             bytes.extend_from_slice(&entry.timestamp.to_be_bytes());
             bytes.extend_from_slice(&entry.offset.to_be_bytes());
         }
-        append(disk, &log_path.with_extension("timeindex"), self.times_saved * TIME_ENTRY_BYTES, &bytes, close)?;
+        append(
+            disk,
+            &log_path.with_extension("timeindex"),
+            self.times_saved * TIME_ENTRY_BYTES,
+            &bytes,
+            close,
+        )?;
         self.offsets_saved = self.offsets.len();
         self.times_saved = self.times.len();
         Ok(())
     }
 
     /// Reads the files; `None` if they are missing or can't belong to a segment of `log_bytes`.
-    pub fn load(disk: &dyn Disk, log_path: &Path, base_offset: Offset, log_bytes: u64) -> Option<Self> {
+    pub(crate) fn load(
+        disk: &dyn Disk,
+        log_path: &Path,
+        base_offset: Offset,
+        log_bytes: u64,
+    ) -> Option<Self> {
         let offsets = read_file(disk, &log_path.with_extension("index")).ok()?;
         let times = read_file(disk, &log_path.with_extension("timeindex")).ok()?;
         Self::decode(&offsets, &times, base_offset, log_bytes)
     }
 
     /// Checks and reads the bytes of both files.
-    pub fn decode(offsets: &[u8], times: &[u8], base_offset: Offset, log_bytes: u64) -> Option<Self> {
-        if offsets.len() % OFFSET_ENTRY_BYTES != 0 || times.len() % TIME_ENTRY_BYTES != 0 {
+    pub(crate) fn decode(
+        offsets: &[u8],
+        times: &[u8],
+        base_offset: Offset,
+        log_bytes: u64,
+    ) -> Option<Self> {
+        if !offsets.len().is_multiple_of(OFFSET_ENTRY_BYTES)
+            || !times.len().is_multiple_of(TIME_ENTRY_BYTES)
+        {
             return None;
         }
         let entry = |b: &[u8]| IndexEntry {
             last_offset: be32(b, 0).cast_unsigned(),
             position: be32(b, 4).cast_unsigned(),
         };
-        let time = |b: &[u8]| TimeEntry { timestamp: be64(b, 0), offset: be32(b, 8).cast_unsigned() };
+        let time =
+            |b: &[u8]| TimeEntry { timestamp: be64(b, 0), offset: be32(b, 8).cast_unsigned() };
         let offsets: Vec<_> = offsets.chunks_exact(OFFSET_ENTRY_BYTES).map(entry).collect();
         let times: Vec<_> = times.chunks_exact(TIME_ENTRY_BYTES).map(time).collect();
-        let in_order = offsets.is_sorted_by(|a, b| a.last_offset < b.last_offset && a.position < b.position)
+        let in_order = offsets
+            .is_sorted_by(|a, b| a.last_offset < b.last_offset && a.position < b.position)
             && times.is_sorted_by(|a, b| a.timestamp < b.timestamp && a.offset <= b.offset)
             && offsets.last().is_none_or(|e| u64::from(e.position) < log_bytes)
             && offsets.iter().all(|e| i32::try_from(e.last_offset).is_ok());
@@ -183,6 +210,6 @@ fn append(disk: &dyn Disk, path: &Path, at: usize, bytes: &[u8], close: bool) ->
 }
 
 /// Segments hold at most this many offsets, since indexes store them in 31 bits.
-pub fn fits(base_offset: Offset, last_offset: Offset) -> bool {
+pub(super) fn fits(base_offset: Offset, last_offset: Offset) -> bool {
     to_i32(last_offset - base_offset) < i32::MAX
 }

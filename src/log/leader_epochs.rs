@@ -6,13 +6,13 @@ use crate::model::{LeaderEpoch, Offset};
 
 /// The epoch history of one log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LeaderEpochs {
+pub(crate) struct LeaderEpochs {
     entries: Vec<(LeaderEpoch, Offset)>,
 }
 
 impl LeaderEpochs {
     /// Notes that `epoch` begins at `offset`; returns whether that is news.
-    pub fn assign(&mut self, epoch: LeaderEpoch, offset: Offset) -> bool {
+    pub(crate) fn assign(&mut self, epoch: LeaderEpoch, offset: Offset) -> bool {
         if epoch < 0 || self.latest().is_some_and(|latest| latest >= epoch) {
             return false;
         }
@@ -22,18 +22,22 @@ impl LeaderEpochs {
         true
     }
 
-    pub fn latest(&self) -> Option<LeaderEpoch> {
+    pub(crate) fn latest(&self) -> Option<LeaderEpoch> {
         self.entries.last().map(|(epoch, _)| *epoch)
     }
 
     /// The epoch that wrote `offset`.
-    pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
+    pub(crate) fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
         let at = self.entries.partition_point(|(_, start)| *start <= offset);
         at.checked_sub(1).and_then(|i| self.entries.get(i)).map(|(epoch, _)| *epoch)
     }
 
     /// The largest epoch up to `asked` and where it ends; `None` if it is not known (OffsetForLeaderEpoch).
-    pub fn end_of(&self, asked: LeaderEpoch, log_end: Offset) -> Option<(LeaderEpoch, Offset)> {
+    pub(crate) fn end_of(
+        &self,
+        asked: LeaderEpoch,
+        log_end: Offset,
+    ) -> Option<(LeaderEpoch, Offset)> {
         if asked < 0 || self.latest().is_none_or(|latest| asked > latest) {
             return None;
         }
@@ -44,17 +48,17 @@ impl LeaderEpochs {
     }
 
     /// Forgets what lies at or past a new log end.
-    pub fn truncate_end(&mut self, end: Offset) {
+    pub(crate) fn truncate_end(&mut self, end: Offset) {
         self.entries.retain(|(_, start)| *start < end);
     }
 
     /// The file's lines.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.entries.iter().map(|(epoch, start)| format!("{epoch} {start}")).collect()
     }
 
     /// Reads the file's lines; `None` if one is malformed or out of order.
-    pub fn parse(lines: &[String]) -> Option<Self> {
+    pub(crate) fn parse(lines: &[String]) -> Option<Self> {
         let mut epochs = Self::default();
         for line in lines {
             let (epoch, start) = line.split_once(' ')?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::error::ReadError;
 use super::index::TimeEntry;
-use super::log::{Log, Position};
+use super::local_log::{Log, Position};
 use super::segment::{Segment, Walk, batch_bytes_at};
 use crate::model::number::{to_u64, to_usize};
 use crate::model::{LeaderEpoch, Offset, Timestamp};
@@ -17,7 +17,7 @@ use crate::system::{DiskFile, SharedFile};
 
 /// A range of a segment's file that holds whole batches but perhaps the last.
 #[derive(Debug, Clone)]
-pub struct LogSlice {
+pub(crate) struct LogSlice {
     pub file: SharedFile,
     pub byte: u64,
     pub bytes: usize,
@@ -27,7 +27,7 @@ pub struct LogSlice {
 
 impl LogSlice {
     /// Reads the range.
-    pub fn read(&self) -> std::io::Result<Vec<u8>> {
+    pub(crate) fn read(&self) -> std::io::Result<Vec<u8>> {
         let mut buffer = vec![0; self.bytes];
         let read = crate::system::disk::read_full(&*self.file, &mut buffer, self.byte)?;
         buffer.truncate(read);
@@ -37,7 +37,7 @@ impl LogSlice {
 
 /// A record found by time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FoundRecord {
+pub(crate) struct FoundRecord {
     pub offset: Offset,
     pub timestamp: Timestamp,
     pub leader_epoch: LeaderEpoch,
@@ -55,7 +55,7 @@ struct View {
 impl Log {
     /// The bytes from the batch that holds `offset` up to `end` (exclusive), at most `bytes_max`, but the first
     /// batch whole if `first_whole`. Empty at `end`.
-    pub fn slice(
+    pub(crate) fn slice(
         &self,
         offset: Offset,
         end: Position,
@@ -78,11 +78,16 @@ impl Log {
         if to_u64(bytes) < available && first_whole {
             bytes = bytes.max(batch_bytes_at(&*view.file, &view.path, byte)?);
         }
-        Ok((bytes > 0).then_some(LogSlice { file: view.file, byte, bytes, is_active: view.is_active }))
+        Ok((bytes > 0).then_some(LogSlice {
+            file: view.file,
+            byte,
+            bytes,
+            is_active: view.is_active,
+        }))
     }
 
     /// Where `offset` lies, as a bound for `slice`.
-    pub fn position(&self, offset: Offset) -> Result<Position, ReadError> {
+    pub(crate) fn position(&self, offset: Offset) -> Result<Position, ReadError> {
         if offset >= self.log_end {
             return Ok(self.end());
         }
@@ -93,7 +98,11 @@ impl Log {
     }
 
     /// The first record at or after `timestamp` below `end`.
-    pub fn find_time(&self, timestamp: Timestamp, end: Offset) -> Result<Option<FoundRecord>, ReadError> {
+    pub(crate) fn find_time(
+        &self,
+        timestamp: Timestamp,
+        end: Offset,
+    ) -> Result<Option<FoundRecord>, ReadError> {
         for segment in self.closed.values() {
             if segment.max_time(&self.parts.cache)?.is_none_or(|max| max.timestamp < timestamp) {
                 continue;
@@ -108,7 +117,7 @@ impl Log {
     }
 
     /// The record with the largest timestamp (the first of them).
-    pub fn find_max_time(&self) -> Result<Option<FoundRecord>, ReadError> {
+    pub(crate) fn find_max_time(&self) -> Result<Option<FoundRecord>, ReadError> {
         let mut best: Option<TimeEntry> = None;
         for segment in self.closed.values() {
             let max = segment.max_time(&self.parts.cache)?;
@@ -122,7 +131,13 @@ impl Log {
         }
     }
 
-    fn scan_time(&self, view: &View, from: u64, at: Timestamp, end: Offset) -> Result<Option<FoundRecord>, ReadError> {
+    fn scan_time(
+        &self,
+        view: &View,
+        from: u64,
+        at: Timestamp,
+        end: Offset,
+    ) -> Result<Option<FoundRecord>, ReadError> {
         let mut walk = Walk::new(&*view.file, &view.path, from, view.bytes);
         while let Some((header, position)) = walk.next_header()? {
             if header.base_offset >= end {
@@ -133,13 +148,18 @@ impl Log {
             }
             let batch = walk.batch(&header, position)?;
             let corrupt = || ReadError::Corrupt { path: view.path.clone(), position };
-            let records =
-                Records::open(header, &batch, self.parts.config.plain_bytes_max).map_err(|_| corrupt())?;
+            let records = Records::open(header, &batch, self.parts.config.plain_bytes_max)
+                .map_err(|_| corrupt())?;
             for record in &records {
                 let record = record.map_err(|_| corrupt())?;
-                if record.timestamp >= at && record.offset >= self.log_start && record.offset < end {
+                if record.timestamp >= at && record.offset >= self.log_start && record.offset < end
+                {
                     let leader_epoch = header.leader_epoch;
-                    return Ok(Some(FoundRecord { offset: record.offset, timestamp: record.timestamp, leader_epoch }));
+                    return Ok(Some(FoundRecord {
+                        offset: record.offset,
+                        timestamp: record.timestamp,
+                        leader_epoch,
+                    }));
                 }
             }
         }

@@ -5,14 +5,14 @@
 //! Absent: roles, high watermarks, clients, tasks (`replication` decides when to flush and who may read what).
 
 mod append;
-pub mod checkpoint;
-pub mod cleaner;
-pub mod dump;
+pub(crate) mod checkpoint;
+pub(crate) mod cleaner;
+pub(crate) mod dump;
 mod error;
 mod file_cache;
 mod index;
 mod leader_epochs;
-mod log;
+mod local_log;
 mod lookup;
 mod offset_map;
 mod producer_state;
@@ -22,12 +22,11 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
-pub use append::{Appended, Stamp};
-pub use error::{AppendError, OpenError, ReadError};
-pub use file_cache::FileCache;
-pub use leader_epochs::LeaderEpochs;
-pub use log::{FlushJob, Log, LogParts, Position};
-pub use lookup::{FoundRecord, LogSlice};
-pub use producer_state::{ProducerEntry, SequenceError};
-pub use recovery::{RecoveryPoint, Recovered};
-pub use retention::DeletedSegment;
+pub(crate) use append::{Appended, Stamp};
+pub(crate) use error::{AppendError, OpenError, ReadError};
+pub(crate) use file_cache::FileCache;
+pub(crate) use local_log::{FlushJob, Log, LogParts, Position};
+pub(crate) use lookup::{FoundRecord, LogSlice};
+pub(crate) use producer_state::{ProducerEntry, SequenceError};
+pub(crate) use recovery::RecoveryPoint;
+pub(crate) use retention::DeletedSegment;

@@ -38,7 +38,10 @@ pub(super) struct OffsetMap {
 
 impl OffsetMap {
     pub(super) fn new(bytes_max: i64) -> Self {
-        Self { newest: HashMap::default(), entries_max: (to_usize(bytes_max) / ENTRY_BYTES).max(16) }
+        Self {
+            newest: HashMap::default(),
+            entries_max: (to_usize(bytes_max) / ENTRY_BYTES).max(16),
+        }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -64,7 +67,8 @@ fn hash(key: &[u8]) -> u128 {
 fn mix(key: &[u8], seed: u64, prime: u64) -> u64 {
     let fold = |a: u64, b: u64| {
         let product = u128::from(a) * u128::from(b);
-        u64::try_from(product & u128::from(u64::MAX)).unwrap_or(0) ^ u64::try_from(product >> 64).unwrap_or(0)
+        u64::try_from(product & u128::from(u64::MAX)).unwrap_or(0)
+            ^ u64::try_from(product >> 64).unwrap_or(0)
     };
     let mut state = seed ^ u64::try_from(key.len()).unwrap_or(0);
     for chunk in key.chunks(8) {

@@ -16,16 +16,20 @@ const BATCHES_MAX: usize = 5;
 
 /// Why a batch's sequence is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum SequenceError {
-    #[error("Out of order sequence number for producer {producer_id}: {incoming} (incoming), {expected} (expected)")]
+pub(crate) enum SequenceError {
+    #[error(
+        "Out of order sequence number for producer {producer_id}: {incoming} (incoming), {expected} (expected)"
+    )]
     OutOfOrder { producer_id: ProducerId, incoming: i32, expected: i32 },
-    #[error("Epoch of producer {producer_id} is {epoch}, which is smaller than the last seen epoch {last}")]
+    #[error(
+        "Epoch of producer {producer_id} is {epoch}, which is smaller than the last seen epoch {last}"
+    )]
     OldEpoch { producer_id: ProducerId, epoch: ProducerEpoch, last: ProducerEpoch },
 }
 
 /// One remembered batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SentBatch {
+pub(crate) struct SentBatch {
     pub last_sequence: i32,
     pub last_offset: Offset,
     pub offset_delta: i32,
@@ -34,7 +38,7 @@ pub struct SentBatch {
 
 /// One producer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProducerEntry {
+pub(crate) struct ProducerEntry {
     pub epoch: ProducerEpoch,
     pub last_timestamp: Timestamp,
     batches: VecDeque<SentBatch>,
@@ -42,38 +46,42 @@ pub struct ProducerEntry {
 
 impl ProducerEntry {
     /// Sequence of the newest record; -1 if none is known.
-    pub fn last_sequence(&self) -> i32 {
+    pub(crate) fn last_sequence(&self) -> i32 {
         self.batches.back().map_or(-1, |batch| batch.last_sequence)
     }
 
     /// Offset of the newest record.
-    pub fn last_offset(&self) -> Option<Offset> {
+    pub(crate) fn last_offset(&self) -> Option<Offset> {
         self.batches.back().map(|batch| batch.last_offset)
     }
 }
 
 /// All producers of one log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ProducerStates {
+pub(crate) struct ProducerStates {
     entries: BTreeMap<ProducerId, ProducerEntry>,
 }
 
 impl ProducerStates {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (ProducerId, &ProducerEntry)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ProducerId, &ProducerEntry)> {
         self.entries.iter().map(|(id, entry)| (*id, entry))
     }
 
     /// Checks a batch before it is appended; `Ok(Some(_))` is the earlier copy of it.
-    pub fn check(&self, header: &BatchHeader) -> Result<Option<SentBatch>, SequenceError> {
+    pub(crate) fn check(&self, header: &BatchHeader) -> Result<Option<SentBatch>, SequenceError> {
         let producer_id = header.producer_id;
         // An unknown producer may start anywhere: its state may have expired (KIP-360).
         let Some(entry) = self.entries.get(&producer_id) else { return Ok(None) };
         if header.producer_epoch < entry.epoch {
-            return Err(SequenceError::OldEpoch { producer_id, epoch: header.producer_epoch, last: entry.epoch });
+            return Err(SequenceError::OldEpoch {
+                producer_id,
+                epoch: header.producer_epoch,
+                last: entry.epoch,
+            });
         }
         let incoming = header.base_sequence;
         if header.producer_epoch > entry.epoch {
@@ -84,28 +92,34 @@ impl ProducerStates {
             };
         }
         let is_copy = |batch: &&SentBatch| {
-            batch.last_sequence == header.last_sequence() && batch.offset_delta == header.last_offset_delta
+            batch.last_sequence == header.last_sequence()
+                && batch.offset_delta == header.last_offset_delta
         };
         if let Some(copy) = entry.batches.iter().find(is_copy) {
             return Ok(Some(*copy));
         }
         match entry.batches.back() {
-            Some(last) if incoming != add_sequence(last.last_sequence, 1) => Err(SequenceError::OutOfOrder {
-                producer_id,
-                incoming,
-                expected: add_sequence(last.last_sequence, 1),
-            }),
+            Some(last) if incoming != add_sequence(last.last_sequence, 1) => {
+                Err(SequenceError::OutOfOrder {
+                    producer_id,
+                    incoming,
+                    expected: add_sequence(last.last_sequence, 1),
+                })
+            }
             _ => Ok(None),
         }
     }
 
     /// Notes an appended batch (its header after the position was set).
-    pub fn note(&mut self, header: &BatchHeader) {
+    pub(crate) fn note(&mut self, header: &BatchHeader) {
         if !header.has_producer() || header.is_control() {
             return;
         }
-        let fresh =
-            || ProducerEntry { epoch: header.producer_epoch, last_timestamp: 0, batches: VecDeque::new() };
+        let fresh = || ProducerEntry {
+            epoch: header.producer_epoch,
+            last_timestamp: 0,
+            batches: VecDeque::new(),
+        };
         let entry = self.entries.entry(header.producer_id).or_insert_with(fresh);
         if entry.epoch != header.producer_epoch {
             entry.epoch = header.producer_epoch;
@@ -124,16 +138,19 @@ impl ProducerStates {
     }
 
     /// Forgets producers that were idle longer than `expiration_ms`.
-    pub fn expire(&mut self, now_ms: Timestamp, expiration_ms: i64) {
+    pub(crate) fn expire(&mut self, now_ms: Timestamp, expiration_ms: i64) {
         self.entries.retain(|_, entry| now_ms.saturating_sub(entry.last_timestamp) < expiration_ms);
     }
 
     /// The snapshot's lines.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let line = |(id, entry): (&ProducerId, &ProducerEntry)| {
             let mut line = format!("{id} {} {}", entry.epoch, entry.last_timestamp);
             for b in &entry.batches {
-                line.push_str(&format!(" {},{},{},{}", b.last_sequence, b.last_offset, b.offset_delta, b.timestamp));
+                line.push_str(&format!(
+                    " {},{},{},{}",
+                    b.last_sequence, b.last_offset, b.offset_delta, b.timestamp
+                ));
             }
             line
         };
@@ -141,7 +158,7 @@ impl ProducerStates {
     }
 
     /// Reads a snapshot's lines; `None` if one is malformed.
-    pub fn parse(lines: &[String]) -> Option<Self> {
+    pub(crate) fn parse(lines: &[String]) -> Option<Self> {
         let mut entries = BTreeMap::new();
         for line in lines {
             let mut words = line.split(' ');
@@ -198,7 +215,10 @@ mod tests {
             let copy = states.check(&header(0, sequence, 1, 0)).expect("a copy").expect("known");
             assert_eq!(copy.last_offset, 100 + i64::from(sequence));
         }
-        assert!(matches!(states.check(&header(0, 1, 1, 0)), Err(SequenceError::OutOfOrder { expected: 7, .. })));
+        assert!(matches!(
+            states.check(&header(0, 1, 1, 0)),
+            Err(SequenceError::OutOfOrder { expected: 7, .. })
+        ));
         assert!(matches!(states.check(&header(0, 9, 1, 0)), Err(SequenceError::OutOfOrder { .. })));
         assert_eq!(states.check(&header(0, 7, 1, 0)), Ok(None));
     }
@@ -206,9 +226,15 @@ mod tests {
     #[test]
     fn a_new_epoch_starts_at_zero_and_fences_the_old_one() {
         let mut states = filled();
-        assert!(matches!(states.check(&header(1, 3, 1, 0)), Err(SequenceError::OutOfOrder { expected: 0, .. })));
+        assert!(matches!(
+            states.check(&header(1, 3, 1, 0)),
+            Err(SequenceError::OutOfOrder { expected: 0, .. })
+        ));
         states.note(&header(1, 0, 1, 200));
-        assert!(matches!(states.check(&header(0, 7, 1, 0)), Err(SequenceError::OldEpoch { last: 1, .. })));
+        assert!(matches!(
+            states.check(&header(0, 7, 1, 0)),
+            Err(SequenceError::OldEpoch { last: 1, .. })
+        ));
     }
 
     #[test]

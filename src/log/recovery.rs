@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::error::{OpenError, ReadError};
 use super::index::SegmentIndex;
-use super::log::{Active, Log, LogParts, open_active};
+use super::local_log::{Active, Log, LogParts, open_active};
 use super::producer_state::ProducerStates;
 use super::segment::{Segment, Walk, base_of};
 use crate::model::number::to_u64;
@@ -19,7 +19,7 @@ use crate::record::batch::checksum;
 
 /// What the log directory's checkpoint says of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RecoveryPoint {
+pub(crate) struct RecoveryPoint {
     pub offset: Offset,
     pub log_start: Offset,
     /// Whether there were idempotent producers; if not, no snapshot is looked for.
@@ -28,7 +28,7 @@ pub struct RecoveryPoint {
 
 /// What recovery did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Recovered {
+pub(crate) struct Recovered {
     pub bytes_checked: u64,
     pub bytes_cut: u64,
 }
@@ -42,7 +42,7 @@ struct Scan {
 
 impl Log {
     /// Opens the log in `dir`, making it if the folder is empty.
-    pub fn open(
+    pub(crate) fn open(
         partition: TopicPartition,
         dir: PathBuf,
         parts: LogParts,
@@ -79,7 +79,9 @@ impl Log {
         let mut log = Self {
             partition,
             dir,
-            log_start: point.log_start.max(closed.keys().next().copied().unwrap_or(active.base_offset)),
+            log_start: point
+                .log_start
+                .max(closed.keys().next().copied().unwrap_or(active.base_offset)),
             log_end: active.base_offset,
             recovery_point: point.offset,
             unflushed: Vec::new(),
@@ -107,12 +109,23 @@ impl Log {
         Ok((log, recovered))
     }
 
-    fn recover_segments(&mut self, point: RecoveryPoint, recovered: &mut Recovered) -> Result<(), OpenError> {
+    fn recover_segments(
+        &mut self,
+        point: RecoveryPoint,
+        recovered: &mut Recovered,
+    ) -> Result<(), OpenError> {
         // Closed segments past the recovery point were not flushed; the first bad batch ends the log there.
         for (segment, next_base) in self.suspects(point.offset) {
             let file = self.parts.cache.file(&segment.path)?;
             let mut index = SegmentIndex::new(segment.base_offset);
-            let scan = scan(&*file, &segment.path, segment.bytes, &mut index, (0, segment.base_offset), point.offset)?;
+            let scan = scan(
+                &*file,
+                &segment.path,
+                segment.bytes,
+                &mut index,
+                (0, segment.base_offset),
+                point.offset,
+            )?;
             recovered.bytes_checked += scan.checked;
             // A file whose name was not durable may be missing between two that are there.
             if scan.byte < segment.bytes || scan.next_offset != next_base {
@@ -163,7 +176,8 @@ impl Log {
 
     /// Makes a closed segment with a torn tail the active one; what follows it was never durable.
     fn end_at(&mut self, segment: &Segment, recovered: &mut Recovered) -> Result<(), OpenError> {
-        let later: Vec<Offset> = self.closed.range(segment.base_offset..).map(|(base, _)| *base).collect();
+        let later: Vec<Offset> =
+            self.closed.range(segment.base_offset..).map(|(base, _)| *base).collect();
         let mut cut = |log: &mut Self, path: &Path, bytes: u64| {
             recovered.bytes_cut += bytes;
             Segment::new(0, path.to_owned(), bytes).delete_files(&log.parts.cache);
@@ -171,7 +185,9 @@ impl Log {
         let (path, bytes) = (self.active.path.clone(), self.active.bytes);
         cut(self, &path, bytes);
         for base in later {
-            if let Some(removed) = self.closed.remove(&base).filter(|s| s.base_offset != segment.base_offset) {
+            if let Some(removed) =
+                self.closed.remove(&base).filter(|s| s.base_offset != segment.base_offset)
+            {
                 cut(self, &removed.path, removed.bytes);
             }
         }
@@ -199,7 +215,11 @@ impl Log {
     }
 
     /// Replays headers past the newest snapshot for what producers sent, and for epochs that began there.
-    fn recover_producers(&mut self, point: RecoveryPoint, are_epochs_lost: bool) -> Result<(), OpenError> {
+    fn recover_producers(
+        &mut self,
+        point: RecoveryPoint,
+        are_epochs_lost: bool,
+    ) -> Result<(), OpenError> {
         let snapshot = Self::load_producers(&self.parts, &self.dir, self.log_end)?;
         let from = match snapshot {
             Some((offset, states)) => {
@@ -220,7 +240,11 @@ impl Log {
         let first = segments.partition_point(|(_, _, base)| *base <= read_from).saturating_sub(1);
         for (path, bytes, base) in segments.split_off(first) {
             let file = self.parts.cache.file(&path)?;
-            let start = if base == self.active.base_offset { self.active.index.floor(read_from) } else { 0 };
+            let start = if base == self.active.base_offset {
+                self.active.index.floor(read_from)
+            } else {
+                0
+            };
             let mut walk = Walk::new(&*file, &path, start, bytes);
             while let Some((header, _)) = walk.next_header().map_err(damage(point.offset))? {
                 self.epochs.assign(header.leader_epoch, header.base_offset);
@@ -236,7 +260,9 @@ impl Log {
 
 fn damage(recovery_point: Offset) -> impl Fn(ReadError) -> OpenError {
     move |error| match error {
-        ReadError::Corrupt { path, position } => OpenError::Damaged { path, position, recovery_point },
+        ReadError::Corrupt { path, position } => {
+            OpenError::Damaged { path, position, recovery_point }
+        }
         ReadError::Disk(error) => OpenError::Disk(error),
         ReadError::OutOfRange { .. } => OpenError::Disk(std::io::Error::other(error.to_string())),
     }
@@ -250,7 +276,8 @@ fn trusted_start(
     bytes: u64,
 ) -> Option<(u64, Offset)> {
     let Some(entry) = index.last() else { return Some((0, index.base_offset)) };
-    let (header, position) = Walk::new(file, path, entry.position.into(), bytes).next_header().ok()??;
+    let (header, position) =
+        Walk::new(file, path, entry.position.into(), bytes).next_header().ok()??;
     let agrees = header.last_offset() == index.base_offset + i64::from(entry.last_offset);
     agrees.then_some((position, header.base_offset))
 }
@@ -271,7 +298,9 @@ fn scan(
     loop {
         let (header, position) = match walk.next_header() {
             Ok(Some(found)) => found,
-            Ok(None) | Err(ReadError::Corrupt { .. } | ReadError::OutOfRange { .. }) => return Ok(end),
+            Ok(None) | Err(ReadError::Corrupt { .. } | ReadError::OutOfRange { .. }) => {
+                return Ok(end);
+            }
             Err(ReadError::Disk(error)) => return Err(error.into()),
         };
         if header.base_offset < end.next_offset || header.last_offset_delta < 0 {
@@ -292,11 +321,17 @@ fn scan(
     }
 }
 
-fn list_segments(parts: &LogParts, dir: &Path) -> Result<BTreeMap<Offset, Arc<Segment>>, OpenError> {
+fn list_segments(
+    parts: &LogParts,
+    dir: &Path,
+) -> Result<BTreeMap<Offset, Arc<Segment>>, OpenError> {
     let mut segments = BTreeMap::new();
     for entry in parts.cache.disk().list(dir)? {
         let path = dir.join(&entry.name);
-        if entry.name.ends_with(".deleted") || entry.name.ends_with(".tmp") || entry.name.ends_with(".cleaned") {
+        if entry.name.ends_with(".deleted")
+            || entry.name.ends_with(".tmp")
+            || entry.name.ends_with(".cleaned")
+        {
             parts.cache.disk().remove(&path)?;
         } else if let Some(base) = base_of(&entry.name, ".log") {
             segments.insert(base, Arc::new(Segment::new(base, path, entry.bytes)));

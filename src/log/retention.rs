@@ -6,19 +6,19 @@
 use std::path::PathBuf;
 
 use super::error::ReadError;
-use super::log::Log;
+use super::local_log::Log;
 use crate::model::number::{to_i64, to_u64};
 use crate::model::{Offset, Timestamp};
 
 /// Files to remove after `file.delete.delay.ms`.
 #[derive(Debug, PartialEq, Eq)]
-pub struct DeletedSegment {
+pub(crate) struct DeletedSegment {
     pub files: Vec<PathBuf>,
 }
 
 impl Log {
     /// Rolls the active segment if it has passed its age, so that an idle log is deleted and compacted too.
-    pub fn roll_if_old(&mut self, now_ms: Timestamp) -> std::io::Result<bool> {
+    pub(crate) fn roll_if_old(&mut self, now_ms: Timestamp) -> std::io::Result<bool> {
         let due = self.active.bytes > 0 && self.is_old(now_ms);
         if due {
             self.roll()?;
@@ -27,12 +27,20 @@ impl Log {
     }
 
     /// Deletes what retention no longer wants below `bound`.
-    pub fn apply_retention(&mut self, now_ms: Timestamp, bound: Offset) -> Result<Vec<DeletedSegment>, ReadError> {
+    pub(crate) fn apply_retention(
+        &mut self,
+        now_ms: Timestamp,
+        bound: Offset,
+    ) -> Result<Vec<DeletedSegment>, ReadError> {
         let config = self.parts.config.clone();
         // Recovery relies on this: what is missing past the recovery point was lost, not deleted.
         let bound = bound.min(self.recovery_point);
         let mut deleted = Vec::new();
-        if config.is_deleted && config.retention_ms >= 0 && self.closed.is_empty() && self.is_expired_active(now_ms) {
+        if config.is_deleted
+            && config.retention_ms >= 0
+            && self.closed.is_empty()
+            && self.is_expired_active(now_ms)
+        {
             self.roll()?;
         }
         while let Some(segment) = self.closed.values().next().cloned() {
@@ -47,7 +55,8 @@ impl Log {
             let size_limit = config.retention_bytes;
             let too_large = size_limit >= 0 && to_i64(self.bytes() - segment.bytes) >= size_limit;
             let below_start = next <= self.log_start;
-            let expired = config.is_deleted && (too_large || (config.retention_ms >= 0 && too_old()?));
+            let expired =
+                config.is_deleted && (too_large || (config.retention_ms >= 0 && too_old()?));
             if !below_start && !expired {
                 break;
             }
@@ -59,7 +68,7 @@ impl Log {
     }
 
     /// Moves the log's start up to `offset` (DeleteRecords); returns the new start.
-    pub fn trim(&mut self, offset: Offset) -> Offset {
+    pub(crate) fn trim(&mut self, offset: Offset) -> Offset {
         self.log_start = self.log_start.max(offset.min(self.log_end));
         self.log_start
     }

@@ -10,19 +10,19 @@ use super::file_cache::FileCache;
 use super::index::{SegmentIndex, TimeEntry};
 use crate::model::Offset;
 use crate::model::number::to_u64;
-use crate::record::{BatchHeader, HEADER_BYTES};
 use crate::record::batch::{MAGIC, PREFIX_BYTES};
+use crate::record::{BatchHeader, HEADER_BYTES};
 use crate::system::DiskFile;
 use crate::system::disk::read_full;
 
 /// Bytes read at a time while walking headers.
 const WALK_BYTES: usize = 8 * 1024;
 /// A batch cannot be larger: lengths above this are damage.
-pub const BATCH_BYTES_MAX: usize = 1 << 30;
+pub(super) const BATCH_BYTES_MAX: usize = 1 << 30;
 
 /// A segment that is no longer written.
 #[derive(Debug)]
-pub struct Segment {
+pub(super) struct Segment {
     pub base_offset: Offset,
     pub path: PathBuf,
     pub bytes: u64,
@@ -30,23 +30,23 @@ pub struct Segment {
 }
 
 /// The file name of a segment's log.
-pub fn log_name(base_offset: Offset) -> String {
+pub(super) fn log_name(base_offset: Offset) -> String {
     format!("{base_offset:020}.log")
 }
 
 /// The base offset in a file name with this ending.
-pub fn base_of(name: &str, ending: &str) -> Option<Offset> {
+pub(super) fn base_of(name: &str, ending: &str) -> Option<Offset> {
     let digits = name.strip_suffix(ending)?;
     (digits.len() == 20).then(|| digits.parse().ok()).flatten()
 }
 
 impl Segment {
-    pub fn new(base_offset: Offset, path: PathBuf, bytes: u64) -> Self {
+    pub(super) fn new(base_offset: Offset, path: PathBuf, bytes: u64) -> Self {
         Self { base_offset, path, bytes, max_time: OnceLock::new() }
     }
 
     /// The index, from the cache, its files, or rebuilt from the log.
-    pub fn index(&self, cache: &FileCache) -> Result<Arc<SegmentIndex>, ReadError> {
+    pub(super) fn index(&self, cache: &FileCache) -> Result<Arc<SegmentIndex>, ReadError> {
         cache.index(&self.path, || {
             let disk = &**cache.disk();
             if let Some(index) = SegmentIndex::load(disk, &self.path, self.base_offset, self.bytes) {
@@ -60,7 +60,7 @@ impl Segment {
     }
 
     /// The largest timestamp; `None` if no batch has one.
-    pub fn max_time(&self, cache: &FileCache) -> Result<Option<TimeEntry>, ReadError> {
+    pub(super) fn max_time(&self, cache: &FileCache) -> Result<Option<TimeEntry>, ReadError> {
         if let Some(known) = self.max_time.get() {
             return Ok(*known);
         }
@@ -69,7 +69,7 @@ impl Segment {
     }
 
     /// Removes the segment's files.
-    pub fn delete_files(&self, cache: &FileCache) {
+    pub(super) fn delete_files(&self, cache: &FileCache) {
         cache.forget(&self.path);
         for ending in ["log", "index", "timeindex", "txnindex"] {
             let path = self.path.with_extension(ending);
@@ -95,7 +95,7 @@ impl Segment {
 
 /// Walks batch headers of a file range, reading little.
 #[derive(Debug)]
-pub struct Walk<'a> {
+pub(super) struct Walk<'a> {
     file: &'a dyn DiskFile,
     path: &'a Path,
     position: u64,
@@ -105,12 +105,12 @@ pub struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub fn new(file: &'a dyn DiskFile, path: &'a Path, position: u64, end: u64) -> Self {
+    pub(super) fn new(file: &'a dyn DiskFile, path: &'a Path, position: u64, end: u64) -> Self {
         Self { file, path, position, end, buffer: Vec::new(), buffer_start: position }
     }
 
     /// The next header and where its batch begins; `None` at the end.
-    pub fn next_header(&mut self) -> Result<Option<(BatchHeader, u64)>, ReadError> {
+    pub(super) fn next_header(&mut self) -> Result<Option<(BatchHeader, u64)>, ReadError> {
         let position = self.position;
         if position >= self.end {
             return Ok(None);
@@ -128,7 +128,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Reads a whole batch that `next_header` returned.
-    pub fn batch(&self, header: &BatchHeader, position: u64) -> Result<Vec<u8>, ReadError> {
+    pub(super) fn batch(&self, header: &BatchHeader, position: u64) -> Result<Vec<u8>, ReadError> {
         let mut batch = vec![0; header.total_bytes()];
         if read_full(self.file, &mut batch, position)? < batch.len() {
             return Err(self.corrupt(position));
@@ -157,7 +157,11 @@ impl<'a> Walk<'a> {
 }
 
 /// Bytes of the batch at `position`.
-pub fn batch_bytes_at(file: &dyn DiskFile, path: &Path, position: u64) -> Result<usize, ReadError> {
+pub(super) fn batch_bytes_at(
+    file: &dyn DiskFile,
+    path: &Path,
+    position: u64,
+) -> Result<usize, ReadError> {
     let mut prefix = [0; PREFIX_BYTES];
     let corrupt = || ReadError::Corrupt { path: path.to_owned(), position };
     if read_full(file, &mut prefix, position)? < PREFIX_BYTES {

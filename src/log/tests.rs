@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::recovery::Recovered;
 use super::*;
 use crate::config::{Config, TopicConfig};
 use crate::model::{Offset, Timestamp, TopicPartition};
@@ -20,7 +21,11 @@ fn config(changes: &[(&str, &str)]) -> TopicConfig {
     TopicConfig::resolve(&Config::default(), &overrides)
 }
 
-fn open_with(disk: &SimDisk, config: &TopicConfig, point: RecoveryPoint) -> Result<(Log, Recovered), OpenError> {
+fn open_with(
+    disk: &SimDisk,
+    config: &TopicConfig,
+    point: RecoveryPoint,
+) -> Result<(Log, Recovered), OpenError> {
     let cache = Arc::new(FileCache::new(Arc::new(disk.clone()), 8, 8));
     let parts = LogParts { cache, config: Arc::new(config.clone()) };
     Log::open(TopicPartition::new("t", 0), PathBuf::from(DIR), parts, point, 0)
@@ -73,7 +78,10 @@ fn flush(log: &mut Log) {
 fn a_read_begins_with_the_batch_that_holds_the_offset() {
     let mut log = open(&SimDisk::default(), &config(&[]));
     for i in 0..10 {
-        let three = BatchBuilder::new().record(i, None, Some(b"a")).record(i, None, Some(b"b")).record(i, None, Some(b"c"));
+        let three = BatchBuilder::new()
+            .record(i, None, Some(b"a"))
+            .record(i, None, Some(b"b"))
+            .record(i, None, Some(b"c"));
         append(&mut log, three, i);
     }
     let slice = log.slice(4, log.end(), 1, true).expect("slice").expect("bytes");
@@ -98,10 +106,14 @@ fn segments_roll_by_size_and_reads_cross_them() {
     assert!(log.segments() > 10);
     let expected: Vec<Offset> = (0..40).collect();
     assert_eq!(read_all(&log, 0).iter().map(|r| r.0).collect::<Vec<_>>(), expected);
-    assert_eq!(log.find_time(17, 40).expect("find").map(|f| (f.offset, f.timestamp)), Some((17, 17)));
+    assert_eq!(
+        log.find_time(17, 40).expect("find").map(|f| (f.offset, f.timestamp)),
+        Some((17, 17))
+    );
     assert_eq!(log.find_max_time().expect("find").map(|f| f.offset), Some(39));
     flush(&mut log);
-    let again = open_with(&disk, &config, RecoveryPoint { offset: 40, log_start: 0, has_producers: false });
+    let again =
+        open_with(&disk, &config, RecoveryPoint { offset: 40, log_start: 0, has_producers: false });
     let (log, recovered) = again.expect("reopen");
     assert_eq!((log.log_end(), recovered), (40, Recovered::default()));
     assert_eq!(read_all(&log, 7).len(), 33);
@@ -193,7 +205,11 @@ fn compaction_keeps_the_newest_of_each_key_and_the_last_offset() {
     let newest = |log: &Log| {
         let mut map = BTreeMap::new();
         for (_, key, value) in read_all(log, 0) {
-            if value.is_empty() { map.remove(&key) } else { map.insert(key, value) };
+            if value.is_empty() {
+                map.remove(&key)
+            } else {
+                map.insert(key, value)
+            };
         }
         map
     };
@@ -208,7 +224,10 @@ fn compaction_keeps_the_newest_of_each_key_and_the_last_offset() {
     assert_eq!(newest(&log), before);
     let after_first = read_all(&log, 0);
     assert!(after_first.len() < 25, "{} records left", after_first.len());
-    assert!(after_first.iter().any(|r| r.1 == "k1" && r.2.is_empty()), "the tombstone stays for a while");
+    assert!(
+        after_first.iter().any(|r| r.1 == "k1" && r.2.is_empty()),
+        "the tombstone stays for a while"
+    );
     for i in 70..90 {
         put(&mut log, "z", "z", i);
     }

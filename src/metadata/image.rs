@@ -10,7 +10,7 @@ use crate::model::{BrokerId, LeaderEpoch, PartitionId, ProducerId, TopicId};
 
 /// A partition's assignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartitionImage {
+pub(crate) struct PartitionImage {
     pub leader: BrokerId,
     pub replicas: Vec<BrokerId>,
     pub isr: Vec<BrokerId>,
@@ -19,7 +19,7 @@ pub struct PartitionImage {
 
 /// A topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicImage {
+pub(crate) struct TopicImage {
     pub name: Arc<str>,
     pub id: TopicId,
     pub partitions: Vec<PartitionImage>,
@@ -27,7 +27,7 @@ pub struct TopicImage {
 
 /// See the file's header.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Image {
+pub(crate) struct Image {
     pub topics: BTreeMap<Arc<str>, Arc<TopicImage>>,
     names: HashMap<TopicId, Arc<str>>,
     configs: BTreeMap<ConfigResource, Arc<BTreeMap<String, String>>>,
@@ -37,26 +37,26 @@ pub struct Image {
 }
 
 impl Image {
-    pub fn topic(&self, name: &str) -> Option<&Arc<TopicImage>> {
+    pub(crate) fn topic(&self, name: &str) -> Option<&Arc<TopicImage>> {
         self.topics.get(name)
     }
 
-    pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<TopicImage>> {
+    pub(crate) fn topic_by_id(&self, id: TopicId) -> Option<&Arc<TopicImage>> {
         self.topics.get(self.names.get(&id)?)
     }
 
     /// The values that are set for a resource.
-    pub fn configs(&self, resource: &ConfigResource) -> Arc<BTreeMap<String, String>> {
+    pub(crate) fn configs(&self, resource: &ConfigResource) -> Arc<BTreeMap<String, String>> {
         self.configs.get(resource).cloned().unwrap_or_default()
     }
 
     /// The resources that have values.
-    pub fn configured(&self) -> impl Iterator<Item = &ConfigResource> {
+    pub(crate) fn configured(&self) -> impl Iterator<Item = &ConfigResource> {
         self.configs.keys()
     }
 
     /// Takes a record in. One that names a topic that is gone changes nothing.
-    pub fn apply(&mut self, record: &MetadataRecord) {
+    pub(crate) fn apply(&mut self, record: &MetadataRecord) {
         match record {
             MetadataRecord::Reset => *self = Self::default(),
             MetadataRecord::Topic { name, id } => {
@@ -86,7 +86,9 @@ impl Image {
             MetadataRecord::Broker { id, epoch } => {
                 self.brokers.insert(*id, *epoch);
             }
-            MetadataRecord::ProducerIds { next } => self.next_producer_id = self.next_producer_id.max(*next),
+            MetadataRecord::ProducerIds { next } => {
+                self.next_producer_id = self.next_producer_id.max(*next);
+            }
             MetadataRecord::Feature { name, level } => {
                 self.features.insert(name.clone(), *level);
             }
@@ -106,7 +108,9 @@ impl Image {
     }
 
     fn set_partition(&mut self, topic: TopicId, partition: PartitionId, found: PartitionImage) {
-        let Some(topic) = self.names.get(&topic).and_then(|name| self.topics.get_mut(name)) else { return };
+        let Some(topic) = self.names.get(&topic).and_then(|name| self.topics.get_mut(name)) else {
+            return;
+        };
         let Ok(index) = usize::try_from(partition) else { return };
         let partitions = &mut Arc::make_mut(topic).partitions;
         match partitions.get_mut(index) {
@@ -116,7 +120,7 @@ impl Image {
     }
 
     /// The records that make this image from nothing.
-    pub fn records(&self) -> Vec<MetadataRecord> {
+    pub(crate) fn records(&self) -> Vec<MetadataRecord> {
         let mut records = vec![MetadataRecord::Reset];
         for topic in self.topics.values() {
             records.push(MetadataRecord::Topic { name: topic.name.to_string(), id: topic.id });
@@ -137,9 +141,16 @@ impl Image {
                 records.push(MetadataRecord::Config { resource, name, value });
             }
         }
-        records.extend(self.brokers.iter().map(|(id, epoch)| MetadataRecord::Broker { id: *id, epoch: *epoch }));
+        records.extend(
+            self.brokers
+                .iter()
+                .map(|(id, epoch)| MetadataRecord::Broker { id: *id, epoch: *epoch }),
+        );
         records.push(MetadataRecord::ProducerIds { next: self.next_producer_id });
-        let feature = |(name, level): (&String, &i16)| MetadataRecord::Feature { name: name.clone(), level: *level };
+        let feature = |(name, level): (&String, &i16)| MetadataRecord::Feature {
+            name: name.clone(),
+            level: *level,
+        };
         records.extend(self.features.iter().map(feature));
         records
     }

@@ -10,15 +10,15 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use image::{Image, PartitionImage, TopicImage};
-pub use record::{ConfigResource, MetadataRecord};
-pub use store::{MetadataStore, StoreError};
+pub(crate) use image::{Image, PartitionImage, TopicImage};
+pub(crate) use record::{ConfigResource, MetadataRecord};
+pub(crate) use store::{MetadataStore, StoreError};
 
 /// The folder of the metadata's log.
-pub const METADATA_FOLDER: &str = "__cluster_metadata-0";
+pub(crate) const METADATA_FOLDER: &str = "__cluster_metadata-0";
 
 /// Whoever has to follow the metadata.
-pub trait Publisher: Send + Sync {
+pub(crate) trait Publisher: Send + Sync {
     /// `records` turned the image into `image`.
     fn publish(&self, records: &[MetadataRecord], image: &Image);
 }

@@ -9,7 +9,7 @@ use crate::model::{BrokerId, LeaderEpoch, PartitionId, ProducerId, TopicId};
 /// Whose configuration a value belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ConfigResource {
+pub(crate) enum ConfigResource {
     Topic(String),
     /// Every broker that does not say otherwise.
     Cluster,
@@ -19,18 +19,42 @@ pub enum ConfigResource {
 /// One fact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum MetadataRecord {
+pub(crate) enum MetadataRecord {
     /// Everything before is forgotten: a snapshot follows in the same batch.
     Reset,
-    Topic { name: String, id: TopicId },
-    RemoveTopic { id: TopicId },
-    Partition { topic: TopicId, partition: PartitionId, leader: BrokerId, replicas: Vec<BrokerId>, isr: Vec<BrokerId>, leader_epoch: LeaderEpoch },
+    Topic {
+        name: String,
+        id: TopicId,
+    },
+    RemoveTopic {
+        id: TopicId,
+    },
+    Partition {
+        topic: TopicId,
+        partition: PartitionId,
+        leader: BrokerId,
+        replicas: Vec<BrokerId>,
+        isr: Vec<BrokerId>,
+        leader_epoch: LeaderEpoch,
+    },
     /// `None` takes the value away.
-    Config { resource: ConfigResource, name: String, value: Option<String> },
+    Config {
+        resource: ConfigResource,
+        name: String,
+        value: Option<String>,
+    },
     /// A broker's incarnation.
-    Broker { id: BrokerId, epoch: i64 },
+    Broker {
+        id: BrokerId,
+        epoch: i64,
+    },
     /// Producer ids below `next` were given out.
-    ProducerIds { next: ProducerId },
+    ProducerIds {
+        next: ProducerId,
+    },
     /// A finalized feature level (KIP-584).
-    Feature { name: String, level: i16 },
+    Feature {
+        name: String,
+        level: i16,
+    },
 }

@@ -11,7 +11,9 @@ use super::METADATA_FOLDER;
 use super::image::Image;
 use super::record::MetadataRecord;
 use crate::config::{Config, TopicConfig};
-use crate::log::{AppendError, FileCache, Log, LogParts, OpenError, ReadError, RecoveryPoint, Stamp};
+use crate::log::{
+    AppendError, FileCache, Log, LogParts, OpenError, ReadError, RecoveryPoint, Stamp,
+};
 use crate::model::{Offset, Timestamp, TopicPartition};
 use crate::record::{BatchBuilder, BatchHeader, Records, next_batch};
 use crate::system::SharedDisk;
@@ -22,7 +24,7 @@ const READ_BYTES: usize = 1 << 20;
 
 /// Why metadata can't be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     #[error("metadata log: {0}")]
     Open(#[from] OpenError),
     #[error("metadata log: {0}")]
@@ -39,22 +41,28 @@ pub enum StoreError {
 
 /// See the file's header.
 #[derive(Debug)]
-pub struct MetadataStore {
+pub(crate) struct MetadataStore {
     log: Log,
     has_failed: bool,
 }
 
 impl MetadataStore {
     /// Opens the log below `directory` and reads the image out of it.
-    pub fn open(disk: &SharedDisk, directory: &Path, now_ms: Timestamp) -> Result<(Self, Image), StoreError> {
+    pub(crate) fn open(
+        disk: &SharedDisk,
+        directory: &Path,
+        now_ms: Timestamp,
+    ) -> Result<(Self, Image), StoreError> {
         let cache = Arc::new(FileCache::new(Arc::clone(disk), 2, 2));
-        let mut config = TopicConfig::resolve(&Config::default(), &std::collections::BTreeMap::new());
+        let mut config =
+            TopicConfig::resolve(&Config::default(), &std::collections::BTreeMap::new());
         config.retention_ms = -1;
         config.retention_bytes = -1;
         config.message_bytes_max = usize::MAX;
         let parts = LogParts { cache, config: Arc::new(config) };
         let name = TopicPartition::new("__cluster_metadata", 0);
-        let (log, _) = Log::open(name, directory.join(METADATA_FOLDER), parts, RecoveryPoint::default(), 0)?;
+        let (log, _) =
+            Log::open(name, directory.join(METADATA_FOLDER), parts, RecoveryPoint::default(), 0)?;
         let mut store = Self { log, has_failed: false };
         let mut image = Image::default();
         let read = store.replay(&mut image)?;
@@ -66,7 +74,11 @@ impl MetadataStore {
     }
 
     /// Makes the records durable, as one batch.
-    pub fn append(&mut self, records: &[MetadataRecord], now_ms: Timestamp) -> Result<(), StoreError> {
+    pub(crate) fn append(
+        &mut self,
+        records: &[MetadataRecord],
+        now_ms: Timestamp,
+    ) -> Result<(), StoreError> {
         if self.has_failed {
             return Err(StoreError::Failed);
         }
@@ -76,18 +88,24 @@ impl MetadataStore {
             builder = builder.record(now_ms, None, Some(&value));
         }
         let batch = builder.build();
-        let header = BatchHeader::parse(&batch).ok_or_else(|| std::io::Error::other("built batch is cut"))?;
+        let header = BatchHeader::parse(&batch)
+            .ok_or_else(|| std::io::Error::other("built batch is cut"))?;
         let result = self.write(&header, &batch, now_ms);
         self.has_failed = result.is_err();
         result
     }
 
     /// Offset after the last record.
-    pub fn end(&self) -> Offset {
+    pub(crate) fn end(&self) -> Offset {
         self.log.log_end()
     }
 
-    fn write(&mut self, header: &BatchHeader, batch: &[u8], now_ms: Timestamp) -> Result<(), StoreError> {
+    fn write(
+        &mut self,
+        header: &BatchHeader,
+        batch: &[u8],
+        now_ms: Timestamp,
+    ) -> Result<(), StoreError> {
         self.log.append(header, batch, Stamp { leader_epoch: 1, now_ms })?;
         self.log.close()?;
         Ok(())
@@ -109,13 +127,19 @@ impl MetadataStore {
     }
 }
 
-fn replay_batch(header: &BatchHeader, batch: &[u8], image: &mut Image) -> Result<usize, StoreError> {
+fn replay_batch(
+    header: &BatchHeader,
+    batch: &[u8],
+    image: &mut Image,
+) -> Result<usize, StoreError> {
     let failed = |why: String| StoreError::Record { offset: header.base_offset, why };
-    let records = Records::open(*header, batch, usize::MAX).map_err(|error| failed(error.to_string()))?;
+    let records =
+        Records::open(*header, batch, usize::MAX).map_err(|error| failed(error.to_string()))?;
     let mut count = 0;
     for record in &records {
         let record = record.map_err(|error| failed(error.to_string()))?;
-        let fact = serde_json::from_slice(record.value.unwrap_or_default()).map_err(|e| failed(e.to_string()))?;
+        let fact = serde_json::from_slice(record.value.unwrap_or_default())
+            .map_err(|e| failed(e.to_string()))?;
         image.apply(&fact);
         count += 1;
     }

@@ -10,10 +10,17 @@ fn facts() -> Vec<MetadataRecord> {
     vec![
         MetadataRecord::Topic { name: "a".into(), id },
         MetadataRecord::Partition {
-            topic: id, partition: 0, leader: 1, replicas: vec![1], isr: vec![1], leader_epoch: 0,
+            topic: id,
+            partition: 0,
+            leader: 1,
+            replicas: vec![1],
+            isr: vec![1],
+            leader_epoch: 0,
         },
         MetadataRecord::Config {
-            resource: ConfigResource::Topic("a".into()), name: "retention.ms".into(), value: Some("5".into()),
+            resource: ConfigResource::Topic("a".into()),
+            name: "retention.ms".into(),
+            value: Some("5".into()),
         },
         MetadataRecord::ProducerIds { next: 1000 },
     ]

@@ -3,29 +3,29 @@
 //! Invariants: a type here has no behaviour beyond its own value.
 //! Left to others: everything that knows what the values are for.
 
-pub mod number;
+pub(crate) mod number;
 mod topic;
 
-pub use topic::{TopicNameError, TopicPartition, validate_topic_name};
+pub(crate) use topic::{TopicNameError, TopicPartition, validate_topic_name};
 
 /// Position of a record in its partition; 0 is the first record ever written.
-pub type Offset = i64;
+pub(crate) type Offset = i64;
 /// Number of a leadership of one partition (KIP-101); it never goes back.
-pub type LeaderEpoch = i32;
+pub(crate) type LeaderEpoch = i32;
 /// Identity of a topic's incarnation (KIP-516); the nil value means "none".
-pub type TopicId = uuid::Uuid;
+pub(crate) type TopicId = uuid::Uuid;
 /// Index of a partition in its topic.
-pub type PartitionId = i32;
+pub(crate) type PartitionId = i32;
 /// `node.id` of a broker.
-pub type BrokerId = i32;
+pub(crate) type BrokerId = i32;
 /// Identity of an idempotent producer (KIP-98).
-pub type ProducerId = i64;
+pub(crate) type ProducerId = i64;
 /// Generation of a producer id.
-pub type ProducerEpoch = i16;
+pub(crate) type ProducerEpoch = i16;
 /// Milliseconds since 1970-01-01 UTC.
-pub type Timestamp = i64;
+pub(crate) type Timestamp = i64;
 
 /// The offset that stands for "none" on the wire.
-pub const NO_OFFSET: Offset = -1;
+pub(crate) const NO_OFFSET: Offset = -1;
 /// The timestamp that stands for "none" on the wire.
-pub const NO_TIMESTAMP: Timestamp = -1;
+pub(crate) const NO_TIMESTAMP: Timestamp = -1;

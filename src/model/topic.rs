@@ -12,18 +12,18 @@ const TOPIC_NAME_BYTES_MAX: usize = 249;
 
 /// A partition of a named topic.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TopicPartition {
+pub(crate) struct TopicPartition {
     pub topic: Arc<str>,
     pub partition: PartitionId,
 }
 
 impl TopicPartition {
-    pub fn new(topic: &str, partition: PartitionId) -> Self {
+    pub(crate) fn new(topic: &str, partition: PartitionId) -> Self {
         Self { topic: topic.into(), partition }
     }
 
     /// Parses a log folder's name, `topic-partition`.
-    pub fn from_folder(name: &str) -> Option<Self> {
+    pub(crate) fn from_folder(name: &str) -> Option<Self> {
         let (topic, partition) = name.rsplit_once('-')?;
         let partition: PartitionId = partition.parse().ok()?;
         validate_topic_name(topic).ok()?;
@@ -39,7 +39,7 @@ impl fmt::Display for TopicPartition {
 
 /// Why a topic name is refused; the text is the one that Kafka's clients show.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum TopicNameError {
+pub(crate) enum TopicNameError {
     #[error("Topic name is invalid: the empty string is not allowed")]
     Empty,
     #[error("Topic name is invalid: '{0}' cannot be '.' or '..'")]
@@ -53,7 +53,7 @@ pub enum TopicNameError {
 }
 
 /// Checks a topic name by Kafka's rules.
-pub fn validate_topic_name(name: &str) -> Result<(), TopicNameError> {
+pub(crate) fn validate_topic_name(name: &str) -> Result<(), TopicNameError> {
     if name.is_empty() {
         return Err(TopicNameError::Empty);
     }

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 /// A bound on bytes; `Grant`s give theirs back when they are dropped.
 #[derive(Debug)]
-pub struct Budget {
+pub(crate) struct Budget {
     used: AtomicUsize,
     limit: usize,
     freed: Notify,
@@ -17,35 +17,35 @@ pub struct Budget {
 
 /// Bytes taken from a budget.
 #[derive(Debug)]
-pub struct Grant {
+pub(crate) struct Grant {
     budget: Arc<Budget>,
     bytes: usize,
 }
 
 impl Budget {
-    pub fn new(limit: usize) -> Arc<Self> {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { used: AtomicUsize::new(0), limit, freed: Notify::new() })
     }
 
-    pub fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
     /// Takes `bytes` if they fit now.
-    pub fn try_take(self: &Arc<Self>, bytes: usize) -> Option<Grant> {
+    pub(crate) fn try_take(self: &Arc<Self>, bytes: usize) -> Option<Grant> {
         let fits = |used: usize| (used == 0 || used + bytes <= self.limit).then_some(used + bytes);
         self.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits).ok()?;
         Some(Grant { budget: Arc::clone(self), bytes })
     }
 
     /// Takes `bytes` whether they fit or not: for a connection that must go on to free what it holds.
-    pub fn force(self: &Arc<Self>, bytes: usize) -> Grant {
+    pub(crate) fn force(self: &Arc<Self>, bytes: usize) -> Grant {
         self.used.fetch_add(bytes, Ordering::AcqRel);
         Grant { budget: Arc::clone(self), bytes }
     }
 
     /// Takes `bytes`, waiting until they fit.
-    pub async fn take(self: &Arc<Self>, bytes: usize) -> Grant {
+    pub(crate) async fn take(self: &Arc<Self>, bytes: usize) -> Grant {
         loop {
             let freed = self.freed.notified();
             if let Some(grant) = self.try_take(bytes) {

@@ -23,17 +23,17 @@ use crate::system::clock::{Instant, monotonic, sleep_until, timeout_at};
 /// Requests of one connection in progress at a time.
 const PIPELINE_MAX: usize = 100;
 /// A peer that takes nothing for this long is gone.
-const WRITE_STALL: Duration = Duration::from_secs(60);
+const WRITE_STALL: Duration = Duration::from_mins(1);
 
 /// Who is at the other end, and where it came in.
 #[derive(Debug, Clone)]
-pub struct Peer {
+pub(crate) struct Peer {
     pub address: SocketAddr,
     pub listener: Arc<str>,
 }
 
 /// What became of a request.
-pub enum Answer {
+pub(crate) enum Answer {
     /// No response is sent (`acks=0`).
     Nothing,
     Now(Output),
@@ -54,7 +54,7 @@ impl std::fmt::Debug for Answer {
 }
 
 /// What stands behind a listener.
-pub trait Service: Send + Sync + 'static {
+pub(crate) trait Service: Send + Sync + 'static {
     /// What the service keeps for a connection.
     type Session: Send;
     fn open(&self, peer: Peer) -> Self::Session;
@@ -63,7 +63,7 @@ pub trait Service: Send + Sync + 'static {
 
 /// Bounds of a connection.
 #[derive(Debug, Clone)]
-pub struct ConnectionRules {
+pub(crate) struct ConnectionRules {
     pub frame_bytes_max: usize,
     pub idle: Duration,
     pub budget: Arc<Budget>,
@@ -81,7 +81,7 @@ struct Pending {
 }
 
 /// Serves a connection until it ends; `Err` says why, if it was not the peer's clean close.
-pub async fn serve<S: Service>(
+pub(crate) async fn serve<S: Service>(
     mut stream: Stream,
     peer: Peer,
     service: &S,
@@ -97,7 +97,8 @@ pub async fn serve<S: Service>(
     let mut last_active = monotonic();
     loop {
         if !closing {
-            closing = take_requests(service, &mut session, &mut frames, &mut pending, rules).await?;
+            closing =
+                take_requests(service, &mut session, &mut frames, &mut pending, rules).await?;
         }
         write_ready(&mut stream, &mut pending).await?;
         if pending.is_empty() && (closing || *stopping.borrow()) {

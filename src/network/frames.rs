@@ -16,37 +16,41 @@ const LENGTH_BYTES: usize = 4;
 /// A frame's length is not one.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("frame length {length} is not within 0..={limit}")]
-pub struct FrameLengthError {
+pub(super) struct FrameLengthError {
     pub length: i32,
     pub limit: usize,
 }
 
 /// The receiving side of a connection.
 #[derive(Debug)]
-pub struct Frames {
+pub(super) struct Frames {
     buffer: BytesMut,
     frame_bytes_max: usize,
 }
 
 impl Frames {
-    pub fn new(frame_bytes_max: usize) -> Self {
+    pub(super) fn new(frame_bytes_max: usize) -> Self {
         Self { buffer: BytesMut::new(), frame_bytes_max }
     }
 
     /// The buffer with room for the next read.
-    pub fn room(&mut self) -> &mut BytesMut {
+    pub(super) fn room(&mut self) -> &mut BytesMut {
         let missing = match self.length() {
             Some(length) => (length + LENGTH_BYTES).saturating_sub(self.buffer.len()),
             None => 0,
         };
         let have = self.buffer.len();
-        let room = if missing <= ROOM_AT_ONCE_BYTES { missing.max(READ_BYTES) } else { have.max(ROOM_AT_ONCE_BYTES) };
+        let room = if missing <= ROOM_AT_ONCE_BYTES {
+            missing.max(READ_BYTES)
+        } else {
+            have.max(ROOM_AT_ONCE_BYTES)
+        };
         self.buffer.reserve(room);
         &mut self.buffer
     }
 
     /// The next whole frame.
-    pub fn next(&mut self) -> Result<Option<Bytes>, FrameLengthError> {
+    pub(super) fn next(&mut self) -> Result<Option<Bytes>, FrameLengthError> {
         if self.buffer.len() < LENGTH_BYTES {
             return Ok(None);
         }
@@ -61,19 +65,20 @@ impl Frames {
     }
 
     /// Whether part of a frame is held.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }
 
     /// Gives the buffer's memory back.
-    pub fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
         }
     }
 
     fn length(&self) -> Option<usize> {
-        (self.buffer.len() >= LENGTH_BYTES).then(|| to_usize(be32(&self.buffer, 0)).min(self.frame_bytes_max))
+        (self.buffer.len() >= LENGTH_BYTES)
+            .then(|| to_usize(be32(&self.buffer, 0)).min(self.frame_bytes_max))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::system::clock::{Instant, monotonic};
 
 /// Counts connections, in all and by address, and new ones in a second.
 #[derive(Debug)]
-pub struct ConnectionLimits {
+pub(crate) struct ConnectionLimits {
     state: Mutex<State>,
 }
 
@@ -27,13 +27,13 @@ struct State {
 
 /// A counted connection; uncounted when it is dropped.
 #[derive(Debug)]
-pub struct Counted {
+pub(crate) struct Counted {
     limits: Arc<ConnectionLimits>,
     address: IpAddr,
 }
 
 impl ConnectionLimits {
-    pub fn new(open_max: usize, per_address_max: usize, rate_max: usize) -> Arc<Self> {
+    pub(crate) fn new(open_max: usize, per_address_max: usize, rate_max: usize) -> Arc<Self> {
         let state = State {
             open_max,
             per_address_max,
@@ -47,13 +47,14 @@ impl ConnectionLimits {
     }
 
     /// Changes the limits: in all, by address, new ones in a second. Open connections stay.
-    pub fn set(&self, (open_max, per_address_max, rate_max): (usize, usize, usize)) {
+    pub(crate) fn set(&self, (open_max, per_address_max, rate_max): (usize, usize, usize)) {
         let mut state = self.state.lock();
-        (state.open_max, state.per_address_max, state.rate_max) = (open_max, per_address_max, rate_max);
+        (state.open_max, state.per_address_max, state.rate_max) =
+            (open_max, per_address_max, rate_max);
     }
 
     /// Counts a new connection, or says which limit it meets.
-    pub fn count(self: &Arc<Self>, address: IpAddr) -> Result<Counted, &'static str> {
+    pub(crate) fn count(self: &Arc<Self>, address: IpAddr) -> Result<Counted, &'static str> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let now = monotonic();
@@ -77,7 +78,7 @@ impl ConnectionLimits {
         Ok(Counted { limits: Arc::clone(self), address })
     }
 
-    pub fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.state.lock().open
     }
 }

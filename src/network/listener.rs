@@ -20,13 +20,13 @@ use crate::system::tasks::{JoinHandle, spawn};
 
 /// A bound listener.
 #[derive(Debug)]
-pub struct Listening {
+pub(crate) struct Listening {
     pub endpoint: Endpoint,
     listener: TcpListener,
 }
 
 /// Binds an endpoint; port 0 becomes the port that was picked.
-pub async fn listen(endpoint: &Endpoint) -> io::Result<Listening> {
+pub(crate) async fn listen(endpoint: &Endpoint) -> io::Result<Listening> {
     let host = if endpoint.host.is_empty() { "::" } else { &endpoint.host };
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
     for address in lookup_host((host, endpoint.port)).await? {
@@ -43,7 +43,7 @@ pub async fn listen(endpoint: &Endpoint) -> io::Result<Listening> {
 
 impl Listening {
     /// Accepts until `stopping` turns true; connections end by themselves then.
-    pub fn start<S: Service>(
+    pub(crate) fn start<S: Service>(
         self,
         service: Arc<S>,
         rules: ConnectionRules,
@@ -72,7 +72,7 @@ impl Listening {
         })
     }
 
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 }

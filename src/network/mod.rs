@@ -5,7 +5,7 @@
 //! Absent: what the bytes mean (the `Service` knows).
 
 mod budget;
-pub mod client;
+pub(crate) mod client;
 mod connection;
 mod frames;
 mod limits;
@@ -13,9 +13,8 @@ mod listener;
 mod output;
 mod stream;
 
-pub use budget::Budget;
-pub use connection::{Answer, ConnectionRules, Peer, Service, serve};
-pub use limits::ConnectionLimits;
-pub use listener::{Listening, listen};
-pub use output::{Output, Part};
-pub use stream::Stream;
+pub(crate) use budget::Budget;
+pub(crate) use connection::{Answer, ConnectionRules, Peer, Service};
+pub(crate) use limits::ConnectionLimits;
+pub(crate) use listener::{Listening, listen};
+pub(crate) use output::{Output, Part};

@@ -6,25 +6,25 @@ use crate::system::SharedFile;
 
 /// A piece of a response.
 #[derive(Debug, Clone)]
-pub enum Part {
+pub(crate) enum Part {
     Bytes(Bytes),
     File { file: SharedFile, offset: u64, bytes: usize },
 }
 
 /// A response: bytes first, then whatever follows.
 #[derive(Debug, Clone, Default)]
-pub struct Output {
+pub(crate) struct Output {
     pub head: Bytes,
     pub rest: Vec<Part>,
 }
 
 impl Output {
-    pub fn bytes(head: impl Into<Bytes>) -> Self {
+    pub(crate) fn bytes(head: impl Into<Bytes>) -> Self {
         Self { head: head.into(), rest: Vec::new() }
     }
 
     /// Bytes that will leave.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         let part = |part: &Part| match part {
             Part::Bytes(bytes) => bytes.len(),
             Part::File { bytes, .. } => *bytes,

@@ -17,7 +17,7 @@ const SLICES_MAX: usize = 64;
 
 /// A connected stream.
 #[derive(Debug)]
-pub enum Stream {
+pub(crate) enum Stream {
     Tcp(TcpStream),
     #[cfg(test)]
     Memory(tokio::io::DuplexStream),
@@ -25,7 +25,7 @@ pub enum Stream {
 
 impl Stream {
     /// Waits until there is something to read. A memory stream always says so.
-    pub async fn readable(&self) -> io::Result<()> {
+    pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
             Stream::Tcp(tcp) => tcp.readable().await,
             #[cfg(test)]
@@ -34,7 +34,7 @@ impl Stream {
     }
 
     /// Reads what is there; `WouldBlock` if nothing is (TCP), else waits (memory).
-    pub async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+    pub(crate) async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         match self {
             Stream::Tcp(tcp) => tcp.try_read_buf(buffer),
             #[cfg(test)]
@@ -43,7 +43,7 @@ impl Stream {
     }
 
     /// Writes responses in order.
-    pub async fn write(&mut self, outputs: &[Output]) -> io::Result<()> {
+    pub(crate) async fn write(&mut self, outputs: &[Output]) -> io::Result<()> {
         match self {
             Stream::Tcp(tcp) => write_tcp(tcp, outputs).await,
             #[cfg(test)]
@@ -104,7 +104,12 @@ async fn send_vector(tcp: &TcpStream, vector: &[IoSlice<'_>], more: bool) -> io:
     .await
 }
 
-async fn send_file(tcp: &TcpStream, file: &SharedFile, offset: u64, bytes: usize) -> io::Result<()> {
+async fn send_file(
+    tcp: &TcpStream,
+    file: &SharedFile,
+    offset: u64,
+    bytes: usize,
+) -> io::Result<()> {
     let Some(os_file) = file.os_file() else {
         return Err(io::Error::other("a simulated file on a real socket"));
     };
@@ -116,7 +121,10 @@ async fn send_file(tcp: &TcpStream, file: &SharedFile, offset: u64, bytes: usize
             })
             .await?;
         if sent == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file ended before its range"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the file ended before its range",
+            ));
         }
         left -= sent;
     }

@@ -15,7 +15,7 @@ const FLEXIBLE: i16 = 12;
 
 /// The records of a partition.
 #[derive(Debug, Clone, Copy)]
-pub enum FetchedRecords<'a> {
+pub(crate) enum FetchedRecords<'a> {
     Inline(&'a [u8]),
     /// So many bytes follow the chunk.
     External(usize),
@@ -23,7 +23,7 @@ pub enum FetchedRecords<'a> {
 
 /// A partition's answer.
 #[derive(Debug, Clone, Copy)]
-pub struct FetchedPartition<'a> {
+pub(crate) struct FetchedPartition<'a> {
     pub index: i32,
     pub error: i16,
     pub high_watermark: i64,
@@ -38,7 +38,7 @@ pub struct FetchedPartition<'a> {
 
 /// A topic's answers.
 #[derive(Debug, Clone)]
-pub struct FetchedTopic<'a> {
+pub(crate) struct FetchedTopic<'a> {
     pub name: &'a str,
     pub id: Uuid,
     pub partitions: Vec<FetchedPartition<'a>>,
@@ -46,7 +46,7 @@ pub struct FetchedTopic<'a> {
 
 /// A node that a client is pointed to.
 #[derive(Debug, Clone)]
-pub struct FetchNode {
+pub(crate) struct FetchNode {
     pub id: i32,
     pub host: String,
     pub port: i32,
@@ -61,7 +61,7 @@ struct Writer {
 }
 
 /// Writes the response. External records belong after each chunk but the last, in order.
-pub fn encode_fetch(
+pub(crate) fn encode_fetch(
     head: &RequestHead,
     error: i16,
     session_id: i32,
@@ -72,8 +72,15 @@ pub fn encode_fetch(
         FetchedRecords::Inline(bytes) => bytes.len() + 64,
         FetchedRecords::External(_) => 64,
     };
-    let size: usize = topics.iter().flat_map(|t| &t.partitions).map(inline).sum::<usize>() + 64 * topics.len() + 64;
-    let mut w = Writer { out: BytesMut::with_capacity(size), chunks: Vec::new(), version: head.version, external: 0 };
+    let size: usize = topics.iter().flat_map(|t| &t.partitions).map(inline).sum::<usize>()
+        + 64 * topics.len()
+        + 64;
+    let mut w = Writer {
+        out: BytesMut::with_capacity(size),
+        chunks: Vec::new(),
+        version: head.version,
+        external: 0,
+    };
     w.out.put_i32(0);
     w.out.put_i32(head.correlation_id);
     if ApiKey::Fetch.response_header_version(head.version) >= 1 {
@@ -217,15 +224,25 @@ mod tests {
     use crate::protocol::{encode, text};
 
     fn ours(head: &RequestHead, external: bool) -> Vec<u8> {
-        let records = if external { FetchedRecords::External(5) } else { FetchedRecords::Inline(b"batch") };
+        let records =
+            if external { FetchedRecords::External(5) } else { FetchedRecords::Inline(b"batch") };
         let leader = (head.version >= 16).then_some((3, 9));
         let found = |index, records, leader| FetchedPartition {
-            index, error: 6, high_watermark: 7, last_stable_offset: 7, log_start: 2, has_aborted: index == 1, leader, records,
+            index,
+            error: 6,
+            high_watermark: 7,
+            last_stable_offset: 7,
+            log_start: 2,
+            has_aborted: index == 1,
+            leader,
+            records,
         };
         let id = Uuid::from_u128(77);
-        let partitions = vec![found(0, records, leader), found(1, FetchedRecords::Inline(&[]), None)];
+        let partitions =
+            vec![found(0, records, leader), found(1, FetchedRecords::Inline(&[]), None)];
         let nodes = [FetchNode { id: 3, host: "h".into(), port: 9, rack: None }];
-        let chunks = encode_fetch(head, 0, 55, &[FetchedTopic { name: "topic", id, partitions }], &nodes);
+        let chunks =
+            encode_fetch(head, 0, 55, &[FetchedTopic { name: "topic", id, partitions }], &nodes);
         let mut bytes = chunks[0].to_vec();
         if external {
             bytes.extend(b"batch");
@@ -247,11 +264,13 @@ mod tests {
                 .with_records(Some(records));
             data.log_start_offset = if version >= 5 { 2 } else { -1 };
             if version >= 16 && index == 0 {
-                data.current_leader = LeaderIdAndEpoch::default().with_leader_id(BrokerId(3)).with_leader_epoch(9);
+                data.current_leader =
+                    LeaderIdAndEpoch::default().with_leader_id(BrokerId(3)).with_leader_epoch(9);
             }
             data
         };
-        let mut topic = FetchableTopicResponse::default().with_partitions(vec![partition(0), partition(1)]);
+        let mut topic =
+            FetchableTopicResponse::default().with_partitions(vec![partition(0), partition(1)]);
         if version >= 13 {
             topic.topic_id = Uuid::from_u128(77);
         } else {
@@ -260,7 +279,8 @@ mod tests {
         let mut response = FetchResponse::default().with_responses(vec![topic]);
         response.session_id = if version >= 7 { 55 } else { 0 };
         if version >= 16 {
-            let node = NodeEndpoint::default().with_node_id(BrokerId(3)).with_host(text("h")).with_port(9);
+            let node =
+                NodeEndpoint::default().with_node_id(BrokerId(3)).with_host(text("h")).with_port(9);
             response.node_endpoints = vec![node];
         }
         encode(head, &response).expect("encodes").to_vec()

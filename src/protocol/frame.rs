@@ -16,7 +16,7 @@ const SMALLEST_HEADER_BYTES: usize = 8;
 
 /// Why a frame can't be served.
 #[derive(Debug, thiserror::Error)]
-pub enum DecodeError {
+pub(crate) enum DecodeError {
     #[error("frame of {0} bytes is too short for a request header")]
     TooShort(usize),
     #[error("API key {0} is not served")]
@@ -29,7 +29,7 @@ pub enum DecodeError {
 
 /// The header of a request.
 #[derive(Debug, Clone)]
-pub struct RequestHead {
+pub(crate) struct RequestHead {
     pub key: ApiKey,
     pub version: i16,
     pub correlation_id: i32,
@@ -39,7 +39,7 @@ pub struct RequestHead {
 }
 
 /// Reads the header and leaves the body in `frame`.
-pub fn parse_head(frame: &mut Bytes) -> Result<RequestHead, DecodeError> {
+pub(crate) fn parse_head(frame: &mut Bytes) -> Result<RequestHead, DecodeError> {
     if frame.len() < SMALLEST_HEADER_BYTES {
         return Err(DecodeError::TooShort(frame.len()));
     }
@@ -49,13 +49,20 @@ pub fn parse_head(frame: &mut Bytes) -> Result<RequestHead, DecodeError> {
     let key = api.key;
     if !is_known && key == ApiKey::ApiVersions && version > 0 {
         let client_id = None;
-        return Ok(RequestHead { key, version, correlation_id, client_id, is_future_api_versions: true });
+        return Ok(RequestHead {
+            key,
+            version,
+            correlation_id,
+            client_id,
+            is_future_api_versions: true,
+        });
     }
     if !is_known {
         return Err(DecodeError::UnknownVersion { key: key_number, version });
     }
     let malformed = |why: String| DecodeError::Malformed { key: key_number, version, why };
-    check_head(frame, key.request_header_version(version)).map_err(|why| malformed(why.to_owned()))?;
+    check_head(frame, key.request_header_version(version))
+        .map_err(|why| malformed(why.to_owned()))?;
     let header = RequestHeader::decode(frame, key.request_header_version(version))
         .map_err(|error| malformed(error.to_string()))?;
     Ok(RequestHead {
@@ -89,7 +96,7 @@ fn check_head(frame: &[u8], header_version: i16) -> Result<(), &'static str> {
 }
 
 /// Decodes a body that `parse_head` left.
-pub fn decode<R: Decodable>(head: &RequestHead, body: &mut Bytes) -> Result<R, DecodeError> {
+pub(crate) fn decode<R: Decodable>(head: &RequestHead, body: &mut Bytes) -> Result<R, DecodeError> {
     let key = key_number(head.key);
     let malformed = |why: String| DecodeError::Malformed { key, version: head.version, why };
     shapes::check(key, head.version, body).map_err(|why| malformed(why.to_owned()))?;
@@ -97,7 +104,10 @@ pub fn decode<R: Decodable>(head: &RequestHead, body: &mut Bytes) -> Result<R, D
 }
 
 /// Encodes a response with its length and header.
-pub fn encode<R: Encodable>(head: &RequestHead, response: &R) -> Result<BytesMut, DecodeError> {
+pub(crate) fn encode<R: Encodable>(
+    head: &RequestHead,
+    response: &R,
+) -> Result<BytesMut, DecodeError> {
     let version = if head.is_future_api_versions { 0 } else { head.version };
     let failed = |error: anyhow::Error| DecodeError::Malformed {
         key: key_number(head.key),
@@ -106,7 +116,8 @@ pub fn encode<R: Encodable>(head: &RequestHead, response: &R) -> Result<BytesMut
     };
     let header_version = head.key.response_header_version(version);
     let header = ResponseHeader::default().with_correlation_id(head.correlation_id);
-    let size = header.compute_size(header_version).map_err(failed)? + response.compute_size(version).map_err(failed)?;
+    let size = header.compute_size(header_version).map_err(failed)?
+        + response.compute_size(version).map_err(failed)?;
     let mut out = BytesMut::with_capacity(4 + size);
     out.put_i32(to_i32(size));
     header.encode(&mut out, header_version).map_err(failed)?;

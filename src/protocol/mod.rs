@@ -9,14 +9,16 @@ mod frame;
 mod shapes;
 mod table;
 
-pub use fetch_response::{FetchNode, FetchedPartition, FetchedRecords, FetchedTopic, encode_fetch};
-pub use frame::{DecodeError, RequestHead, decode, encode, parse_head};
-pub use kafka_protocol::messages;
-pub use kafka_protocol::messages::ApiKey;
-pub use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
-pub use table::{SERVED, ServedApi, key_number, reference_page};
+pub(crate) use fetch_response::{
+    FetchNode, FetchedPartition, FetchedRecords, FetchedTopic, encode_fetch,
+};
+pub(crate) use frame::{DecodeError, RequestHead, decode, encode, parse_head};
+pub(crate) use kafka_protocol::messages;
+pub(crate) use kafka_protocol::messages::ApiKey;
+pub(crate) use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+pub(crate) use table::{SERVED, ServedApi, key_number};
 
 /// A `StrBytes` of any string.
-pub fn text(value: impl Into<String>) -> StrBytes {
+pub(crate) fn text(value: impl Into<String>) -> StrBytes {
     StrBytes::from_string(value.into())
 }

@@ -62,7 +62,8 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn fields(&mut self, fields: &[Field]) -> Result<(), &'static str> {
         for field in fields {
-            if field.tag.is_none() && (field.versions.0..=field.versions.1).contains(&self.version) {
+            if field.tag.is_none() && (field.versions.0..=field.versions.1).contains(&self.version)
+            {
                 self.value(&field.kind)?;
             }
         }
@@ -85,8 +86,10 @@ impl Walk<'_> {
                 if count > self.rest.len() {
                     return Err("array is longer than the request");
                 }
-                self.budget =
-                    self.budget.checked_sub(count * ELEMENT_BYTES).ok_or("too many elements for one request")?;
+                self.budget = self
+                    .budget
+                    .checked_sub(count * ELEMENT_BYTES)
+                    .ok_or("too many elements for one request")?;
                 (0..count).try_for_each(|_| self.value(inner))
             }
             Kind::Struct { fields, nullable } => {
@@ -104,16 +107,23 @@ impl Walk<'_> {
         if count > self.rest.len() {
             return Err("more tagged fields than bytes");
         }
-        self.budget = self.budget.checked_sub(count * ELEMENT_BYTES).ok_or("too many tagged fields")?;
+        self.budget =
+            self.budget.checked_sub(count * ELEMENT_BYTES).ok_or("too many tagged fields")?;
         for _ in 0..count {
             let tag = self.varint()?;
             let length = to_usize(self.varint()?);
-            let (inside, after) = self.rest.split_at_checked(length).ok_or("tagged field is cut")?;
+            let (inside, after) =
+                self.rest.split_at_checked(length).ok_or("tagged field is cut")?;
             let known = fields.iter().find(|f| {
                 f.tag == Some(tag) && (f.versions.0..=f.versions.1).contains(&self.version)
             });
             if let Some(field) = known {
-                let mut walk = Walk { rest: inside, version: self.version, flexible: true, budget: self.budget };
+                let mut walk = Walk {
+                    rest: inside,
+                    version: self.version,
+                    flexible: true,
+                    budget: self.budget,
+                };
                 walk.value(&field.kind)?;
                 self.budget = walk.budget;
             }
@@ -138,7 +148,8 @@ impl Walk<'_> {
     }
 
     fn text(&mut self, length: Option<usize>) -> Result<(), &'static str> {
-        let (bytes, rest) = self.rest.split_at_checked(length.unwrap_or(0)).ok_or("string is cut")?;
+        let (bytes, rest) =
+            self.rest.split_at_checked(length.unwrap_or(0)).ok_or("string is cut")?;
         self.rest = rest;
         std::str::from_utf8(bytes).map(|_| ()).map_err(|_| "string is not UTF-8")
     }

@@ -9,7 +9,7 @@ use super::ApiKey;
 
 /// One served API.
 #[derive(Debug, Clone, Copy)]
-pub struct ServedApi {
+pub(crate) struct ServedApi {
     pub key: ApiKey,
     pub name: &'static str,
     /// Oldest version that is decoded.
@@ -65,17 +65,17 @@ served! {
 
 /// The number of a key on the wire.
 #[expect(clippy::as_conversions, reason = "the crate's enum is its number")]
-pub const fn key_number(key: ApiKey) -> i16 {
+pub(crate) const fn key_number(key: ApiKey) -> i16 {
     key as i16
 }
 
 /// The row of a key.
-pub fn served(key: i16) -> Option<&'static ServedApi> {
+pub(super) fn served(key: i16) -> Option<&'static ServedApi> {
     SERVED.iter().find(|api| key_number(api.key) == key)
 }
 
 /// `docs/reference/protocol.md`.
-pub fn reference_page() -> String {
+pub(crate) fn reference_page() -> String {
     let mut page = String::from(
         "# Protocol\n\nGenerated from `src/protocol/table.rs`; `UPDATE=1 cargo test docs` rewrites it.\n\n\
          What is not listed is absent from ApiVersions, and a request for it closes the connection as Apache Kafka does.\n\n\
@@ -83,7 +83,11 @@ pub fn reference_page() -> String {
     );
     for api in SERVED {
         let key = key_number(api.key);
-        let _ = writeln!(page, "| {key} | {} | {}-{} | {}-{} |", api.name, api.min, api.max, api.advertised_min, api.max);
+        let _ = writeln!(
+            page,
+            "| {key} | {} | {}-{} | {}-{} |",
+            api.name, api.min, api.max, api.advertised_min, api.max
+        );
     }
     page
 }

@@ -6,18 +6,18 @@ use crate::model::number::{be16, be32, be64, to_usize};
 use crate::model::{LeaderEpoch, NO_TIMESTAMP, Offset, ProducerEpoch, ProducerId, Timestamp};
 
 /// Bytes before the records.
-pub const HEADER_BYTES: usize = 61;
+pub(crate) const HEADER_BYTES: usize = 61;
 /// Base offset and length: what must be read to know a batch's size.
-pub const PREFIX_BYTES: usize = 12;
+pub(crate) const PREFIX_BYTES: usize = 12;
 /// Where the bytes that the CRC covers begin.
-pub const CRC_START: usize = 21;
+pub(crate) const CRC_START: usize = 21;
 /// The only format that is stored.
-pub const MAGIC: i8 = 2;
+pub(crate) const MAGIC: i8 = 2;
 
 const ATTRIBUTE_LOG_APPEND_TIME: i16 = 1 << 3;
 const ATTRIBUTE_TRANSACTIONAL: i16 = 1 << 4;
 const ATTRIBUTE_CONTROL: i16 = 1 << 5;
-pub const ATTRIBUTE_DELETE_HORIZON: i16 = 1 << 6;
+pub(crate) const ATTRIBUTE_DELETE_HORIZON: i16 = 1 << 6;
 
 /// A batch's header, copied out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,23 +102,23 @@ impl BatchHeader {
 }
 
 /// `sequence + delta`, wrapping from 2^31-1 to 0.
-pub fn add_sequence(sequence: i32, delta: i32) -> i32 {
+pub(crate) fn add_sequence(sequence: i32, delta: i32) -> i32 {
     let sum = (i64::from(sequence) + i64::from(delta)) % (i64::from(i32::MAX) + 1);
     i32::try_from(sum).unwrap_or(0)
 }
 
 /// CRC-32C of what the batch's checksum covers; `None` if the batch is too short.
-pub fn checksum(batch: &[u8]) -> Option<u32> {
+pub(crate) fn checksum(batch: &[u8]) -> Option<u32> {
     Some(crc32c(batch.get(CRC_START..)?))
 }
 
 /// CRC-32C (Castagnoli), as record batches and our own files use it.
-pub fn crc32c(bytes: &[u8]) -> u32 {
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
 }
 
 /// Splits the first whole batch off `bytes`; `None` if it is cut, too short or not of format v2.
-pub fn next_batch(bytes: &[u8]) -> Option<(BatchHeader, &[u8], &[u8])> {
+pub(crate) fn next_batch(bytes: &[u8]) -> Option<(BatchHeader, &[u8], &[u8])> {
     let header = BatchHeader::parse(bytes)?;
     if header.magic != MAGIC || to_usize(header.length) < HEADER_BYTES - PREFIX_BYTES {
         return None;
@@ -128,13 +128,13 @@ pub fn next_batch(bytes: &[u8]) -> Option<(BatchHeader, &[u8], &[u8])> {
 }
 
 /// Sets base offset and leader epoch in a header: both lie before the CRC's range.
-pub fn patch_position(header: &mut [u8], base_offset: Offset, leader_epoch: LeaderEpoch) {
+pub(crate) fn patch_position(header: &mut [u8], base_offset: Offset, leader_epoch: LeaderEpoch) {
     put(header, 0, &base_offset.to_be_bytes());
     put(header, 12, &leader_epoch.to_be_bytes());
 }
 
 /// Marks a batch as stamped by the broker (`message.timestamp.type=LogAppendTime`) and renews its CRC.
-pub fn stamp_append_time(batch: &mut [u8], now_ms: Timestamp) {
+pub(crate) fn stamp_append_time(batch: &mut [u8], now_ms: Timestamp) {
     let attributes = be16(batch, 21) | ATTRIBUTE_LOG_APPEND_TIME;
     put(batch, 21, &attributes.to_be_bytes());
     put(batch, 35, &now_ms.to_be_bytes());
@@ -142,7 +142,7 @@ pub fn stamp_append_time(batch: &mut [u8], now_ms: Timestamp) {
 }
 
 /// Writes the CRC that belongs to the bytes.
-pub fn renew_checksum(batch: &mut [u8]) {
+pub(crate) fn renew_checksum(batch: &mut [u8]) {
     if let Some(crc) = checksum(batch) {
         put(batch, 17, &crc.to_be_bytes());
     }
@@ -155,7 +155,7 @@ pub(super) fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
 }
 
 /// The larger of two timestamps where `NO_TIMESTAMP` loses.
-pub fn later(a: Timestamp, b: Timestamp) -> Timestamp {
+pub(crate) fn later(a: Timestamp, b: Timestamp) -> Timestamp {
     a.max(b).max(NO_TIMESTAMP)
 }
 

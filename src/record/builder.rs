@@ -12,7 +12,7 @@ use crate::model::{LeaderEpoch, NO_TIMESTAMP, Offset, ProducerEpoch, ProducerId,
 
 /// Collects records into one batch.
 #[derive(Debug, Clone)]
-pub struct BatchBuilder {
+pub(crate) struct BatchBuilder {
     base_offset: Offset,
     base_timestamp: Option<Timestamp>,
     max_timestamp: Timestamp,
@@ -32,7 +32,7 @@ impl Default for BatchBuilder {
 }
 
 impl BatchBuilder {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             base_offset: 0,
             base_timestamp: None,
@@ -48,26 +48,36 @@ impl BatchBuilder {
     }
 
     #[must_use]
-    pub fn codec(mut self, codec: Codec) -> Self {
+    pub(crate) fn codec(mut self, codec: Codec) -> Self {
         self.codec = codec;
         self
     }
 
     #[must_use]
-    pub fn producer(mut self, id: ProducerId, epoch: ProducerEpoch, base_sequence: i32) -> Self {
+    pub(crate) fn producer(
+        mut self,
+        id: ProducerId,
+        epoch: ProducerEpoch,
+        base_sequence: i32,
+    ) -> Self {
         self.producer = (id, epoch, base_sequence);
         self
     }
 
     /// Adds a record at the next offset.
     #[must_use]
-    pub fn record(mut self, timestamp: Timestamp, key: Option<&[u8]>, value: Option<&[u8]>) -> Self {
+    pub(crate) fn record(
+        mut self,
+        timestamp: Timestamp,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Self {
         self.add(timestamp, key, value, &[]);
         self
     }
 
     /// Adds a record with headers at the next offset.
-    pub fn add(
+    pub(crate) fn add(
         &mut self,
         timestamp: Timestamp,
         key: Option<&[u8]>,
@@ -84,7 +94,7 @@ impl BatchBuilder {
     }
 
     /// Starts a batch that keeps another one's place (cleaner): same offsets, producer, attributes but the codec's.
-    pub fn like(header: &super::BatchHeader) -> Self {
+    pub(crate) fn like(header: &super::BatchHeader) -> Self {
         let mut builder = Self::new();
         builder.base_offset = header.base_offset;
         builder.leader_epoch = header.leader_epoch;
@@ -95,39 +105,39 @@ impl BatchBuilder {
     }
 
     /// Adds a record of another batch at its own offset.
-    pub fn keep(&mut self, record: &Record<'_>) {
+    pub(crate) fn keep(&mut self, record: &Record<'_>) {
         let delta = to_i32(record.offset - self.base_offset);
         self.push(delta, record.timestamp, record.key, record.value, record.headers);
     }
 
     /// Makes the batch reach to `last_offset` even if its last record lies before it.
-    pub fn reach(&mut self, last_offset: Offset) {
+    pub(crate) fn reach(&mut self, last_offset: Offset) {
         self.last_offset_delta = to_i32(last_offset - self.base_offset);
     }
 
     /// Marks that tombstones may go after `horizon_ms`: it takes the base timestamp's place (KIP-534). Must come
     /// before the records.
-    pub fn delete_horizon(&mut self, horizon_ms: Timestamp) {
+    pub(crate) fn delete_horizon(&mut self, horizon_ms: Timestamp) {
         self.attributes |= ATTRIBUTE_DELETE_HORIZON;
         self.base_timestamp = Some(horizon_ms);
     }
 
     /// Sets the maximum timestamp whatever the records say (LogAppendTime batches).
-    pub fn max_timestamp(&mut self, timestamp: Timestamp) {
+    pub(crate) fn max_timestamp(&mut self, timestamp: Timestamp) {
         self.max_timestamp = timestamp;
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
     /// Bytes of the records so far, uncompressed.
-    pub fn plain_bytes(&self) -> usize {
+    pub(crate) fn plain_bytes(&self) -> usize {
         self.body.len()
     }
 
     /// The finished batch.
-    pub fn build(self) -> Vec<u8> {
+    pub(crate) fn build(self) -> Vec<u8> {
         let body = match self.codec {
             Codec::None => self.body,
             codec => compress(codec, &self.body),
@@ -152,7 +162,14 @@ impl BatchBuilder {
         out
     }
 
-    fn push(&mut self, delta: i32, timestamp: Timestamp, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[u8]) {
+    fn push(
+        &mut self,
+        delta: i32,
+        timestamp: Timestamp,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[u8],
+    ) {
         let base = *self.base_timestamp.get_or_insert(timestamp);
         let mut record = vec![0];
         put_varlong(&mut record, timestamp - base);
@@ -194,8 +211,14 @@ mod tests {
             let records = Records::open(header, bytes, 1 << 20).expect("open");
             let all: Vec<_> = records.iter().map(|r| r.expect("record")).collect();
             assert_eq!(all.len(), 2, "{codec:?}");
-            assert_eq!((all[0].offset, all[0].timestamp, all[0].key, all[0].value), (0, 5, Some(&b"k"[..]), None));
-            assert_eq!((all[1].offset, all[1].timestamp, all[1].value), (1, 9, Some(&[7_u8; 5000][..])));
+            assert_eq!(
+                (all[0].offset, all[0].timestamp, all[0].key, all[0].value),
+                (0, 5, Some(&b"k"[..]), None)
+            );
+            assert_eq!(
+                (all[1].offset, all[1].timestamp, all[1].value),
+                (1, 9, Some(&[7_u8; 5000][..]))
+            );
             assert_eq!(crate::record::reader::headers(&all[1]), twice);
         }
     }

@@ -9,7 +9,7 @@ use crate::model::number::{to_i32, to_usize};
 
 /// A codec, by its attribute bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Codec {
+pub(crate) enum Codec {
     None,
     Gzip,
     Snappy,
@@ -29,7 +29,7 @@ pub enum CompressError {
 }
 
 impl Codec {
-    pub fn from_bits(bits: i16) -> Result<Self, CompressError> {
+    pub(crate) fn from_bits(bits: i16) -> Result<Self, CompressError> {
         match bits {
             0 => Ok(Codec::None),
             1 => Ok(Codec::Gzip),
@@ -40,7 +40,7 @@ impl Codec {
         }
     }
 
-    pub fn bits(self) -> i16 {
+    pub(crate) fn bits(self) -> i16 {
         match self {
             Codec::None => 0,
             Codec::Gzip => 1,
@@ -51,7 +51,7 @@ impl Codec {
     }
 
     /// By the name that `compression.type` uses; `producer` is not a codec.
-    pub fn from_name(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         match name {
             "none" | "uncompressed" => Some(Codec::None),
             "gzip" => Some(Codec::Gzip),
@@ -62,7 +62,7 @@ impl Codec {
         }
     }
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Codec::None => "none",
             Codec::Gzip => "gzip",
@@ -79,7 +79,11 @@ const XERIAL_MAGIC: &[u8] = &[0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 const XERIAL_HEADER_BYTES: usize = 16;
 
 /// Decompresses to at most `bytes_max` bytes.
-pub fn decompress(codec: Codec, bytes: &[u8], bytes_max: usize) -> Result<Vec<u8>, CompressError> {
+pub(crate) fn decompress(
+    codec: Codec,
+    bytes: &[u8],
+    bytes_max: usize,
+) -> Result<Vec<u8>, CompressError> {
     let damaged = |error: io::Error| CompressError::Damaged(error.to_string());
     match codec {
         Codec::None => read_bounded(bytes, bytes_max),
@@ -95,11 +99,12 @@ pub fn decompress(codec: Codec, bytes: &[u8], bytes_max: usize) -> Result<Vec<u8
 }
 
 /// Compresses with each codec's usual level.
-pub fn compress(codec: Codec, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn compress(codec: Codec, bytes: &[u8]) -> Vec<u8> {
     let packed = match codec {
         Codec::None => Ok(bytes.to_vec()),
         Codec::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
             encoder.write_all(bytes).and_then(|()| encoder.finish())
         }
         Codec::Lz4 => {
@@ -116,7 +121,10 @@ pub fn compress(codec: Codec, bytes: &[u8]) -> Vec<u8> {
 fn read_bounded(reader: impl Read, bytes_max: usize) -> Result<Vec<u8>, CompressError> {
     let mut out = Vec::new();
     let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
-    reader.take(limit).read_to_end(&mut out).map_err(|error| CompressError::Damaged(error.to_string()))?;
+    reader
+        .take(limit)
+        .read_to_end(&mut out)
+        .map_err(|error| CompressError::Damaged(error.to_string()))?;
     if out.len() > bytes_max {
         return Err(CompressError::TooLarge { limit: bytes_max });
     }
@@ -145,7 +153,10 @@ fn unsnap_block(block: &[u8], bytes_max: usize) -> Result<Vec<u8>, CompressError
     let claimed = snap::raw::decompress_len(block).map_err(damaged)?;
     // A snappy copy element yields at most 64 bytes from 2, so a truthful length is within 32 times the input.
     if claimed > block.len().saturating_mul(32) {
-        return Err(CompressError::Damaged(format!("snappy block of {} bytes claims {claimed}", block.len())));
+        return Err(CompressError::Damaged(format!(
+            "snappy block of {} bytes claims {claimed}",
+            block.len()
+        )));
     }
     if claimed > bytes_max {
         return Err(CompressError::TooLarge { limit: bytes_max });
@@ -167,7 +178,7 @@ fn snap_framed(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Bytes that a batch may yield: Kafka's `max.decompressed.message.bytes`, and never more than memory can bear.
-pub fn decompressed_bytes_max(setting: i64) -> usize {
+pub(crate) fn decompressed_bytes_max(setting: i64) -> usize {
     to_usize(setting).min(256 << 20)
 }
 
@@ -182,21 +193,28 @@ mod tests {
             let packed = compress(codec, &zeros);
             assert!(packed.len() < 300_000, "{codec:?} made {}", packed.len());
             let stopped = decompress(codec, &packed, 1 << 20);
-            assert!(matches!(stopped, Err(CompressError::TooLarge { .. })), "{codec:?}: {stopped:?}");
+            assert!(
+                matches!(stopped, Err(CompressError::TooLarge { .. })),
+                "{codec:?}: {stopped:?}"
+            );
             assert_eq!(decompress(codec, &packed, 4 << 20).expect("fits"), zeros);
         }
     }
 
     #[test]
     fn plain_snappy_is_read_as_well_as_framed() {
-        let packed = snap::raw::Encoder::new().compress_vec(b"hello hello hello").expect("compress");
+        let packed =
+            snap::raw::Encoder::new().compress_vec(b"hello hello hello").expect("compress");
         assert_eq!(decompress(Codec::Snappy, &packed, 100).expect("plain"), b"hello hello hello");
     }
 
     #[test]
     fn a_snappy_block_that_claims_four_gigabytes_is_refused() {
         let lying = [0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0];
-        assert!(matches!(decompress(Codec::Snappy, &lying, usize::MAX), Err(CompressError::Damaged(_))));
+        assert!(matches!(
+            decompress(Codec::Snappy, &lying, usize::MAX),
+            Err(CompressError::Damaged(_))
+        ));
     }
 
     #[test]

@@ -4,15 +4,15 @@
 //! and for LogAppendTime the attribute and maximum timestamp); every length is checked before it is believed.
 //! Absent: formats v0 and v1 (refused as Kafka 4 does), I/O.
 
-pub mod batch;
-pub mod builder;
-pub mod compress;
-pub mod reader;
-pub mod validate;
+pub(crate) mod batch;
+pub(crate) mod builder;
+pub(crate) mod compress;
+pub(crate) mod reader;
+pub(crate) mod validate;
 mod varint;
 
-pub use batch::{BatchHeader, HEADER_BYTES, next_batch};
-pub use builder::BatchBuilder;
-pub use compress::{Codec, CompressError};
-pub use reader::{Record, RecordError, Records};
-pub use validate::{BatchError, BatchRules, TimestampRules};
+pub(crate) use batch::{BatchHeader, HEADER_BYTES, next_batch};
+pub(crate) use builder::BatchBuilder;
+pub(crate) use compress::{Codec, CompressError};
+pub(crate) use reader::{RecordError, Records};
+pub(crate) use validate::{BatchError, BatchRules, TimestampRules};

@@ -39,7 +39,11 @@ pub struct Record<'a> {
 
 impl<'a> Records<'a> {
     /// Opens a whole batch; decompression yields at most `bytes_max` bytes.
-    pub fn open(header: BatchHeader, batch: &'a [u8], bytes_max: usize) -> Result<Self, RecordError> {
+    pub fn open(
+        header: BatchHeader,
+        batch: &'a [u8],
+        bytes_max: usize,
+    ) -> Result<Self, RecordError> {
         let body = batch.get(HEADER_BYTES..).unwrap_or_default();
         let body = match Codec::from_bits(header.codec_bits())? {
             Codec::None => Cow::Borrowed(body),
@@ -118,7 +122,13 @@ fn take_record<'a>(header: &BatchHeader, rest: &mut &'a [u8]) -> Option<Record<'
     } else {
         header.base_timestamp.checked_add(timestamp_delta)?
     };
-    Some(Record { offset: header.base_offset.checked_add(offset_delta.into())?, timestamp, key, value, headers })
+    Some(Record {
+        offset: header.base_offset.checked_add(offset_delta.into())?,
+        timestamp,
+        key,
+        value,
+        headers,
+    })
 }
 
 /// Splits length-prefixed bytes off; the outer `None` is an error, the inner one is null.
@@ -145,12 +155,14 @@ fn check_headers(mut body: &[u8]) -> Option<()> {
 }
 
 /// The headers of a record, in order, keys as text with replacement characters.
-pub fn headers(record: &Record<'_>) -> Vec<(String, Option<Vec<u8>>)> {
+pub(crate) fn headers(record: &Record<'_>) -> Vec<(String, Option<Vec<u8>>)> {
     let mut body = record.headers;
     let count = take_varint(&mut body).unwrap_or(0);
     let mut all = Vec::new();
     for _ in 0..count {
-        let (Some(Some(key)), Some(value)) = (take_bytes(&mut body), take_bytes(&mut body)) else { break };
+        let (Some(Some(key)), Some(value)) = (take_bytes(&mut body), take_bytes(&mut body)) else {
+            break;
+        };
         all.push((String::from_utf8_lossy(key).into_owned(), value.map(<[u8]>::to_vec)));
     }
     all

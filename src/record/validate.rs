@@ -12,14 +12,14 @@ use crate::model::{NO_TIMESTAMP, Timestamp};
 
 /// How far a record's timestamp may lie from the broker's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TimestampRules {
+pub(crate) struct TimestampRules {
     pub before_max_ms: i64,
     pub after_max_ms: i64,
 }
 
 /// What a topic asks of a batch.
 #[derive(Debug, Clone, Copy)]
-pub struct BatchRules {
+pub(crate) struct BatchRules {
     pub bytes_max: usize,
     pub plain_bytes_max: usize,
     pub keys_required: bool,
@@ -29,7 +29,7 @@ pub struct BatchRules {
 
 /// Why a batch is refused.
 #[derive(Debug, thiserror::Error)]
-pub enum BatchError {
+pub(crate) enum BatchError {
     /// Not one whole batch of format v2.
     #[error("{0}")]
     Invalid(&'static str),
@@ -38,7 +38,9 @@ pub enum BatchError {
     Header(&'static str),
     #[error("Record batch is corrupt: the computed checksum differs from the stored one")]
     Corrupt,
-    #[error("The record batch size is {bytes} bytes, which exceeds the maximum configured value of {limit}")]
+    #[error(
+        "The record batch size is {bytes} bytes, which exceeds the maximum configured value of {limit}"
+    )]
     TooLarge { bytes: usize, limit: usize },
     #[error("{0}")]
     Records(#[from] RecordError),
@@ -51,13 +53,13 @@ pub enum BatchError {
 
 impl BatchError {
     /// Whether decompression met a limit or damage, as opposed to malformed records.
-    pub fn is_compression(&self) -> bool {
+    pub(crate) fn is_compression(&self) -> bool {
         matches!(self, BatchError::Records(RecordError::Compress(CompressError::UnknownCodec(_))))
     }
 }
 
 /// Checks framing, header and CRC: the work that every produce pays.
-pub fn check_frame(bytes: &[u8], bytes_max: usize) -> Result<BatchHeader, BatchError> {
+pub(crate) fn check_frame(bytes: &[u8], bytes_max: usize) -> Result<BatchHeader, BatchError> {
     let Some(first) = BatchHeader::parse(bytes) else {
         return Err(BatchError::Invalid("Record batch is missing or cut"));
     };
@@ -68,7 +70,9 @@ pub fn check_frame(bytes: &[u8], bytes_max: usize) -> Result<BatchHeader, BatchE
         return Err(BatchError::Invalid("Record batch is cut"));
     };
     if !rest.is_empty() {
-        return Err(BatchError::Invalid("Produce requests with version 3 or above may hold exactly one record batch"));
+        return Err(BatchError::Invalid(
+            "Produce requests with version 3 or above may hold exactly one record batch",
+        ));
     }
     if batch.len() > bytes_max {
         return Err(BatchError::TooLarge { bytes: batch.len(), limit: bytes_max });
@@ -80,7 +84,7 @@ pub fn check_frame(bytes: &[u8], bytes_max: usize) -> Result<BatchHeader, BatchE
 }
 
 /// Checks the header's own claims.
-pub fn check_header(header: &BatchHeader, batch_bytes: usize) -> Result<(), BatchError> {
+pub(crate) fn check_header(header: &BatchHeader, batch_bytes: usize) -> Result<(), BatchError> {
     let smallest_records = to_i64(batch_bytes.saturating_sub(HEADER_BYTES)) / 7;
     if header.base_offset != 0 {
         return Err(BatchError::Header("Record batch has a base offset other than 0"));
@@ -104,7 +108,12 @@ pub fn check_header(header: &BatchHeader, batch_bytes: usize) -> Result<(), Batc
 }
 
 /// Checks the records themselves where the topic's rules need it.
-pub fn check_records(header: &BatchHeader, batch: &[u8], rules: &BatchRules, now_ms: Timestamp) -> Result<(), BatchError> {
+pub(crate) fn check_records(
+    header: &BatchHeader,
+    batch: &[u8],
+    rules: &BatchRules,
+    now_ms: Timestamp,
+) -> Result<(), BatchError> {
     let timestamps_suspect = rules.timestamps.is_some_and(|t| {
         is_outside(header.max_timestamp, t, now_ms) || is_outside(header.base_timestamp, t, now_ms)
     });
@@ -126,7 +135,7 @@ pub fn check_records(header: &BatchHeader, batch: &[u8], rules: &BatchRules, now
 }
 
 /// The same records under another codec (`compression.type` other than `producer`).
-pub fn recompress(
+pub(crate) fn recompress(
     header: &BatchHeader,
     batch: &[u8],
     codec: Codec,
@@ -152,7 +161,10 @@ mod tests {
     use crate::record::BatchBuilder;
 
     fn batch() -> Vec<u8> {
-        BatchBuilder::new().record(1000, Some(b"k"), Some(b"v")).record(2000, None, Some(b"w")).build()
+        BatchBuilder::new()
+            .record(1000, Some(b"k"), Some(b"v"))
+            .record(2000, None, Some(b"w"))
+            .build()
     }
 
     fn refused(change: impl Fn(&mut Vec<u8>)) -> BatchError {
@@ -172,9 +184,15 @@ mod tests {
     fn each_damage_has_its_own_refusal() {
         assert!(matches!(refused(|b| b[70] ^= 1), BatchError::Corrupt));
         assert!(matches!(refused(|b| b.truncate(70)), BatchError::Invalid(t) if t.contains("cut")));
-        assert!(matches!(refused(|b| b.extend(batch())), BatchError::Invalid(t) if t.contains("exactly one")));
-        assert!(matches!(refused(|b| b[16] = 1), BatchError::Invalid(t) if t.contains("format v2")));
-        assert!(matches!(refused(|b| b[7] = 9), BatchError::Header(t) if t.contains("base offset")));
+        assert!(
+            matches!(refused(|b| b.extend(batch())), BatchError::Invalid(t) if t.contains("exactly one"))
+        );
+        assert!(
+            matches!(refused(|b| b[16] = 1), BatchError::Invalid(t) if t.contains("format v2"))
+        );
+        assert!(
+            matches!(refused(|b| b[7] = 9), BatchError::Header(t) if t.contains("base offset"))
+        );
         let count = refused(|b| {
             b[60] = 9;
             renew(b);
@@ -192,8 +210,12 @@ mod tests {
     fn a_compacted_topic_names_the_records_without_a_key() {
         let bytes = batch();
         let header = check_frame(&bytes, 1000).expect("frame");
-        let mut rules =
-            BatchRules { bytes_max: 1000, plain_bytes_max: 1000, keys_required: true, timestamps: None };
+        let mut rules = BatchRules {
+            bytes_max: 1000,
+            plain_bytes_max: 1000,
+            keys_required: true,
+            timestamps: None,
+        };
         let refused = check_records(&header, &bytes, &rules, 0);
         assert!(matches!(refused, Err(BatchError::KeyMissing { indexes }) if indexes == [1]));
         rules.keys_required = false;
@@ -205,8 +227,12 @@ mod tests {
         let bytes = batch();
         let header = check_frame(&bytes, 1000).expect("frame");
         let timestamps = Some(TimestampRules { before_max_ms: i64::MAX, after_max_ms: 500 });
-        let rules = BatchRules { bytes_max: 1000, plain_bytes_max: 1000, keys_required: false, timestamps };
+        let rules =
+            BatchRules { bytes_max: 1000, plain_bytes_max: 1000, keys_required: false, timestamps };
         let refused = check_records(&header, &bytes, &rules, 1000);
-        assert!(matches!(refused, Err(BatchError::TimestampOutOfRange { index: 1, timestamp: 2000 })));
+        assert!(matches!(
+            refused,
+            Err(BatchError::TimestampOutOfRange { index: 1, timestamp: 2000 })
+        ));
     }
 }

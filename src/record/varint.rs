@@ -3,7 +3,7 @@
 //! Invariants: reading never passes the end and refuses more bytes than the type can hold.
 
 /// Splits an `i64` off the front; `None` if it is cut or longer than ten bytes.
-pub fn take_varlong(bytes: &mut &[u8]) -> Option<i64> {
+pub(super) fn take_varlong(bytes: &mut &[u8]) -> Option<i64> {
     let mut value: u64 = 0;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = bytes.split_first()?;
@@ -21,12 +21,12 @@ pub fn take_varlong(bytes: &mut &[u8]) -> Option<i64> {
 }
 
 /// Splits an `i32` off the front; `None` if it is cut or does not fit.
-pub fn take_varint(bytes: &mut &[u8]) -> Option<i32> {
+pub(super) fn take_varint(bytes: &mut &[u8]) -> Option<i32> {
     take_varlong(bytes).and_then(|v| i32::try_from(v).ok())
 }
 
 /// Appends a zig-zag varint.
-pub fn put_varlong(out: &mut Vec<u8>, value: i64) {
+pub(super) fn put_varlong(out: &mut Vec<u8>, value: i64) {
     let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
     loop {
         let low = u8::try_from(rest & 0x7f).unwrap_or(0);

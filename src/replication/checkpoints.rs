@@ -18,7 +18,7 @@ const CLEAN_KIND: &str = "strandline-clean-shutdown";
 
 /// Recovery point by partition folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Points(pub HashMap<String, RecoveryPoint>);
+pub(super) struct Points(pub HashMap<String, RecoveryPoint>);
 
 impl Points {
     pub(super) fn load(disk: &dyn Disk, directory: &Path) -> io::Result<Self> {
@@ -57,8 +57,11 @@ impl LogDirectory {
             let mut state = partition.state.lock();
             let Some(log) = state.log.as_mut() else { continue };
             let has_producers = !log.producers().is_empty();
-            let point =
-                RecoveryPoint { offset: log.recovery_point(), log_start: log.log_start(), has_producers };
+            let point = RecoveryPoint {
+                offset: log.recovery_point(),
+                log_start: log.log_start(),
+                has_producers,
+            };
             let name = partition.name.to_string();
             if points.0.get(&name) != Some(&point) {
                 log.save_hints()?;
@@ -82,7 +85,8 @@ impl LogDirectory {
     /// Takes the mark away, so that a crash from now on is seen; returns whether it was there.
     pub(super) fn take_clean_mark(&self) -> io::Result<bool> {
         let path = self.path.join(CLEAN_FILE);
-        let was_clean = matches!(checkpoint::read(&**self.disk(), &path, CLEAN_KIND, 1), Ok(Some(_)));
+        let was_clean =
+            matches!(checkpoint::read(&**self.disk(), &path, CLEAN_KIND, 1), Ok(Some(_)));
         if self.disk().exists(&path) {
             self.disk().remove(&path)?;
             self.disk().sync_dir(&self.path)?;

@@ -30,7 +30,7 @@ impl Replicas {
     }
 
     /// Cleans every log that is due, once; returns the bytes moved.
-    pub fn clean_once(&self) -> u64 {
+    pub(crate) fn clean_once(&self) -> u64 {
         let now_ms = self.clock.now_ms();
         let partitions: Vec<_> = self.directories.iter().flat_map(|d| d.partitions()).collect();
         partitions.iter().map(|partition| self.clean(partition, now_ms)).sum()
@@ -41,7 +41,9 @@ impl Replicas {
         let plan = {
             let mut state = partition.state.lock();
             let bound = state.replica.high_watermark();
-            let Some(log) = state.log.as_mut().filter(|log| log.config().is_compacted) else { return 0 };
+            let Some(log) = state.log.as_mut().filter(|log| log.config().is_compacted) else {
+                return 0;
+            };
             if let Err(error) = log.roll_if_old(now_ms) {
                 partition.directory.fail(&error, &partition.name);
                 return 0;

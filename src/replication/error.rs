@@ -9,7 +9,7 @@ use crate::record::BatchError;
 
 /// Why a partition refuses a request.
 #[derive(Debug, thiserror::Error)]
-pub enum PartitionError {
+pub(crate) enum PartitionError {
     #[error(transparent)]
     Batch(#[from] BatchError),
     #[error(transparent)]
@@ -54,12 +54,16 @@ impl From<ReadError> for PartitionError {
 
 /// Why the log directories can't be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error("log directory {path} is in use by another process: stop it, or give this one another log.dirs")]
+pub(crate) enum StartError {
+    #[error(
+        "log directory {path} is in use by another process: stop it, or give this one another log.dirs"
+    )]
     InUse { path: PathBuf },
     #[error("log directory {path}: {error}")]
     Disk { path: PathBuf, error: io::Error },
-    #[error("log directory {path} belongs to {what} {found}, this broker is {expected}: check log.dirs and node.id")]
+    #[error(
+        "log directory {path} belongs to {what} {found}, this broker is {expected}: check log.dirs and node.id"
+    )]
     Foreign { path: PathBuf, what: &'static str, found: String, expected: String },
     #[error("no log directory can be used")]
     NoneLeft,

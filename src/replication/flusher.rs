@@ -65,7 +65,8 @@ impl LogDirectory {
     }
 
     fn carry_out<'a>(&self, jobs: impl Iterator<Item = &'a FlushJob> + Clone) -> io::Result<()> {
-        let files: usize = jobs.clone().map(|job| job.files.len() + usize::from(job.dir.is_some())).sum();
+        let files: usize =
+            jobs.clone().map(|job| job.files.len() + usize::from(job.dir.is_some())).sum();
         if files > FILES_ONE_BY_ONE_MAX {
             return self.disk().sync_all(&self.path);
         }

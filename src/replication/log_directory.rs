@@ -26,7 +26,7 @@ const LOCK_FILE: &str = ".lock";
 
 /// See the file's header.
 #[derive(Debug)]
-pub struct LogDirectory {
+pub(crate) struct LogDirectory {
     pub path: PathBuf,
     pub id: Uuid,
     pub(super) cache: Arc<FileCache>,
@@ -68,15 +68,14 @@ impl LogDirectory {
             io::ErrorKind::WouldBlock => StartError::InUse { path: path.to_owned() },
             _ => failed(error),
         })?;
-        let meta = match read_meta(disk, path).map_err(failed)? {
-            Some(meta) => meta,
-            None => {
-                let directory_id = random.uuid();
-                let cluster_id = cluster_id.clone().unwrap_or_else(|| new_cluster_id(random));
-                let meta = Meta { cluster_id, node_id, directory_id };
-                write_meta(disk, path, &meta).map_err(failed)?;
-                meta
-            }
+        let meta = if let Some(meta) = read_meta(disk, path).map_err(failed)? {
+            meta
+        } else {
+            let directory_id = random.uuid();
+            let cluster_id = cluster_id.clone().unwrap_or_else(|| new_cluster_id(random));
+            let meta = Meta { cluster_id, node_id, directory_id };
+            write_meta(disk, path, &meta).map_err(failed)?;
+            meta
         };
         let foreign = |what, found: String, expected: String| {
             Err(StartError::Foreign { path: path.to_owned(), what, found, expected })
@@ -105,24 +104,24 @@ impl LogDirectory {
         }))
     }
 
-    pub fn disk(&self) -> &SharedDisk {
+    pub(crate) fn disk(&self) -> &SharedDisk {
         self.cache.disk()
     }
 
-    pub fn is_offline(&self) -> bool {
+    pub(crate) fn is_offline(&self) -> bool {
         self.offline.load(Ordering::Acquire)
     }
 
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
     }
 
-    pub fn space(&self) -> Option<Space> {
+    pub(crate) fn space(&self) -> Option<Space> {
         self.disk().space(&self.path).ok()
     }
 
     /// Partitions and their sizes, for DescribeLogDirs.
-    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+    pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
         self.partitions.lock().values().cloned().collect()
     }
 
@@ -160,15 +159,21 @@ impl LogDirectory {
 /// A cluster id as Kafka makes them: 22 characters of URL-safe base64.
 fn new_cluster_id(random: &Random) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let letter = || LETTERS.get(usize::try_from(random.below(64)).unwrap_or(0)).map_or('A', |b| char::from(*b));
+    let letter = || {
+        LETTERS.get(usize::try_from(random.below(64)).unwrap_or(0)).map_or('A', |b| char::from(*b))
+    };
     // The first letter is never '-', which command lines take for a flag.
     std::iter::once('S').chain(std::iter::repeat_with(letter).take(20)).chain(['A']).collect()
 }
 
 /// Reads whose folder this is; `None` if nobody's yet.
 pub(super) fn read_meta(disk: &SharedDisk, path: &Path) -> io::Result<Option<Meta>> {
-    let Some(lines) = checkpoint::read(&**disk, &path.join(META_FILE), META_KIND, 1)? else { return Ok(None) };
-    let value = |key: &str| lines.iter().find_map(|l| l.strip_prefix(key)?.strip_prefix('=').map(str::to_owned));
+    let Some(lines) = checkpoint::read(&**disk, &path.join(META_FILE), META_KIND, 1)? else {
+        return Ok(None);
+    };
+    let value = |key: &str| {
+        lines.iter().find_map(|l| l.strip_prefix(key)?.strip_prefix('=').map(str::to_owned))
+    };
     let parsed = || {
         Some(Meta {
             cluster_id: value("cluster.id")?,
@@ -176,7 +181,9 @@ pub(super) fn read_meta(disk: &SharedDisk, path: &Path) -> io::Result<Option<Met
             directory_id: value("directory.id")?.parse().ok()?,
         })
     };
-    parsed().map(Some).ok_or_else(|| io::Error::other("meta.properties lacks cluster.id, node.id or directory.id"))
+    parsed().map(Some).ok_or_else(|| {
+        io::Error::other("meta.properties lacks cluster.id, node.id or directory.id")
+    })
 }
 
 fn write_meta(disk: &SharedDisk, path: &Path, meta: &Meta) -> io::Result<()> {

@@ -16,7 +16,7 @@ const TICK_MS: i64 = 500;
 
 impl Replicas {
     /// Starts the loops; they end with the runtime.
-    pub fn start_maintenance(self: &Arc<Self>) {
+    pub(crate) fn start_maintenance(self: &Arc<Self>) {
         let each = |period_ms: i64, work: fn(&Replicas)| {
             let replicas = Arc::clone(self);
             spawn(async move {
@@ -40,7 +40,7 @@ impl Replicas {
     }
 
     /// Writes recovery points that moved.
-    pub fn write_checkpoints(&self) {
+    pub(crate) fn write_checkpoints(&self) {
         for directory in &self.directories {
             if let Err(error) = directory.write_points_if_changed() {
                 tracing::error!(directory = %directory.path.display(), %error, "recovery points not written");
@@ -49,18 +49,18 @@ impl Replicas {
     }
 
     /// Makes the log starts of a directory durable now (DeleteRecords).
-    pub fn write_checkpoint_of(&self, directory: &LogDirectory) -> std::io::Result<()> {
+    pub(crate) fn write_checkpoint_of(&self, directory: &LogDirectory) -> std::io::Result<()> {
         directory.write_points()
     }
 
     /// Takes on changed settings, those of them that can change while the broker runs.
-    pub fn set_settings(&self, settings: ReplicaSettings) {
+    pub(crate) fn set_settings(&self, settings: ReplicaSettings) {
         *self.settings.lock() = settings;
         self.check_room();
     }
 
     /// Deletes what retention no longer wants.
-    pub fn apply_retention(&self) {
+    pub(crate) fn apply_retention(&self) {
         let now_ms = self.clock.now_ms();
         let expiration_ms = self.settings.lock().producer_expiration_ms;
         for partition in self.directories.iter().flat_map(|d| d.partitions()) {
@@ -73,7 +73,9 @@ impl Replicas {
             drop(state);
             match deleted {
                 Ok(segments) => self.remove_later(&partition, segments, delay_ms),
-                Err(error) => tracing::error!(partition = %partition.name, %error, "retention failed"),
+                Err(error) => {
+                    tracing::error!(partition = %partition.name, %error, "retention failed");
+                }
             }
         }
     }
@@ -96,7 +98,9 @@ impl Replicas {
         let now_ms = self.clock.now_ms();
         for partition in self.directories.iter().flat_map(|d| d.partitions()) {
             let mut state = partition.state.lock();
-            let Some(since) = state.unflushed_since_ms.filter(|_| !state.flush_queued) else { continue };
+            let Some(since) = state.unflushed_since_ms.filter(|_| !state.flush_queued) else {
+                continue;
+            };
             let due = state.log.as_ref().is_some_and(|log| now_ms - since >= log.config().flush_ms);
             if due {
                 partition.queue_flush(&mut state);

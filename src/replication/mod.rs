@@ -17,8 +17,8 @@ mod replicas;
 mod tests;
 mod waiting;
 
-pub use error::{PartitionError, StartError};
-pub use log_directory::LogDirectory;
-pub use partition::{AppendRequest, Appending, FetchRead, Partition, PartitionHandle};
-pub use replicas::{PartitionSpec, ReplicaSettings, Replicas, Topic};
-pub use waiting::{AckWaiter, FetchWaiter};
+pub(crate) use error::{PartitionError, StartError};
+pub(crate) use log_directory::LogDirectory;
+pub(crate) use partition::{AppendRequest, PartitionHandle};
+pub(crate) use replicas::{PartitionSpec, ReplicaSettings, Replicas, Topic};
+pub(crate) use waiting::{AckWaiter, FetchWaiter};

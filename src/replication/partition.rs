@@ -15,16 +15,16 @@ use crate::config::{TimestampType, TopicConfig};
 use crate::log::{AppendError, Appended, FoundRecord, Log, LogSlice, Position, Stamp};
 use crate::model::{LeaderEpoch, Offset, Timestamp, TopicId, TopicPartition};
 use crate::record::batch::stamp_append_time;
-use crate::record::{BatchHeader, BatchRules, validate};
+use crate::record::{BatchHeader, BatchRules, HEADER_BYTES, validate};
 
-pub type PartitionHandle = Arc<Partition>;
+pub(crate) type PartitionHandle = Arc<Partition>;
 
 /// A log is flushed in the background once this much is not durable, so that recovery has little to read.
 const UNFLUSHED_BYTES_MAX: u64 = 64 << 20;
 
 /// See the file's header.
 #[derive(Debug)]
-pub struct Partition {
+pub(crate) struct Partition {
     pub name: TopicPartition,
     pub topic_id: TopicId,
     pub directory: Arc<LogDirectory>,
@@ -49,7 +49,7 @@ pub(super) struct State {
 
 /// A produced batch.
 #[derive(Debug)]
-pub struct AppendRequest<'a> {
+pub(crate) struct AppendRequest<'a> {
     pub batch: &'a [u8],
     pub now_ms: Timestamp,
     /// Whoever waits for `acks=all`; `None` for the other acks.
@@ -60,7 +60,7 @@ pub struct AppendRequest<'a> {
 
 /// What became of a produced batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Appending {
+pub(crate) struct Appending {
     pub base_offset: Offset,
     pub last_offset: Offset,
     /// What the response says: the broker's stamp, or the first copy's time; -1 else.
@@ -70,14 +70,20 @@ pub struct Appending {
 
 /// What a fetch finds.
 #[derive(Debug)]
-pub struct FetchRead {
+pub(crate) struct FetchRead {
     pub high_watermark: Offset,
     pub log_start: Offset,
     pub slice: Option<LogSlice>,
 }
 
 impl Partition {
-    pub(super) fn new(name: TopicPartition, topic_id: TopicId, directory: Arc<LogDirectory>, log: Option<Log>, epoch: LeaderEpoch) -> Self {
+    pub(super) fn new(
+        name: TopicPartition,
+        topic_id: TopicId,
+        directory: Arc<LogDirectory>,
+        log: Option<Log>,
+        epoch: LeaderEpoch,
+    ) -> Self {
         let end = log.as_ref().map(Log::end).unwrap_or_default();
         let write_caching = log.as_ref().is_some_and(|log| log.config().write_caching);
         let state = State {
@@ -90,23 +96,32 @@ impl Partition {
             flushed_records_to: end.offset,
             deleted: false,
         };
-        Self { name, topic_id, directory, high_watermark: AtomicI64::new(end.offset), state: Mutex::new(state) }
+        Self {
+            name,
+            topic_id,
+            directory,
+            high_watermark: AtomicI64::new(end.offset),
+            state: Mutex::new(state),
+        }
     }
 
-    pub fn high_watermark(&self) -> Offset {
+    pub(crate) fn high_watermark(&self) -> Offset {
         self.high_watermark.load(Ordering::Acquire)
     }
 
-    pub fn leader_epoch(&self) -> LeaderEpoch {
+    pub(crate) fn leader_epoch(&self) -> LeaderEpoch {
         self.state.lock().replica.leader_epoch
     }
 
-    pub fn is_online(&self) -> bool {
+    pub(crate) fn is_online(&self) -> bool {
         self.state.lock().log.is_some()
     }
 
     /// Checks and appends a batch. Its acknowledgement may leave at once, or when `waiter` has passed.
-    pub fn append(self: &Arc<Self>, request: &AppendRequest<'_>) -> Result<Appending, PartitionError> {
+    pub(crate) fn append(
+        self: &Arc<Self>,
+        request: &AppendRequest<'_>,
+    ) -> Result<Appending, PartitionError> {
         let mut state = self.state.lock();
         let config = state.log()?.config().clone_rules();
         drop(state);
@@ -137,9 +152,14 @@ impl Partition {
             Appended::New { base_offset, last_offset } => {
                 (base_offset, last_offset, checked.append_time_ms)
             }
-            Appended::Copy { base_offset, last_offset, timestamp } => (base_offset, last_offset, timestamp),
+            Appended::Copy { base_offset, last_offset, timestamp } => {
+                (base_offset, last_offset, timestamp)
+            }
         };
-        let (log_end, log_start) = { let log = state.log()?; (log.log_end(), log.log_start()) };
+        let (log_end, log_start) = {
+            let log = state.log()?;
+            (log.log_end(), log.log_start())
+        };
         let effect = state.replica.appended(log_end);
         self.perform(state, effect);
         self.queue_flush_if_due(state, request.now_ms);
@@ -153,7 +173,7 @@ impl Partition {
 
     /// Finds what a fetch at `offset` may have. `waiter` is registered if there is nothing beyond
     /// `seen_high_watermark`.
-    pub fn read(
+    pub(crate) fn read(
         &self,
         offset: Offset,
         bytes_max: usize,
@@ -178,7 +198,7 @@ impl Partition {
     }
 
     /// Registers a fetch that found nothing new past `high_watermark`; `false` if there is news already.
-    pub fn wait(&self, high_watermark: Offset, waiter: &Arc<FetchWaiter>) -> bool {
+    pub(crate) fn wait(&self, high_watermark: Offset, waiter: &Arc<FetchWaiter>) -> bool {
         let mut state = self.state.lock();
         if state.log.is_none() || state.replica.high_watermark() != high_watermark {
             return false;
@@ -187,26 +207,32 @@ impl Partition {
         true
     }
 
-    pub fn stop_waiting(&self, waiter: &Arc<FetchWaiter>) {
+    pub(crate) fn stop_waiting(&self, waiter: &Arc<FetchWaiter>) {
         self.state.lock().waiting.remove_fetch(waiter);
     }
 
     /// Log start, high watermark, and the newest epoch; checks the asker's epoch.
-    pub fn bounds(&self, epoch: LeaderEpoch) -> Result<(Offset, Offset, LeaderEpoch), PartitionError> {
+    pub(crate) fn bounds(
+        &self,
+        epoch: LeaderEpoch,
+    ) -> Result<(Offset, Offset, LeaderEpoch), PartitionError> {
         let state = self.state.lock();
         state.check_epoch(epoch)?;
         Ok((state.log()?.log_start(), state.replica.high_watermark(), state.replica.leader_epoch))
     }
 
     /// The epoch that wrote `offset`; the current one where nothing was written.
-    pub fn epoch_at(&self, offset: Offset) -> LeaderEpoch {
+    pub(crate) fn epoch_at(&self, offset: Offset) -> LeaderEpoch {
         let state = self.state.lock();
         let known = state.log.as_ref().and_then(|log| log.epochs().epoch_at(offset));
         known.unwrap_or(state.replica.leader_epoch)
     }
 
     /// First record at or after a time, or the newest by time (`None`), below the high watermark.
-    pub fn find_time(&self, timestamp: Option<Timestamp>) -> Result<Option<FoundRecord>, PartitionError> {
+    pub(crate) fn find_time(
+        &self,
+        timestamp: Option<Timestamp>,
+    ) -> Result<Option<FoundRecord>, PartitionError> {
         let state = self.state.lock();
         let (log, end) = (state.log()?, state.replica.high_watermark());
         let found = match timestamp {
@@ -216,8 +242,14 @@ impl Partition {
         Ok(found.filter(|found| found.offset < end))
     }
 
+    /// When the batch that holds `offset` was made, by its newest record; `None` if it can't be read.
+    pub(crate) fn timestamp_at(&self, offset: Offset) -> Option<Timestamp> {
+        let slice = self.read(offset, HEADER_BYTES, false, -1).ok()?.slice?;
+        BatchHeader::parse(&slice.read().ok()?).map(|header| header.max_timestamp)
+    }
+
     /// The largest epoch up to `asked` and its end (OffsetForLeaderEpoch).
-    pub fn end_of_epoch(
+    pub(crate) fn end_of_epoch(
         &self,
         asked: LeaderEpoch,
         current: LeaderEpoch,
@@ -233,7 +265,7 @@ impl Partition {
     }
 
     /// Moves the log's start (DeleteRecords); -1 means the high watermark. Returns the new start.
-    pub fn trim(&self, offset: Offset) -> Result<Offset, PartitionError> {
+    pub(crate) fn trim(&self, offset: Offset) -> Result<Offset, PartitionError> {
         let mut state = self.state.lock();
         let high_watermark = state.replica.high_watermark();
         let to = if offset == -1 { high_watermark } else { offset };
@@ -244,7 +276,7 @@ impl Partition {
     }
 
     /// Takes on a changed topic configuration.
-    pub fn configure(self: &Arc<Self>, config: Arc<TopicConfig>) {
+    pub(crate) fn configure(self: &Arc<Self>, config: Arc<TopicConfig>) {
         let mut state = self.state.lock();
         let state = &mut *state;
         let write_caching = config.write_caching;
@@ -256,13 +288,13 @@ impl Partition {
     }
 
     /// Begins a leader epoch; the log notes it with the epoch's first record.
-    pub fn lead(&self, epoch: LeaderEpoch) {
+    pub(crate) fn lead(&self, epoch: LeaderEpoch) {
         let mut state = self.state.lock();
         state.replica.leader_epoch = state.replica.leader_epoch.max(epoch);
     }
 
     /// Looks at the log under the lock; `None` if it is offline.
-    pub fn with_log<T>(&self, look: impl FnOnce(&Log) -> T) -> Option<T> {
+    pub(crate) fn with_log<T>(&self, look: impl FnOnce(&Log) -> T) -> Option<T> {
         self.state.lock().log.as_ref().map(look)
     }
 
@@ -338,12 +370,20 @@ impl Partition {
 
 impl State {
     fn log(&self) -> Result<&Log, PartitionError> {
-        self.log.as_ref().ok_or(if self.deleted { PartitionError::Deleted } else { PartitionError::Offline })
+        self.log.as_ref().ok_or(if self.deleted {
+            PartitionError::Deleted
+        } else {
+            PartitionError::Offline
+        })
     }
 
     fn log_mut(&mut self) -> Result<&mut Log, PartitionError> {
         let deleted = self.deleted;
-        self.log.as_mut().ok_or(if deleted { PartitionError::Deleted } else { PartitionError::Offline })
+        self.log.as_mut().ok_or(if deleted {
+            PartitionError::Deleted
+        } else {
+            PartitionError::Offline
+        })
     }
 
     fn fail(&mut self) {
@@ -372,7 +412,7 @@ struct Checked {
 
 /// What the checks need of a topic's configuration, copied out of the lock.
 #[derive(Debug, Clone, Copy)]
-pub struct AppendRules {
+pub(super) struct AppendRules {
     rules: BatchRules,
     min_insync_replicas: i32,
     stamps: bool,
@@ -410,7 +450,8 @@ fn check(request: &AppendRequest<'_>, config: &AppendRules) -> Result<Checked, P
     validate::check_records(&header, batch, &config.rules, request.now_ms)?;
     let mut rewritten = None;
     if let Some(codec) = config.codec.filter(|codec| codec.bits() != header.codec_bits()) {
-        rewritten = Some(validate::recompress(&header, batch, codec, config.rules.plain_bytes_max)?);
+        rewritten =
+            Some(validate::recompress(&header, batch, codec, config.rules.plain_bytes_max)?);
     }
     if !config.stamps {
         let header = rewritten.as_deref().and_then(BatchHeader::parse).unwrap_or(header);

@@ -89,7 +89,13 @@ mod tests {
 
     #[test]
     fn with_write_caching_it_follows_the_log_and_never_moves_back() {
-        check(&[("append", 5, 0), ("caching", 1, 5), ("append", 8, 8), ("caching", 0, 8), ("flush", 6, 8)]);
+        check(&[
+            ("append", 5, 0),
+            ("caching", 1, 5),
+            ("append", 8, 8),
+            ("caching", 0, 8),
+            ("flush", 6, 8),
+        ]);
     }
 
     #[test]

@@ -24,7 +24,7 @@ const DELETED_ENDING: &str = "-delete";
 
 /// What the replicas need from the configuration.
 #[derive(Debug, Clone)]
-pub struct ReplicaSettings {
+pub(crate) struct ReplicaSettings {
     pub directories: Vec<PathBuf>,
     pub node_id: BrokerId,
     pub recovery_threads: usize,
@@ -39,7 +39,7 @@ pub struct ReplicaSettings {
 
 /// A partition that this broker is to have.
 #[derive(Debug, Clone)]
-pub struct PartitionSpec {
+pub(crate) struct PartitionSpec {
     pub name: TopicPartition,
     pub topic_id: TopicId,
     pub leader_epoch: LeaderEpoch,
@@ -48,7 +48,7 @@ pub struct PartitionSpec {
 
 /// A topic's partitions on this broker, by index.
 #[derive(Debug)]
-pub struct Topic {
+pub(crate) struct Topic {
     pub name: Arc<str>,
     pub id: TopicId,
     partitions: RwLock<Vec<Option<Arc<Partition>>>>,
@@ -56,7 +56,7 @@ pub struct Topic {
 
 /// See the file's header.
 #[derive(Debug)]
-pub struct Replicas {
+pub(crate) struct Replicas {
     pub cluster_id: String,
     pub(super) directories: Vec<Arc<LogDirectory>>,
     pub(super) settings: Mutex<ReplicaSettings>,
@@ -67,18 +67,18 @@ pub struct Replicas {
 }
 
 impl Topic {
-    pub fn partition(&self, index: PartitionId) -> Option<Arc<Partition>> {
+    pub(crate) fn partition(&self, index: PartitionId) -> Option<Arc<Partition>> {
         self.partitions.read().get(usize::try_from(index).ok()?)?.clone()
     }
 
-    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+    pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
         self.partitions.read().iter().flatten().cloned().collect()
     }
 }
 
 impl Replicas {
     /// Takes the log directories.
-    pub fn open(
+    pub(crate) fn open(
         disk: &SharedDisk,
         settings: ReplicaSettings,
         clock: Clock,
@@ -102,7 +102,8 @@ impl Replicas {
                 Err(error) => return Err(error),
             }
         }
-        let cluster_id = cluster_id.filter(|_| !directories.is_empty()).ok_or(StartError::NoneLeft)?;
+        let cluster_id =
+            cluster_id.filter(|_| !directories.is_empty()).ok_or(StartError::NoneLeft)?;
         Ok(Arc::new(Self {
             cluster_id,
             directories,
@@ -114,12 +115,12 @@ impl Replicas {
         }))
     }
 
-    pub fn directories(&self) -> &[Arc<LogDirectory>] {
+    pub(crate) fn directories(&self) -> &[Arc<LogDirectory>] {
         &self.directories
     }
 
     /// Opens the partitions that the metadata lists, in parallel; returns whether the last stop was clean.
-    pub fn start(self: &Arc<Self>, specs: &[PartitionSpec]) -> Result<bool, StartError> {
+    pub(crate) fn start(self: &Arc<Self>, specs: &[PartitionSpec]) -> Result<bool, StartError> {
         let mut was_clean = true;
         for directory in &self.directories {
             let failed = |error| StartError::Disk { path: directory.path.clone(), error };
@@ -147,14 +148,14 @@ impl Replicas {
     }
 
     /// Makes a new partition.
-    pub fn create(&self, spec: &PartitionSpec) {
+    pub(crate) fn create(&self, spec: &PartitionSpec) {
         let directory = self.roomiest();
         let log = self.open_log(spec, &directory);
         self.list(spec, directory, log);
     }
 
     /// Deletes a topic's partitions: their folders are renamed now and removed by the caller's returned work.
-    pub fn delete(&self, name: &str) -> Vec<(SharedDisk, PathBuf)> {
+    pub(crate) fn delete(&self, name: &str) -> Vec<(SharedDisk, PathBuf)> {
         let Some(topic) = self.topics.write().remove(name) else { return Vec::new() };
         self.ids.write().remove(&topic.id);
         let mut folders = Vec::new();
@@ -174,32 +175,32 @@ impl Replicas {
         folders
     }
 
-    pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+    pub(crate) fn topic(&self, name: &str) -> Option<Arc<Topic>> {
         self.topics.read().get(name).cloned()
     }
 
-    pub fn topic_by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
+    pub(crate) fn topic_by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
         let name = self.ids.read().get(&id).cloned()?;
         self.topic(&name).filter(|topic| topic.id == id)
     }
 
-    pub fn partition(&self, name: &TopicPartition) -> Option<Arc<Partition>> {
+    pub(crate) fn partition(&self, name: &TopicPartition) -> Option<Arc<Partition>> {
         self.topic(&name.topic)?.partition(name.partition)
     }
 
-    pub fn topics(&self) -> Vec<Arc<Topic>> {
+    pub(crate) fn topics(&self) -> Vec<Arc<Topic>> {
         self.topics.read().values().cloned().collect()
     }
 
     /// Gives a topic's partitions its changed configuration.
-    pub fn configure(&self, name: &str, config: &Arc<TopicConfig>) {
+    pub(crate) fn configure(&self, name: &str, config: &Arc<TopicConfig>) {
         for partition in self.topic(name).map(|topic| topic.partitions()).unwrap_or_default() {
             partition.configure(Arc::clone(config));
         }
     }
 
     /// Closes every log: flushed, indexed, marked clean.
-    pub fn stop(&self, broker_epoch: i64) {
+    pub(crate) fn stop(&self, broker_epoch: i64) {
         for directory in &self.directories {
             directory.stopping.store(true, Ordering::Release);
             directory.queued.notify_one();
@@ -213,22 +214,32 @@ impl Replicas {
             });
             let all_online = partitions.iter().all(|partition| partition.is_online());
             let written = directory.write_points();
-            if written.is_ok() && all_online && !directory.is_offline() {
-                if let Err(error) = directory.mark_clean(broker_epoch) {
-                    tracing::error!(%error, "clean stop not marked");
-                }
+            if written.is_ok()
+                && all_online
+                && !directory.is_offline()
+                && let Err(error) = directory.mark_clean(broker_epoch)
+            {
+                tracing::error!(%error, "clean stop not marked");
             }
         }
     }
 
     fn open_log(&self, spec: &PartitionSpec, directory: &Arc<LogDirectory>) -> Option<Log> {
         let dir = directory.path.join(spec.name.to_string());
-        let parts = LogParts { cache: Arc::clone(&directory.cache), config: Arc::clone(&spec.config) };
+        let parts =
+            LogParts { cache: Arc::clone(&directory.cache), config: Arc::clone(&spec.config) };
         let known = directory.points.lock().0.get(&spec.name.to_string()).copied();
-        let jitter = i64::try_from(self.random.below(to_u64(spec.config.segment_jitter_ms))).unwrap_or(0);
-        let opened = check_identity(directory, spec)
-            .map_err(OpenError::from)
-            .and_then(|()| Log::open(spec.name.clone(), dir, parts, known.unwrap_or(RecoveryPoint::default()), jitter));
+        let jitter =
+            i64::try_from(self.random.below(to_u64(spec.config.segment_jitter_ms))).unwrap_or(0);
+        let opened = check_identity(directory, spec).map_err(OpenError::from).and_then(|()| {
+            Log::open(
+                spec.name.clone(),
+                dir,
+                parts,
+                known.unwrap_or(RecoveryPoint::default()),
+                jitter,
+            )
+        });
         match opened {
             Ok((log, recovered)) => {
                 if recovered.bytes_checked > 0 || recovered.bytes_cut > 0 {
@@ -251,8 +262,13 @@ impl Replicas {
     }
 
     fn list(&self, spec: &PartitionSpec, directory: Arc<LogDirectory>, log: Option<Log>) {
-        let partition =
-            Arc::new(Partition::new(spec.name.clone(), spec.topic_id, Arc::clone(&directory), log, spec.leader_epoch));
+        let partition = Arc::new(Partition::new(
+            spec.name.clone(),
+            spec.topic_id,
+            Arc::clone(&directory),
+            log,
+            spec.leader_epoch,
+        ));
         directory.partitions.lock().insert(spec.name.clone(), Arc::clone(&partition));
         directory.points_changed.store(true, Ordering::Release);
         let topic = {
@@ -277,7 +293,9 @@ impl Replicas {
     fn roomiest(&self) -> Arc<LogDirectory> {
         let online = self.directories.iter().filter(|d| !d.is_offline());
         let fewest = online.min_by_key(|d| d.partitions.lock().len());
-        Arc::clone(fewest.unwrap_or_else(|| self.directories.first().unwrap_or_else(|| unreachable!("no directory"))))
+        Arc::clone(fewest.unwrap_or_else(|| {
+            self.directories.first().unwrap_or_else(|| unreachable!("no directory"))
+        }))
     }
 
     /// Which directory holds which partition's folder.

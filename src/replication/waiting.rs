@@ -13,29 +13,29 @@ use crate::model::Offset;
 
 /// A produce request that waits for the high watermark on some partitions.
 #[derive(Debug, Default)]
-pub struct AckWaiter {
+pub(crate) struct AckWaiter {
     left: AtomicUsize,
     failed: AtomicBool,
     done: Notify,
 }
 
 impl AckWaiter {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self::default())
     }
 
     /// Partitions that have not passed yet.
-    pub fn left(&self) -> usize {
+    pub(crate) fn left(&self) -> usize {
         self.left.load(Ordering::Acquire)
     }
 
     /// Whether a partition went offline or was deleted while this waited.
-    pub fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
 
     /// Waits until every partition has passed or failed.
-    pub async fn wait(&self) {
+    pub(crate) async fn wait(&self) {
         loop {
             let done = self.done.notified();
             if self.left() == 0 {
@@ -63,16 +63,16 @@ impl AckWaiter {
 
 /// A fetch that waits for news on some partitions.
 #[derive(Debug, Default)]
-pub struct FetchWaiter {
+pub(crate) struct FetchWaiter {
     woken: Notify,
 }
 
 impl FetchWaiter {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self::default())
     }
 
-    pub async fn wait(&self) {
+    pub(crate) async fn wait(&self) {
         self.woken.notified().await;
     }
 }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 /// What is asked for (KIP-11).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operation {
+pub(crate) enum Operation {
     Read,
     Write,
     Create,
@@ -23,7 +23,7 @@ pub enum Operation {
 
 /// What it is asked for on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resource<'a> {
+pub(crate) enum Resource<'a> {
     Topic(&'a str),
     Group(&'a str),
     Cluster,
@@ -31,18 +31,23 @@ pub enum Resource<'a> {
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Principal {
+pub(crate) struct Principal {
     pub address: SocketAddr,
 }
 
 /// Decides.
-pub trait Authorizer: Send + Sync + std::fmt::Debug {
-    fn is_allowed(&self, principal: &Principal, operation: Operation, resource: Resource<'_>) -> bool;
+pub(crate) trait Authorizer: Send + Sync + std::fmt::Debug {
+    fn is_allowed(
+        &self,
+        principal: &Principal,
+        operation: Operation,
+        resource: Resource<'_>,
+    ) -> bool;
 }
 
 /// Everyone may do everything.
 #[derive(Debug, Clone, Copy)]
-pub struct AllowAll;
+pub(crate) struct AllowAll;
 
 impl Authorizer for AllowAll {
     fn is_allowed(&self, _: &Principal, _: Operation, _: Resource<'_>) -> bool {

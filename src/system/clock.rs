@@ -3,29 +3,32 @@
 //! Invariants: monotonic time is tokio's clock, so a paused runtime (simulation, tests) controls it; wall time of a
 //! simulated clock moves with monotonic time from a fixed start, and can be made to jump.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+pub(crate) use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::model::Timestamp;
 use crate::model::number::to_i64;
 
 /// A handle to the clock; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Clock(Arc<Source>);
+pub(crate) struct Clock(Arc<Source>);
 
 #[derive(Debug)]
 enum Source {
     System,
     #[cfg_attr(not(test), expect(dead_code, reason = "the simulated twin exists in tests only"))]
-    Simulated { started: Instant, wall_at_start_ms: AtomicI64 },
+    Simulated {
+        started: Instant,
+        wall_at_start_ms: AtomicI64,
+    },
 }
 
 impl Clock {
     /// The machine's clock.
-    pub fn system() -> Self {
+    pub(crate) fn system() -> Self {
         Self(Arc::new(Source::System))
     }
 
@@ -37,7 +40,7 @@ impl Clock {
     }
 
     /// Wall time in milliseconds since 1970 (UTC).
-    pub fn now_ms(&self) -> Timestamp {
+    pub(crate) fn now_ms(&self) -> Timestamp {
         match &*self.0 {
             Source::System => system_ms(),
             Source::Simulated { started, wall_at_start_ms } => {
@@ -56,19 +59,19 @@ impl Clock {
 }
 
 /// Milliseconds since the first call, by the monotonic clock.
-pub fn uptime_ms() -> i64 {
+pub(crate) fn uptime_ms() -> i64 {
     static START: OnceLock<Instant> = OnceLock::new();
     to_i64(monotonic().saturating_duration_since(*START.get_or_init(monotonic)).as_millis())
 }
 
 /// Monotonic time.
 #[expect(clippy::disallowed_methods, reason = "this is the door")]
-pub fn monotonic() -> Instant {
+pub(crate) fn monotonic() -> Instant {
     Instant::now()
 }
 
 /// A duration from a setting in milliseconds; negative counts as zero.
-pub fn millis(ms: i64) -> Duration {
+pub(crate) fn millis(ms: i64) -> Duration {
     Duration::from_millis(ms.try_into().unwrap_or(0))
 }
 

@@ -8,12 +8,12 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub type SharedDisk = Arc<dyn Disk>;
-pub type SharedFile = Arc<dyn DiskFile>;
+pub(crate) type SharedDisk = Arc<dyn Disk>;
+pub(crate) type SharedFile = Arc<dyn DiskFile>;
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OpenMode {
+pub(crate) enum OpenMode {
     Read,
     /// Read and write, made if it is missing, kept if it is there.
     Write,
@@ -23,7 +23,7 @@ pub enum OpenMode {
 
 /// One name in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub name: String,
     pub is_dir: bool,
     pub bytes: u64,
@@ -31,13 +31,13 @@ pub struct Entry {
 
 /// Room on the file system, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Space {
+pub(crate) struct Space {
     pub total: u64,
     pub usable: u64,
 }
 
 /// A file system.
-pub trait Disk: Send + Sync + Debug {
+pub(crate) trait Disk: Send + Sync + Debug {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<SharedFile>;
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
@@ -56,7 +56,7 @@ pub trait Disk: Send + Sync + Debug {
 }
 
 /// An open file.
-pub trait DiskFile: Send + Sync + Debug {
+pub(crate) trait DiskFile: Send + Sync + Debug {
     /// Writes all the slices at `offset`, in order.
     fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
     /// Reads up to `buffer.len()` bytes at `offset`; 0 at the end of the file.
@@ -71,7 +71,7 @@ pub trait DiskFile: Send + Sync + Debug {
 }
 
 /// Reads a whole file.
-pub fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let file = disk.open(path, OpenMode::Read)?;
     let bytes = usize::try_from(file.bytes()?).map_err(io::Error::other)?;
     let mut buffer = vec![0; bytes];
@@ -81,7 +81,7 @@ pub fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Reads until the buffer is full or the file ends; returns the bytes read.
-pub fn read_full(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(crate) fn read_full(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut done = 0;
     while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
         let at = offset.saturating_add(crate::model::number::to_u64(done));
@@ -95,7 +95,7 @@ pub fn read_full(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Res
 
 /// Replaces a file so that after a crash it holds either all the old bytes or all the new ones:
 /// write-tmp, flush, rename, flush the folder.
-pub fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
     let tmp = PathBuf::from(name);

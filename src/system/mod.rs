@@ -4,15 +4,15 @@
 //! (`tidy` and clippy check it); each door has a twin that a simulation drives from one seed.
 //! Left to others: what the files mean.
 
-pub mod clock;
-pub mod disk;
+pub(crate) mod clock;
+pub(crate) mod disk;
 mod os_disk;
-pub mod random;
+pub(crate) mod random;
 #[cfg(test)]
 pub mod sim_disk;
-pub mod tasks;
+pub(crate) mod tasks;
 
-pub use clock::Clock;
-pub use disk::{Disk, DiskFile, Entry, OpenMode, SharedDisk, SharedFile, Space};
-pub use os_disk::OsDisk;
-pub use random::Random;
+pub(crate) use clock::Clock;
+pub(crate) use disk::{Disk, DiskFile, OpenMode, SharedDisk, SharedFile, Space};
+pub(crate) use os_disk::OsDisk;
+pub(crate) use random::Random;

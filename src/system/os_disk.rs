@@ -17,7 +17,7 @@ use crate::model::number::to_u64;
 
 /// The real file system.
 #[derive(Debug, Default)]
-pub struct OsDisk;
+pub(crate) struct OsDisk;
 
 #[derive(Debug)]
 struct OsFile(File);
@@ -80,7 +80,10 @@ impl Disk for OsDisk {
 
     fn space(&self, path: &Path) -> io::Result<Space> {
         let about = rustix::fs::statvfs(path)?;
-        Ok(Space { total: about.f_blocks * about.f_frsize, usable: about.f_bavail * about.f_frsize })
+        Ok(Space {
+            total: about.f_blocks * about.f_frsize,
+            usable: about.f_bavail * about.f_frsize,
+        })
     }
 
     fn lock(&self, path: &Path) -> io::Result<SharedFile> {
@@ -143,7 +146,8 @@ impl DiskFile for OsFile {
         [offset, last].into_iter().all(|at| {
             let mut byte = [0];
             let slices = &mut [IoSliceMut::new(&mut byte)];
-            rustix::io::preadv2(&self.0, slices, at, ReadWriteFlags::NOWAIT).is_ok_and(|read| read == 1)
+            rustix::io::preadv2(&self.0, slices, at, ReadWriteFlags::NOWAIT)
+                .is_ok_and(|read| read == 1)
         })
     }
 }

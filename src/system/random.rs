@@ -11,20 +11,20 @@ use uuid::Uuid;
 
 /// A shared source of random numbers; not for secrets.
 #[derive(Debug, Clone)]
-pub struct Random(Arc<AtomicU64>);
+pub(crate) struct Random(Arc<AtomicU64>);
 
 impl Random {
     /// Seeds from the operating system.
-    pub fn from_system() -> Self {
+    pub(crate) fn from_system() -> Self {
         Self::seeded(RandomState::new().build_hasher().finish())
     }
 
     /// The same sequence for the same seed.
-    pub fn seeded(seed: u64) -> Self {
+    pub(crate) fn seeded(seed: u64) -> Self {
         Self(Arc::new(AtomicU64::new(seed)))
     }
 
-    pub fn next_u64(&self) -> u64 {
+    pub(crate) fn next_u64(&self) -> u64 {
         const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
         let mut z = self.0.fetch_add(GOLDEN, Ordering::Relaxed).wrapping_add(GOLDEN);
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -33,12 +33,12 @@ impl Random {
     }
 
     /// A number in `0..bound`; 0 when `bound` is 0.
-    pub fn below(&self, bound: u64) -> u64 {
+    pub(crate) fn below(&self, bound: u64) -> u64 {
         if bound == 0 { 0 } else { self.next_u64() % bound }
     }
 
     /// A random (version 4) uuid.
-    pub fn uuid(&self) -> Uuid {
+    pub(crate) fn uuid(&self) -> Uuid {
         let mut bytes = [0; 16];
         for (half, word) in bytes.chunks_mut(8).zip([self.next_u64(), self.next_u64()]) {
             half.copy_from_slice(&word.to_be_bytes());

@@ -179,12 +179,17 @@ impl Disk for SimDisk {
         if !state.dirs.contains(path) {
             return Err(missing(path));
         }
-        let name = |p: &Path| p.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let name =
+            |p: &Path| p.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let dirs = state.dirs.iter().filter(|p| p.parent() == Some(path));
         let files = state.files.iter().filter(|(p, _)| p.parent() == Some(path));
         let mut entries: Vec<Entry> = dirs
             .map(|p| Entry { name: name(p), is_dir: true, bytes: 0 })
-            .chain(files.map(|(p, c)| Entry { name: name(p), is_dir: false, bytes: to_u64(c.lock().live.len()) }))
+            .chain(files.map(|(p, c)| Entry {
+                name: name(p),
+                is_dir: false,
+                bytes: to_u64(c.lock().live.len()),
+            }))
             .collect();
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)

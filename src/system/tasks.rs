@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use tokio::task::JoinHandle;
+pub(crate) use tokio::task::JoinHandle;
 
 static IN_PLACE: AtomicBool = AtomicBool::new(false);
 
@@ -18,7 +18,7 @@ pub fn run_blocking_in_place() {
 
 /// Starts a task.
 #[expect(clippy::disallowed_methods, reason = "this is the door")]
-pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+pub(crate) fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
@@ -28,7 +28,9 @@ where
 
 /// Runs work that blocks (flush, cold read, recovery) away from the tasks; `None` if it panicked.
 #[expect(clippy::disallowed_methods, reason = "this is the door")]
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     if IN_PLACE.load(Ordering::Relaxed) {
         return Some(work());
     }
@@ -37,7 +39,7 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 
 /// Runs `work` for every item on up to `threads` scoped threads, for start-up work before any task runs.
 #[expect(clippy::disallowed_methods, reason = "this is the door")]
-pub fn parallel<T: Sync>(items: &[T], threads: usize, work: impl Fn(&T) + Sync) {
+pub(crate) fn parallel<T: Sync>(items: &[T], threads: usize, work: impl Fn(&T) + Sync) {
     if threads <= 1 || items.len() < 2 || IN_PLACE.load(Ordering::Relaxed) {
         items.iter().for_each(work);
         return;
@@ -51,17 +53,23 @@ pub fn parallel<T: Sync>(items: &[T], threads: usize, work: impl Fn(&T) + Sync) 
 }
 
 /// How many threads the machine runs at once.
-pub fn cores() -> usize {
+pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Runs a future on a thread of its own (it may block), or as a task where blocking work runs in place.
 #[expect(clippy::disallowed_methods, reason = "this is the door")]
-pub fn dedicated(name: &str, future: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+pub(crate) fn dedicated(
+    name: &str,
+    future: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
     if IN_PLACE.load(Ordering::Relaxed) {
         tokio::spawn(future);
         return Ok(());
     }
     let runtime = tokio::runtime::Handle::current();
-    std::thread::Builder::new().name(name.to_owned()).spawn(move || runtime.block_on(future)).map(|_| ())
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || runtime.block_on(future))
+        .map(|_| ())
 }

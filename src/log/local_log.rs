@@ -25,7 +25,7 @@ const SNAPSHOT_KIND: &str = "strandline-producers";
 
 /// A place between two batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Position {
+pub(crate) struct Position {
     pub offset: Offset,
     /// Base offset of the segment.
     pub segment: Offset,
@@ -47,7 +47,7 @@ pub(super) struct Active {
 
 /// What a flush has to make durable.
 #[derive(Debug)]
-pub struct FlushJob {
+pub(crate) struct FlushJob {
     pub files: Vec<SharedFile>,
     /// The folder, if names in it are new.
     pub dir: Option<PathBuf>,
@@ -56,14 +56,14 @@ pub struct FlushJob {
 
 /// What all logs of a directory share.
 #[derive(Debug, Clone)]
-pub struct LogParts {
+pub(crate) struct LogParts {
     pub cache: Arc<FileCache>,
     pub config: Arc<TopicConfig>,
 }
 
 /// One partition's log.
 #[derive(Debug)]
-pub struct Log {
+pub(crate) struct Log {
     pub partition: TopicPartition,
     pub dir: PathBuf,
     pub(super) parts: LogParts,
@@ -85,59 +85,59 @@ pub struct Log {
 }
 
 impl Log {
-    pub fn config(&self) -> &TopicConfig {
+    pub(crate) fn config(&self) -> &TopicConfig {
         &self.parts.config
     }
 
-    pub fn set_config(&mut self, config: Arc<TopicConfig>) {
+    pub(crate) fn set_config(&mut self, config: Arc<TopicConfig>) {
         self.parts.config = config;
     }
 
-    pub fn log_start(&self) -> Offset {
+    pub(crate) fn log_start(&self) -> Offset {
         self.log_start
     }
 
-    pub fn log_end(&self) -> Offset {
+    pub(crate) fn log_end(&self) -> Offset {
         self.log_end
     }
 
-    pub fn recovery_point(&self) -> Offset {
+    pub(crate) fn recovery_point(&self) -> Offset {
         self.recovery_point
     }
 
-    pub fn unflushed_bytes(&self) -> u64 {
+    pub(crate) fn unflushed_bytes(&self) -> u64 {
         self.unflushed_bytes
     }
 
-    pub fn epochs(&self) -> &LeaderEpochs {
+    pub(crate) fn epochs(&self) -> &LeaderEpochs {
         &self.epochs
     }
 
-    pub fn producers(&self) -> &ProducerStates {
+    pub(crate) fn producers(&self) -> &ProducerStates {
         &self.producers
     }
 
     /// Where the next batch goes.
-    pub fn end(&self) -> Position {
+    pub(crate) fn end(&self) -> Position {
         Position { offset: self.log_end, segment: self.active.base_offset, byte: self.active.bytes }
     }
 
     /// Bytes of all segments.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.closed.values().map(|s| s.bytes).sum::<u64>() + self.active.bytes
     }
 
-    pub fn segments(&self) -> usize {
+    pub(crate) fn segments(&self) -> usize {
         self.closed.len() + 1
     }
 
     /// Forgets producers that were idle too long.
-    pub fn expire_producers(&mut self, now_ms: Timestamp, expiration_ms: i64) {
+    pub(crate) fn expire_producers(&mut self, now_ms: Timestamp, expiration_ms: i64) {
         self.producers.expire(now_ms, expiration_ms);
     }
 
     /// What must be flushed to make the log durable up to its end; `None` if nothing is dirty.
-    pub fn flush_job(&mut self) -> Option<FlushJob> {
+    pub(crate) fn flush_job(&mut self) -> Option<FlushJob> {
         if self.recovery_point == self.log_end && self.unflushed.is_empty() && !self.dir_changed {
             return None;
         }
@@ -149,7 +149,7 @@ impl Log {
     }
 
     /// Notes that a flush job was carried out.
-    pub fn flushed(&mut self, end: Offset) {
+    pub(crate) fn flushed(&mut self, end: Offset) {
         assert!(end <= self.log_end, "flushed past the end of {}", self.partition);
         self.recovery_point = self.recovery_point.max(end);
     }
@@ -162,7 +162,8 @@ impl Log {
         let old = std::mem::replace(&mut self.active, next);
         self.dir_changed = true;
         self.unflushed.push(Arc::clone(&old.file));
-        self.closed.insert(old.base_offset, Arc::new(Segment::new(old.base_offset, old.path, old.bytes)));
+        self.closed
+            .insert(old.base_offset, Arc::new(Segment::new(old.base_offset, old.path, old.bytes)));
         self.save_producers()?;
         Ok(())
     }
@@ -184,7 +185,10 @@ impl Log {
     }
 
     /// `None` where the file did not survive a crash whole: then the batches tell the epochs.
-    pub(super) fn load_epochs(parts: &LogParts, dir: &std::path::Path) -> std::io::Result<Option<LeaderEpochs>> {
+    pub(super) fn load_epochs(
+        parts: &LogParts,
+        dir: &std::path::Path,
+    ) -> std::io::Result<Option<LeaderEpochs>> {
         match checkpoint::read(&**parts.cache.disk(), &dir.join(EPOCHS_FILE), EPOCHS_KIND, 1) {
             Ok(lines) => Ok(LeaderEpochs::parse(&lines.unwrap_or_default())),
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Ok(None),
@@ -238,21 +242,23 @@ impl Log {
                     }
                 }
                 Ok(None) => {}
-                Err(error) => tracing::warn!(path = %path.display(), %error, "producer snapshot dropped"),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "producer snapshot dropped");
+                }
             }
         }
         Ok(None)
     }
 
     /// Saves index entries and producers so that a recovery from the recovery point has little to read.
-    pub fn save_hints(&mut self) -> std::io::Result<()> {
+    pub(crate) fn save_hints(&mut self) -> std::io::Result<()> {
         let disk = Arc::clone(self.parts.cache.disk());
         self.active.index.save(&*disk, &self.active.path, false)?;
         self.save_producers()
     }
 
     /// What a clean stop leaves: flushed bytes, whole indexes, a snapshot.
-    pub fn close(&mut self) -> Result<(), OpenError> {
+    pub(crate) fn close(&mut self) -> Result<(), OpenError> {
         self.save_hints()?;
         if let Some(job) = self.flush_job() {
             for file in &job.files {

@@ -1,0 +1,110 @@
+//! A broker process.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The built binary.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_strandline");
+
+/// A running broker; killed when it is dropped.
+pub struct Broker {
+    child: Child,
+    pub address: String,
+    pub http: String,
+    pub started_in: Duration,
+}
+
+/// `strandline` with arguments, run to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    let mut command = Command::new(BINARY);
+    command.args(arguments).stdin(Stdio::null());
+    command.output().expect("the binary runs")
+}
+
+impl Broker {
+    /// Starts a broker on a folder, on free ports.
+    pub fn start(data: &Path) -> Self {
+        Self::start_with(data, &[])
+    }
+
+    /// Starts a broker with further settings.
+    pub fn start_with(data: &Path, settings: &[&str]) -> Self {
+        let mut command = Command::new(BINARY);
+        command.args(["serve", "--set", &format!("log.dirs={}", data.display())]);
+        if !settings.iter().any(|setting| setting.starts_with("listeners=")) {
+            command.args(["--set", "listeners=PLAINTEXT://127.0.0.1:0"]);
+        }
+        command.args(["--set", "http.listen=127.0.0.1:0"]);
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null());
+        let begun = Instant::now();
+        let mut child = command.spawn().expect("the binary runs");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped"));
+        let (mut address, mut http, mut line) = (None, None, String::new());
+        while address.is_none() || http.is_none() {
+            line.clear();
+            if lines.read_line(&mut line).expect("text") == 0 {
+                let mut why = String::new();
+                child.stderr.take().expect("piped").read_to_string(&mut why).expect("text");
+                let _ = child.wait();
+                panic!("the broker did not start: {why}");
+            }
+            let mut words = line.split_whitespace();
+            match (words.next(), words.next()) {
+                (Some("Kafka"), Some(found)) => address = Some(found.to_owned()),
+                (Some("HTTP"), Some(found)) => http = Some(found.to_owned()),
+                _ => {}
+            }
+        }
+        let started_in = begun.elapsed();
+        // Whatever it still says must not fill the pipe.
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        let mut errors = child.stderr.take().expect("piped");
+        std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::stderr()));
+        let (address, http) = (address.unwrap_or_default(), http.unwrap_or_default());
+        Self { child, address, http, started_in }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM, and the exit status.
+    pub fn terminate(mut self) -> ExitStatus {
+        let killed = Command::new("kill").arg(self.child.id().to_string()).status();
+        assert!(killed.expect("kill runs").success());
+        self.child.wait().expect("the broker ends")
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+        line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A temporary folder; the path is `data` in it.
+pub fn folder() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("data");
+    (folder, path)
+}

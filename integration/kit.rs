@@ -1,0 +1,188 @@
+//! What the stories need besides the Rust toolchain: client libraries, by name, from the machine's package managers.
+//!
+//! Everything lands below `target/integration` and is reused by the next run.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// Longest time that a client program may take.
+const CLIENT_SECONDS: u64 = 240;
+
+fn kit() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kit");
+    std::fs::create_dir_all(&folder).expect("target is writable");
+    folder
+}
+
+fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/clients").join(name)
+}
+
+/// Runs an installer; a missing one is named in one line.
+fn install(what: &str, command: &mut Command) {
+    let program = command.get_program().to_string_lossy().into_owned();
+    match command.stdin(Stdio::null()).output() {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stderr).into_owned()
+                + &String::from_utf8_lossy(&output.stdout);
+            let tail: Vec<&str> = text.lines().rev().take(15).collect();
+            panic!(
+                "{program} could not install {what}: {}",
+                tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+            );
+        }
+        Err(error) => panic!("{program} is missing, needed to install {what}: {error}"),
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("readable") {
+        let entry = entry.expect("readable");
+        if entry.path().is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
+        }
+    }
+}
+
+/// Python with confluent-kafka (librdkafka), kafka-python and aiokafka.
+pub fn python() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let folder = kit().join("python");
+        let python = folder.join("bin/python");
+        let done = folder.join("done");
+        if !done.exists() {
+            install(
+                "a virtual environment",
+                Command::new("python3").args(["-m", "venv"]).arg(&folder),
+            );
+            let names = [
+                "confluent-kafka",
+                "kafka-python",
+                "aiokafka",
+                "python-snappy",
+                "lz4",
+                "zstandard",
+                "cramjam",
+            ];
+            install(
+                "the Python clients",
+                Command::new(&python).args(["-m", "pip", "install", "-q"]).args(names),
+            );
+            std::fs::write(done, "").expect("written");
+        }
+        python
+    })
+}
+
+/// The folder of Apache Kafka's jars: clients, tools, Connect.
+pub fn kafka_jars() -> &'static Path {
+    static JARS: OnceLock<PathBuf> = OnceLock::new();
+    JARS.get_or_init(|| {
+        let folder = kit().join("java");
+        copy(&source("java"), &folder);
+        if !folder.join("done").exists() {
+            let mut maven = Command::new("mvn");
+            install(
+                "Apache Kafka's jars",
+                maven.args(["-B", "-q", "dependency:copy-dependencies"]).current_dir(&folder),
+            );
+            std::fs::write(folder.join("done"), "").expect("written");
+        }
+        folder.join("libs")
+    })
+}
+
+/// The program on franz-go and sarama.
+pub fn go_client() -> &'static Path {
+    static GO: OnceLock<PathBuf> = OnceLock::new();
+    GO.get_or_init(|| {
+        let folder = kit().join("go");
+        copy(&source("go"), &folder);
+        let mut build = Command::new("go");
+        install(
+            "the Go clients",
+            build.args(["build", "-mod=mod", "-o", "client", "."]).current_dir(&folder),
+        );
+        folder.join("client")
+    })
+}
+
+/// The folder of KafkaJS and the scripts that use it.
+pub fn node_folder() -> &'static Path {
+    static NODE: OnceLock<PathBuf> = OnceLock::new();
+    NODE.get_or_init(|| {
+        let folder = kit().join("node");
+        copy(&source("node"), &folder);
+        if !folder.join("node_modules").exists() {
+            let mut npm = Command::new("npm");
+            install(
+                "KafkaJS",
+                npm.args(["install", "--silent", "--no-audit", "--no-fund"]).current_dir(&folder),
+            );
+        }
+        folder
+    })
+}
+
+/// A Python script of `integration/clients/python`.
+pub fn python_script(name: &str) -> Command {
+    let mut command = Command::new(python());
+    command.arg(source("python").join(name));
+    command
+}
+
+/// One of Kafka's tools or any main class.
+pub fn java(class: &str, arguments: &[&str]) -> Command {
+    let jars = kafka_jars();
+    let mut command = Command::new("java");
+    command.args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]);
+    let logging = jars.parent().expect("a parent").join("log4j2.xml");
+    command.arg(format!("{}/*", jars.display()));
+    command
+        .arg(format!("-Dlog4j2.configurationFile={}", logging.display()))
+        .arg(class)
+        .args(arguments);
+    command
+}
+
+/// Runs a client to its end; panics with its words if it fails or hangs.
+pub fn succeed(command: &mut Command) -> String {
+    let output = finish(command);
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?} failed\n{out}\n{err}");
+    out.into_owned()
+}
+
+/// Runs a client to its end, however that is.
+pub fn finish(command: &mut Command) -> Output {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+    let pid = child.id();
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || ended.send(child.wait_with_output()));
+    match end.recv_timeout(Duration::from_secs(CLIENT_SECONDS)) {
+        Ok(output) => output.expect("the client ran"),
+        Err(_) => {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+            let output = end.recv().expect("it ends").expect("the client ran");
+            let out = String::from_utf8_lossy(&output.stdout).into_owned();
+            let err = String::from_utf8_lossy(&output.stderr).into_owned();
+            panic!("{command:?} hung\n{out}\n{err}");
+        }
+    }
+}
+
+/// Waits until something is true.
+pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_true() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,107 @@
+//! Fills the gauges from the broker's state when somebody asks for metrics.
+
+use std::collections::BTreeMap;
+
+use super::server::Http;
+use crate::metrics::Name;
+use crate::model::TopicPartition;
+use crate::model::number::{to_f64, to_i64};
+
+/// The text of `/metrics`. Blocks: looks at logs.
+pub(super) fn text(http: &Http) -> String {
+    http.metrics.clear_gauges();
+    broker(http);
+    directories(http);
+    topics(http);
+    groups(http);
+    http.metrics.text()
+}
+
+fn broker(http: &Http) {
+    let count = |value: usize| to_f64(to_i64(value));
+    let metrics = &http.metrics;
+    metrics.set(Name::BuildInfo, &[env!("CARGO_PKG_VERSION")], 1.0);
+    metrics.set(Name::Ready, &[], 1.0);
+    metrics.set(Name::Connections, &[], count(http.limits.open()));
+    metrics.set(Name::RequestBytes, &[], count(http.budget.used()));
+    metrics.set(Name::FetchSessions, &[], count(http.context.sessions.count()));
+    metrics.set(Name::ExporterBrokers, &[], 1.0);
+    let address =
+        http.context.advertised.values().min().map(|(host, port)| format!("{host}:{port}"));
+    let id = http.context.node_id.to_string();
+    metrics.set(Name::ExporterBrokerInfo, &[&id, &address.unwrap_or_default()], 1.0);
+}
+
+fn directories(http: &Http) {
+    let flag = |is_set: bool| f64::from(u8::from(is_set));
+    for directory in http.context.replicas.directories() {
+        let path = directory.path.display().to_string();
+        http.metrics.set(Name::DirectoryOffline, &[&path], flag(directory.is_offline()));
+        http.metrics.set(Name::DirectoryFull, &[&path], flag(directory.is_full()));
+        if let Some(space) = directory.space() {
+            http.metrics.set(Name::DirectoryTotal, &[&path], to_f64(to_i64(space.total)));
+            http.metrics.set(Name::DirectoryUsable, &[&path], to_f64(to_i64(space.usable)));
+        }
+    }
+}
+
+fn topics(http: &Http) {
+    let metrics = &http.metrics;
+    let mut offline = 0;
+    for topic in http.context.controller.image().topics.values() {
+        let name: &str = &topic.name;
+        metrics.set(Name::ExporterTopicPartitions, &[name], to_f64(to_i64(topic.partitions.len())));
+        for (index, found) in (0_i32..).zip(&topic.partitions) {
+            let labels: &[&str] = &[name, &index.to_string()];
+            let handle = http.context.replicas.partition(&TopicPartition::new(name, index));
+            let bounds = handle.as_ref().and_then(|handle| handle.bounds(-1).ok());
+            let Some((start, high_watermark, _)) = bounds else {
+                offline += 1;
+                continue;
+            };
+            metrics.set(Name::ExporterOldestOffset, labels, to_f64(start));
+            metrics.set(Name::ExporterCurrentOffset, labels, to_f64(high_watermark));
+            metrics.set(Name::ExporterLeader, labels, f64::from(found.leader));
+            let is_preferred = found.replicas.first() == Some(&found.leader);
+            metrics.set(Name::ExporterPreferred, labels, f64::from(u8::from(is_preferred)));
+            metrics.set(Name::ExporterReplicas, labels, to_f64(to_i64(found.replicas.len())));
+            metrics.set(Name::ExporterInSync, labels, to_f64(to_i64(found.isr.len())));
+            let is_under = found.isr.len() < found.replicas.len();
+            metrics.set(Name::ExporterUnderReplicated, labels, f64::from(u8::from(is_under)));
+            if let Some(bytes) = handle.and_then(|handle| handle.with_log(crate::log::Log::bytes)) {
+                metrics.set(Name::PartitionBytes, labels, to_f64(to_i64(bytes)));
+            }
+        }
+    }
+    metrics.set(Name::OfflinePartitions, &[], f64::from(offline));
+}
+
+fn groups(http: &Http) {
+    let metrics = &http.metrics;
+    let now_ms = http.context.clock.now_ms();
+    let mut sums: BTreeMap<(String, String), (i64, i64)> = BTreeMap::new();
+    for (group, members) in http.context.groups.sizes() {
+        metrics.set(Name::ExporterGroupMembers, &[&group], to_f64(to_i64(members)));
+    }
+    for (group, topic, partition, offset) in http.context.groups.committed() {
+        let Some(handle) = http.context.replicas.partition(&TopicPartition::new(&topic, partition))
+        else {
+            continue;
+        };
+        let Ok((start, high_watermark, _)) = handle.bounds(-1) else { continue };
+        let lag = (high_watermark - offset.max(start)).max(0);
+        let labels: &[&str] = &[&group, &topic, &partition.to_string()];
+        metrics.set(Name::ExporterGroupOffset, labels, to_f64(offset));
+        metrics.set(Name::ExporterGroupLag, labels, to_f64(lag));
+        let oldest_ms = if lag > 0 { handle.timestamp_at(offset.max(start)) } else { None };
+        let age_ms = oldest_ms.map_or(0, |ms| (now_ms - ms).max(0));
+        metrics.set(Name::LagSeconds, labels, to_f64(age_ms) / 1000.0);
+        let sum = sums.entry((group, topic)).or_default();
+        sum.0 += offset;
+        sum.1 += lag;
+    }
+    for ((group, topic), (offsets, lag)) in sums {
+        metrics.set(Name::ExporterGroupOffsetSum, &[&group, &topic], to_f64(offsets));
+        metrics.set(Name::ExporterGroupLagSum, &[&group, &topic], to_f64(lag));
+    }
+}

@@ -1,0 +1,8 @@
+//! Health, metrics and the configuration in force, over HTTP.
+//!
+//! Invariants: shows, never changes; nothing here slows the Kafka listener (work runs on the blocking pool).
+
+mod exporter;
+mod server;
+
+pub(crate) use server::{Http, listen};

@@ -1,0 +1,11 @@
+//! Every metric in one table, and the registry that shows them.
+//!
+//! Invariants: a metric that is not in the table can't be set; counting on the hot path is one atomic addition;
+//! gauges of topics, partitions and groups are only worked out when somebody asks.
+//! Left to others: reading the values (`http/exporter.rs`).
+
+mod registry;
+mod table;
+
+pub(crate) use registry::Metrics;
+pub(crate) use table::{Name, reference_page};

@@ -1,0 +1,93 @@
+//! The table of metrics: our own names, and those of kafka_exporter word for word, so that its dashboards work.
+
+use std::fmt::Write;
+
+/// Whether a metric only grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// One metric.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row {
+    pub id: Name,
+    pub name: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($id:ident $name:literal $kind:ident [$($label:literal),*] $help:literal;)*) => {
+        /// A metric of the table.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub(crate) enum Name { $($id,)* }
+
+        pub(super) const ROWS: &[Row] = &[$(
+            Row { id: Name::$id, name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help },
+        )*];
+    };
+}
+
+metrics! {
+    BuildInfo "strandline_build_info" Gauge ["version"] "Always 1; the label is the version.";
+    Ready "strandline_ready" Gauge [] "1 when requests are served.";
+    Requests "strandline_requests_total" Counter ["api"] "Requests by API.";
+    RefusedFrames "strandline_refused_frames_total" Counter [] "Frames that closed their connection: malformed, or of an API or version that is not served.";
+    Connections "strandline_connections" Gauge [] "Open connections.";
+    RequestBytes "strandline_request_bytes_in_progress" Gauge [] "Bytes of requests in progress; see queued.max.request.bytes.";
+    FetchSessions "strandline_fetch_sessions" Gauge [] "Incremental fetch sessions.";
+    OfflinePartitions "strandline_offline_partitions" Gauge [] "Partitions whose log can't be used. Alert above 0.";
+    DirectoryOffline "strandline_log_directory_offline" Gauge ["path"] "1 when the folder saw a disk error. Alert above 0.";
+    DirectoryFull "strandline_log_directory_full" Gauge ["path"] "1 when producers are refused for want of room. Alert above 0.";
+    DirectoryTotal "strandline_log_directory_total_bytes" Gauge ["path"] "Size of the folder's file system.";
+    DirectoryUsable "strandline_log_directory_usable_bytes" Gauge ["path"] "Room left on the folder's file system.";
+    PartitionBytes "strandline_partition_bytes" Gauge ["topic", "partition"] "Bytes of the partition's segments.";
+    LagSeconds "strandline_consumergroup_lag_seconds" Gauge ["consumergroup", "topic", "partition"] "Age of the oldest record that the group has not committed; 0 without lag.";
+    ExporterBrokers "kafka_brokers" Gauge [] "Brokers in the cluster.";
+    ExporterBrokerInfo "kafka_broker_info" Gauge ["id", "address"] "Always 1, for each broker.";
+    ExporterTopicPartitions "kafka_topic_partitions" Gauge ["topic"] "Partitions of the topic.";
+    ExporterCurrentOffset "kafka_topic_partition_current_offset" Gauge ["topic", "partition"] "High watermark of the partition.";
+    ExporterOldestOffset "kafka_topic_partition_oldest_offset" Gauge ["topic", "partition"] "Log start offset of the partition.";
+    ExporterLeader "kafka_topic_partition_leader" Gauge ["topic", "partition"] "Leader of the partition.";
+    ExporterPreferred "kafka_topic_partition_leader_is_preferred" Gauge ["topic", "partition"] "1 when the first replica leads.";
+    ExporterReplicas "kafka_topic_partition_replicas" Gauge ["topic", "partition"] "Replicas of the partition.";
+    ExporterInSync "kafka_topic_partition_in_sync_replica" Gauge ["topic", "partition"] "Replicas in sync.";
+    ExporterUnderReplicated "kafka_topic_partition_under_replicated_partition" Gauge ["topic", "partition"] "1 when replicas are out of sync.";
+    ExporterGroupMembers "kafka_consumergroup_members" Gauge ["consumergroup"] "Members of the group.";
+    ExporterGroupOffset "kafka_consumergroup_current_offset" Gauge ["consumergroup", "topic", "partition"] "Committed offset of the group.";
+    ExporterGroupOffsetSum "kafka_consumergroup_current_offset_sum" Gauge ["consumergroup", "topic"] "Committed offsets of the group, added up over the topic.";
+    ExporterGroupLag "kafka_consumergroup_lag" Gauge ["consumergroup", "topic", "partition"] "Records that the group has not committed.";
+    ExporterGroupLagSum "kafka_consumergroup_lag_sum" Gauge ["consumergroup", "topic"] "Records that the group has not committed, added up over the topic.";
+}
+
+/// `docs/reference/metrics.md`.
+pub(crate) fn reference_page() -> String {
+    let mut page = String::from(
+        "# Metrics\n\nGenerated from `src/metrics/table.rs`; `UPDATE=1 cargo test docs` rewrites it.\n\n\
+         Shown at `/metrics` in Prometheus' text format. Names that begin with `kafka_` are those of kafka_exporter.\n\n\
+         | name | kind | labels | what it says |\n|---|---|---|---|\n",
+    );
+    for row in ROWS {
+        let kind = if row.kind == Kind::Counter { "counter" } else { "gauge" };
+        let labels = row.labels.join(", ");
+        let _ = writeln!(page, "| `{}` | {kind} | {labels} | {} |", row.name, row.help);
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stands_once_and_only_counters_end_in_total() {
+        let mut names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ROWS.len());
+        assert!(ROWS.iter().all(|row| row.name.ends_with("_total") == (row.kind == Kind::Counter)));
+    }
+}
