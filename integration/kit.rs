@@ -112,6 +112,28 @@ pub fn go_client() -> &'static Path {
     })
 }
 
+/// A copy of franz-go's source, which carries its integration tests.
+pub fn franz_go_source() -> &'static Path {
+    static SOURCE: OnceLock<PathBuf> = OnceLock::new();
+    SOURCE.get_or_init(|| {
+        go_client();
+        let folder = kit().join("franz-go");
+        if !folder.join("done").exists() {
+            let mut list = Command::new("go");
+            list.args(["list", "-m", "-f", "{{.Dir}}", "github.com/twmb/franz-go"])
+                .current_dir(kit().join("go"));
+            let found = succeed(&mut list);
+            let mut copied = Command::new("cp");
+            install(
+                "franz-go's tests",
+                copied.args(["-rT", "--no-preserve=mode", found.trim()]).arg(&folder),
+            );
+            std::fs::write(folder.join("done"), "").expect("written");
+        }
+        folder
+    })
+}
+
 /// The folder of KafkaJS and the scripts that use it.
 pub fn node_folder() -> &'static Path {
     static NODE: OnceLock<PathBuf> = OnceLock::new();

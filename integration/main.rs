@@ -8,7 +8,7 @@ mod clients;
 mod crash;
 mod faults;
 mod first_run;
+mod franz_go;
 mod kit;
-mod peers;
 mod probe;
 mod protocol;

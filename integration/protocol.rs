@@ -8,32 +8,27 @@ use crate::probe;
 /// Ids, times and ports differ from run to run.
 fn normal(text: &str) -> String {
     let mut out = String::new();
-    for word in text.split_inclusive(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
-        let (core, end) = word.split_at(
-            word.trim_end_matches(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).len(),
-        );
+    let is_end = |c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    for word in text.split_inclusive(is_end) {
+        let core = word.trim_end_matches(is_end);
         let digits = core.bytes().all(|b| b.is_ascii_digit());
         let is_uuid = core.len() == 36 && core.bytes().filter(|b| *b == b'-').count() == 4;
+        let is_cluster = out.ends_with("cluster_id: Some(\"") || out.ends_with("cluster_id: \"");
         if is_uuid && !core.starts_with("00000000-0000-0000-0000-0000000000") {
             out.push_str("<id>");
         } else if digits && core.len() >= 9 && !core.starts_with("1700000") {
             out.push_str("<number>");
-        } else if core.len() == 22
-            && (before.ends_with("cluster_id: Some(\"") || before.ends_with("cluster_id: \""))
-        {
+        } else if is_cluster {
             out.push_str("<cluster>");
         } else if core.starts_with("probe-") {
             out.push_str("<member>");
         } else {
-            out.push_str(
-                core.rsplit_once('-')
-                    .filter(|(_, tail)| is_suffix(tail))
-                    .map_or(core, |(name, _)| name),
-            );
+            let parts: Vec<&str> = core.split('-').filter(|part| !is_suffix(part)).collect();
+            out.push_str(&parts.join("-"));
         }
-        out.push_str(end);
+        out.push_str(word.strip_prefix(core).unwrap_or_default());
     }
-    strip_number(&strip_number(&out, "port: "), "latest session ")
+    strip_number(&out, "port: ")
 }
 
 /// The probe's own suffix of names.

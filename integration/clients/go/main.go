@@ -1,0 +1,134 @@
+// franz-go and sarama: every codec, groups, idempotence, admin.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+const each = 200
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func main() {
+	switch os.Args[1] {
+	case "franz":
+		franz(os.Args[2])
+	case "sarama":
+		saramaClient(os.Args[2])
+	}
+	fmt.Println("good")
+}
+
+func franz(address string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	codecs := []kgo.CompressionCodec{kgo.NoCompression(), kgo.GzipCompression(), kgo.SnappyCompression(), kgo.Lz4Compression(), kgo.ZstdCompression()}
+	first, err := kgo.NewClient(kgo.SeedBrokers(address))
+	check(err)
+	admin := kadm.NewClient(first)
+	_, err = admin.CreateTopic(ctx, 3, 1, map[string]*string{"cleanup.policy": kadm.StringPtr("delete")}, "franz")
+	check(err)
+	for i, codec := range codecs {
+		client, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.ProducerBatchCompression(codec))
+		check(err)
+		var records []*kgo.Record
+		for n := 0; n < each; n++ {
+			records = append(records, &kgo.Record{Topic: "franz", Key: []byte{byte(n)}, Value: []byte(fmt.Sprintf("%d-%d-some-text-to-pack", i, n))})
+		}
+		check(client.ProduceSync(ctx, records...).FirstErr())
+		client.Close()
+	}
+	consumer, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.ConsumerGroup("franz"), kgo.ConsumeTopics("franz"), kgo.DisableAutoCommit(), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	check(err)
+	found := map[string]bool{}
+	for len(found) < each*len(codecs) {
+		fetches := consumer.PollFetches(ctx)
+		check(ctx.Err())
+		fetches.EachError(func(_ string, _ int32, err error) { check(err) })
+		fetches.EachRecord(func(r *kgo.Record) { found[string(r.Value)] = true })
+	}
+	check(consumer.CommitUncommittedOffsets(ctx))
+	lags, err := admin.Lag(ctx, "franz")
+	check(err)
+	if lag := lags["franz"].Lag.Total(); lag != 0 {
+		check(fmt.Errorf("lag is %d", lag))
+	}
+	consumer.Close()
+	first.Close()
+}
+
+type handler struct {
+	found map[string]bool
+	want  int
+	done  context.CancelFunc
+}
+
+func (handler) Setup(sarama.ConsumerGroupSession) error   { return nil }
+func (handler) Cleanup(sarama.ConsumerGroupSession) error { return nil }
+func (h handler) ConsumeClaim(session sarama.ConsumerGroupSession, claim sarama.ConsumerGroupClaim) error {
+	for message := range claim.Messages() {
+		h.found[string(message.Value)] = true
+		session.MarkMessage(message, "")
+		if len(h.found) == h.want {
+			session.Commit()
+			h.done()
+			return nil
+		}
+	}
+	return nil
+}
+
+func saramaClient(address string) {
+	config := sarama.NewConfig()
+	config.Version = sarama.V3_6_0_0
+	config.Producer.Return.Successes = true
+	config.Producer.RequiredAcks = sarama.WaitForAll
+	config.Producer.Idempotent = true
+	config.Net.MaxOpenRequests = 1
+	config.Consumer.Offsets.Initial = sarama.OffsetOldest
+	admin, err := sarama.NewClusterAdmin([]string{address}, config)
+	check(err)
+	// One partition, so that one goroutine fills the map.
+	check(admin.CreateTopic("sarama", &sarama.TopicDetail{NumPartitions: 1, ReplicationFactor: 1}, false))
+	codecs := []sarama.CompressionCodec{sarama.CompressionNone, sarama.CompressionGZIP, sarama.CompressionSnappy, sarama.CompressionLZ4, sarama.CompressionZSTD}
+	for i, codec := range codecs {
+		config.Producer.Compression = codec
+		producer, err := sarama.NewSyncProducer([]string{address}, config)
+		check(err)
+		var messages []*sarama.ProducerMessage
+		for n := 0; n < each; n++ {
+			messages = append(messages, &sarama.ProducerMessage{Topic: "sarama", Value: sarama.StringEncoder(fmt.Sprintf("%d-%d-some-text-to-pack", i, n))})
+		}
+		check(producer.SendMessages(messages))
+		check(producer.Close())
+	}
+	group, err := sarama.NewConsumerGroup([]string{address}, "sarama", config)
+	check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	h := handler{map[string]bool{}, each * len(codecs), cancel}
+	for ctx.Err() == nil {
+		check(group.Consume(ctx, []string{"sarama"}, h))
+	}
+	if len(h.found) != h.want {
+		check(fmt.Errorf("%d of %d records", len(h.found), h.want))
+	}
+	check(group.Close())
+	groups, err := admin.ListConsumerGroups()
+	check(err)
+	if groups["sarama"] != "consumer" {
+		check(fmt.Errorf("group not listed: %v", groups))
+	}
+	check(admin.DeleteTopic("sarama"))
+}
