@@ -2,44 +2,177 @@
 //!
 //! Invariants: an error names the thing and the way out, on stderr, with exit code 1; output that is meant for
 //! programs goes to stdout alone.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is where words to people belong"
+)]
 
+mod bench;
+mod cluster;
+mod cluster_client;
+mod consume;
+mod group;
+mod log;
+mod output;
+mod produce;
 mod serve;
+mod topic;
 
+use std::future::Future;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context as _;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use cluster_client::Cluster;
+use output::Format;
 
 /// A log service that speaks the Kafka protocol and loses no acknowledged message.
 #[derive(Debug, Parser)]
-#[command(name = "strandline", version, about, propagate_version = true)]
+#[command(name = "strandline", version, about)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+/// What commands that talk to a cluster share.
+#[derive(Debug, Clone, Args)]
+struct Remote {
+    /// Address of a broker, or several separated by commas
+    #[arg(
+        long,
+        short,
+        global = true,
+        default_value = "localhost:9092",
+        env = "STRANDLINE_BOOTSTRAP"
+    )]
+    bootstrap: String,
+    /// How results are shown
+    #[arg(long, global = true, default_value = "table")]
+    format: Format,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a broker (this is what `strandline` alone does)
     Serve(serve::ServeArguments),
+    /// Topics: create, ls, describe, alter, add-partitions, trim, rm
+    Topic {
+        #[command(flatten)]
+        remote: Remote,
+        #[command(subcommand)]
+        command: topic::TopicCommand,
+    },
+    /// Send lines or files
+    Produce {
+        #[command(flatten)]
+        remote: Remote,
+        #[command(flatten)]
+        arguments: produce::ProduceArguments,
+    },
+    /// Show records
+    Consume {
+        #[command(flatten)]
+        remote: Remote,
+        #[command(flatten)]
+        arguments: consume::ConsumeArguments,
+    },
+    /// Consumer groups: ls, describe, lag, seek, rm
+    Group {
+        #[command(flatten)]
+        remote: Remote,
+        #[command(subcommand)]
+        command: group::GroupCommand,
+    },
+    /// The cluster: info, health, config
+    Cluster {
+        #[command(flatten)]
+        remote: Remote,
+        #[command(subcommand)]
+        command: cluster::ClusterCommand,
+    },
+    /// Segments on disk, while their broker is stopped: dump, verify
+    Log {
+        /// How results are shown
+        #[arg(long, global = true, default_value = "table")]
+        format: Format,
+        #[command(subcommand)]
+        command: log::LogCommand,
+    },
+    /// Measure a cluster: produce, consume, e2e
+    Bench {
+        #[command(flatten)]
+        remote: Remote,
+        #[command(subcommand)]
+        command: bench::BenchCommand,
+    },
     /// Look at settings
     #[command(subcommand)]
     Config(serve::ConfigCommand),
+    /// Print a completion script
+    Completions { shell: Shell },
 }
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    let result =
-        match arguments.command.unwrap_or_else(|| Command::Serve(serve::ServeArguments::default()))
-        {
-            Command::Serve(arguments) => serve::serve(&arguments),
-            Command::Config(command) => serve::config(&command),
-        };
-    match result {
+    let command =
+        arguments.command.unwrap_or_else(|| Command::Serve(serve::ServeArguments::default()));
+    match carry_out(command) {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("strandline: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn carry_out(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(arguments) => serve::serve(&arguments),
+        Command::Config(command) => serve::config(&command),
+        Command::Log { command, format } => log::run(command, format),
+        Command::Completions { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Arguments::command(),
+                "strandline",
+                &mut std::io::stdout(),
+            );
+            Ok(())
+        }
+        Command::Topic { remote, command } => block_on(async {
+            topic::run(command, &mut Cluster::connect(&remote.bootstrap).await?, remote.format)
+                .await
+        }),
+        Command::Produce { remote, arguments } => block_on(async {
+            produce::run(arguments, &mut Cluster::connect(&remote.bootstrap).await?).await
+        }),
+        Command::Consume { remote, arguments } => block_on(async {
+            consume::run(arguments, &mut Cluster::connect(&remote.bootstrap).await?).await
+        }),
+        Command::Group { remote, command } => block_on(async {
+            group::run(command, &mut Cluster::connect(&remote.bootstrap).await?, remote.format)
+                .await
+        }),
+        Command::Cluster { remote, command } => block_on(async {
+            cluster::run(command, &mut Cluster::connect(&remote.bootstrap).await?, remote.format)
+                .await
+        }),
+        Command::Bench { remote, command } => block_on(bench::run(command, &remote.bootstrap)),
+    }
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("runtime not started")?.block_on(work)
 }

@@ -4,18 +4,20 @@
 //! length and count was checked against the bytes that arrived; one table says which versions are served.
 //! Absent: sockets, meaning.
 
+mod client;
 mod fetch_response;
 mod frame;
 mod shapes;
 mod table;
 
+pub(crate) use client::{decode_response, encode_request};
 pub(crate) use fetch_response::{
     FetchNode, FetchedPartition, FetchedRecords, FetchedTopic, encode_fetch,
 };
 pub(crate) use frame::{DecodeError, RequestHead, decode, encode, parse_head};
 pub(crate) use kafka_protocol::messages;
 pub(crate) use kafka_protocol::messages::ApiKey;
-pub(crate) use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+pub(crate) use kafka_protocol::protocol::{Decodable, Encodable, Request, StrBytes};
 pub(crate) use table::{SERVED, ServedApi, key_number};
 
 /// A `StrBytes` of any string.

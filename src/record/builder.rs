@@ -131,6 +131,11 @@ impl BatchBuilder {
         self.count == 0
     }
 
+    /// Records so far.
+    pub(crate) fn count(&self) -> i32 {
+        self.count
+    }
+
     /// Bytes of the records so far, uncompressed.
     pub(crate) fn plain_bytes(&self) -> usize {
         self.body.len()
