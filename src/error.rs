@@ -7,19 +7,19 @@ macro_rules! error_codes {
     ($($name:ident = $code:literal $text:literal;)*) => {
         /// A Kafka error code.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum ErrorCode { $($name,)* }
+        pub(crate) enum ErrorCode { $($name,)* }
 
         impl ErrorCode {
             /// The table, for the generated reference page.
-            pub const ALL: &[ErrorCode] = &[$(ErrorCode::$name,)*];
+            pub(crate) const ALL: &[ErrorCode] = &[$(ErrorCode::$name,)*];
 
             /// The number on the wire.
-            pub const fn code(self) -> i16 {
+            pub(crate) const fn code(self) -> i16 {
                 match self { $(ErrorCode::$name => $code,)* }
             }
 
             /// The text sent beside the code where the response has a place for it.
-            pub const fn text(self) -> &'static str {
+            pub(crate) const fn text(self) -> &'static str {
                 match self { $(ErrorCode::$name => $text,)* }
             }
         }

@@ -1,43 +1,43 @@
 //! Strandline: a log service that speaks the Kafka wire protocol and loses no acknowledged message.
 //!
-//! The modules in reading order; each may use those above it, as `tidy` checks.
+//! The modules in reading order; each may use those above it, and only those that `tidy` lists for it.
 
 #[cfg(test)]
 mod tidy;
 
-/// One file per Kafka API.
-mod api;
-/// Starting and stopping.
-mod broker;
-/// The command line.
-pub mod cli;
-/// Every setting.
-mod config;
-/// The cluster's decisions.
-mod controller;
-/// Consumer groups.
-mod coordinator;
+/// The nouns.
+mod model;
 /// The table of Kafka error codes.
 mod error;
-/// Health and metrics over HTTP.
-mod http;
+/// The only door to the operating system.
+mod system;
+/// Record batches.
+mod record;
+/// Every setting.
+mod config;
+/// Every metric.
+mod metrics;
+/// Requests and responses as bytes.
+mod protocol;
+/// Listeners and connections.
+mod network;
 /// One partition's local log.
 mod log;
 /// The cluster's metadata as a log of records.
 mod metadata;
-/// Every metric.
-mod metrics;
-/// The nouns.
-mod model;
-/// Listeners and connections.
-mod network;
-/// Requests and responses as bytes.
-mod protocol;
-/// Record batches.
-mod record;
-/// Replicas of partitions.
-mod replication;
+/// The cluster's decisions.
+mod controller;
 /// Who may do what.
 mod security;
-/// The only door to the operating system.
-mod system;
+/// Replicas of partitions.
+mod replication;
+/// Consumer groups.
+mod coordinator;
+/// One file per Kafka API.
+mod api;
+/// Health and metrics over HTTP.
+mod http;
+/// Starting and stopping.
+mod broker;
+/// The command line.
+pub mod cli;

@@ -65,7 +65,7 @@ fn trim_partition(
         return Err(ErrorCode::PolicyViolation);
     }
     let start = handle.trim(partition.offset).map_err(|error| ErrorCode::from(&error))?;
-    context.replicas.write_checkpoint_of(&handle.directory).map_err(|error| {
+    handle.directory.write_points().map_err(|error| {
         tracing::error!(partition = %name, %error, "new log start not durable");
         ErrorCode::KafkaStorageError
     })?;

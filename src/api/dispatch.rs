@@ -60,8 +60,10 @@ impl Service for KafkaService {
     }
 
     fn request(&self, peer: &mut Peer, mut frame: Bytes) -> Answer {
-        let served =
-            parse_head(&mut frame).and_then(|head| route(&self.context, peer, &head, frame));
+        let served = parse_head(&mut frame).and_then(|head| {
+            self.counts.count(head.key);
+            route(&self.context, peer, &head, frame)
+        });
         served.unwrap_or_else(|error| {
             tracing::warn!(peer = %peer.address, %error, "connection closed");
             if let Some(refused) = &self.counts.refused {
@@ -116,6 +118,18 @@ fn route(
         ApiKey::ApiVersions => {
             serve(head, body, |request| api_versions::handle(context, call, &request))
         }
+        _ => route_admin(context, call, head, body),
+    }
+}
+
+/// The table's second half: administration.
+fn route_admin(
+    context: &Arc<Context>,
+    call: &Call,
+    head: &RequestHead,
+    body: Bytes,
+) -> Result<Answer, DecodeError> {
+    match head.key {
         ApiKey::CreateTopics => {
             serve(head, body, |request| create_topics::handle(context, call, request))
         }

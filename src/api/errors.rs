@@ -83,10 +83,8 @@ impl From<&GroupError> for ErrorCode {
             GroupError::NotEmpty => ErrorCode::NonEmptyGroup,
             GroupError::NotFound => ErrorCode::GroupIdNotFound,
             GroupError::Subscribed => ErrorCode::GroupSubscribedToTopic,
-            GroupError::MetadataTooLarge => ErrorCode::OffsetMetadataTooLarge,
             GroupError::Loading => ErrorCode::CoordinatorLoadInProgress,
             GroupError::Unavailable => ErrorCode::CoordinatorNotAvailable,
-            GroupError::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
         }
     }
 }

@@ -18,6 +18,4 @@ pub(crate) enum BrokerError {
     Controller(#[from] ControllerError),
     #[error("can't listen on {address}: {error}: choose another address with --set {setting}=...")]
     Listen { address: String, setting: &'static str, error: std::io::Error },
-    #[error("can't start a thread: {0}")]
-    Thread(std::io::Error),
 }

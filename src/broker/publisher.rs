@@ -74,7 +74,7 @@ impl Follower {
         let Some(topic) = image.topic_by_id(topic) else { return };
         let name = TopicPartition { topic: Arc::clone(&topic.name), partition };
         if let Some(handle) = self.replicas.partition(&name) {
-            handle.lead(leader_epoch)
+            handle.lead(leader_epoch);
         } else {
             let config = topic_config(image, config, &topic.name);
             self.replicas.create(&PartitionSpec { name, topic_id: topic.id, leader_epoch, config });

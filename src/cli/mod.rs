@@ -176,3 +176,24 @@ fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("runtime not started")?.block_on(work)
 }
+
+/// `docs/reference/cli.md`.
+#[cfg(test)]
+pub(crate) fn reference_page() -> String {
+    fn describe(page: &mut String, command: &mut clap::Command, name: &str) {
+        let help = command.clone().term_width(100).render_help().to_string();
+        let text: Vec<&str> = help.lines().map(str::trim_end).collect();
+        page.push_str(&format!("\n## {name}\n\n```text\n{}\n```\n", text.join("\n").trim()));
+        for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
+            let name = format!("{name} {}", sub.get_name());
+            describe(page, sub, &name);
+        }
+    }
+    let mut page = String::from(
+        "# Command line\n\nGenerated from `src/cli`; `UPDATE=1 cargo test tidy` rewrites it.\n",
+    );
+    let mut command = Arguments::command();
+    command.build();
+    describe(&mut page, &mut command, "strandline");
+    page
+}

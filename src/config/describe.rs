@@ -3,6 +3,7 @@
 //! Invariants: every key is shown; source and synonyms follow KIP-226 and KIP-569.
 
 use std::collections::BTreeMap;
+#[cfg(test)]
 use std::fmt::Write;
 
 use super::broker::{Config, Origin};
@@ -116,6 +117,7 @@ fn kind_number(kind: Kind) -> i8 {
     }
 }
 
+#[cfg(test)]
 fn kind_name(kind: Kind) -> String {
     match kind {
         Kind::Bool => "boolean".to_owned(),
@@ -130,9 +132,10 @@ fn kind_name(kind: Kind) -> String {
 }
 
 /// `docs/reference/config.md`.
+#[cfg(test)]
 pub(crate) fn reference_page() -> String {
     let mut page = String::from(
-        "# Settings\n\nGenerated from `src/config/table.rs`; `UPDATE=1 cargo test docs` rewrites it.\n\n## Broker\n\n\
+        "# Settings\n\nGenerated from `src/config/table.rs`; `UPDATE=1 cargo test tidy` rewrites it.\n\n## Broker\n\n\
          Set in a file (`--config FILE`), by environment (`STRANDLINE_LOG_DIRS`), or by `--set key=value`; the last wins.\n\
          Dynamic settings also change while the broker runs (`kafka-configs`, `strandline topic alter`).\n\n\
          | name | type | default | dynamic | what it does |\n|---|---|---|---|---|\n",

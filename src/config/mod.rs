@@ -11,6 +11,8 @@ mod table;
 mod topic;
 
 pub(crate) use broker::{Config, ConfigError, Origin, read_environment, read_file_text};
+#[cfg(test)]
+pub(crate) use describe::reference_page;
 pub(crate) use describe::{Described, Synonym, broker_entries, topic_entries};
 pub(crate) use listener::{Endpoint, parse_address, parse_endpoints};
 pub(crate) use table::{BROKER_ROWS, Row, TOPIC_ROWS};

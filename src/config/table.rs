@@ -83,7 +83,7 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "http.listen" Str, "127.0.0.1:8080", 0, 0, false, "Address of health, metrics and admin over HTTP; empty: none.";
     "listeners" List, "PLAINTEXT://127.0.0.1:9092", 0, 0, false, "Addresses to listen on, as NAME://host:port; port 0 picks a free one.";
     "log.cleaner.backoff.ms" Long, "15000", 1, MAX, true, "Pause of the cleaner when there is nothing to compact.";
-    "log.cleaner.dedupe.buffer.size" Long, "134217728", 1048576, MAX, true, "Memory for the cleaner's table of keys, in bytes.";
+    "log.cleaner.dedupe.buffer.size" Long, "134217728", 1 << 20, MAX, true, "Memory for the cleaner's table of keys, in bytes.";
     "log.cleaner.delete.retention.ms" Long, "86400000", 0, MAX, true, "How long a tombstone stays readable.";
     "log.cleaner.enable" Bool, "true", 0, 0, false, "Whether compacted topics are compacted.";
     "log.cleaner.io.max.bytes.per.second" Double, "1.7976931348623157E308", 0, MAX, true, "Most bytes that the cleaner reads and writes in a second.";
@@ -108,7 +108,7 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "log.roll.hours" Int, "168", 1, INT, false, "Age at which a segment is rolled, if ms is not set.";
     "log.roll.jitter.ms" Long, "0", 0, MAX, true, "Random time taken off the age at which a segment is rolled.";
     "log.roll.ms" Long, "", 1, MAX, true, "Age at which a segment is rolled.";
-    "log.segment.bytes" Int, "1073741824", 1048576, INT, true, "Size at which a segment is rolled.";
+    "log.segment.bytes" Int, "1073741824", 1 << 20, INT, true, "Size at which a segment is rolled.";
     "log.segment.delete.delay.ms" Long, "60000", 0, MAX, true, "How long a deleted segment's files stay.";
     "max.connection.creation.rate" Int, "2147483647", 0, INT, true, "Most new connections accepted in a second.";
     "max.connections" Int, "10000", 0, INT, true, "Most connections at a time.";
@@ -126,7 +126,7 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "offsets.topic.num.partitions" Int, "50", 1, INT, false, "Partitions of __consumer_offsets, fixed when it is made.";
     "offsets.topic.segment.bytes" Int, "104857600", 1, INT, false, "Segment size of __consumer_offsets.";
     "producer.id.expiration.ms" Int, "86400000", 1, INT, true, "How long an idle producer's sequence is remembered.";
-    "queued.max.request.bytes" Long, "268435456", 1048576, MAX, false, "Bytes of requests in progress on all connections, beyond which sockets are not read.";
+    "queued.max.request.bytes" Long, "268435456", 1 << 20, MAX, false, "Bytes of requests in progress on all connections, beyond which sockets are not read.";
     "socket.request.max.bytes" Int, "104857600", 1, INT, false, "Largest request.";
     "unclean.leader.election.enable" Bool, "false", 0, 0, true, "Whether a replica out of sync may lead when no other is left.";
     "write.caching" Bool, "false", 0, 0, true, "Count written bytes as replicated (as Apache Kafka does) instead of flushed ones.";
@@ -138,7 +138,7 @@ pub(crate) const TOPIC_ROWS: &[TopicRow] = topic_rows! {
     "compression.gzip.level" Int, None, "-1", -1, 9, false, "Level of gzip when the broker compresses.";
     "compression.lz4.level" Int, None, "9", 1, 17, false, "Level of lz4 when the broker compresses.";
     "compression.type" Word(CODECS), Some("compression.type"), "producer", 0, 0, true, "Codec of stored batches; producer keeps what the client sent.";
-    "compression.zstd.level" Int, None, "3", -131072, 22, false, "Level of zstd when the broker compresses.";
+    "compression.zstd.level" Int, None, "3", -(1 << 17), 22, false, "Level of zstd when the broker compresses.";
     "delete.retention.ms" Long, Some("log.cleaner.delete.retention.ms"), "86400000", 0, MAX, true, "How long a tombstone stays readable.";
     "errors.deadletterqueue.group.enable" Bool, None, "false", 0, 0, false, "Belongs to share groups.";
     "file.delete.delay.ms" Long, Some("log.segment.delete.delay.ms"), "60000", 0, MAX, true, "How long a deleted segment's files stay.";
@@ -166,7 +166,7 @@ pub(crate) const TOPIC_ROWS: &[TopicRow] = topic_rows! {
     "remote.storage.enable" Bool, None, "false", 0, 0, false, "Belongs to tiering.";
     "retention.bytes" Long, Some("log.retention.bytes"), "-1", -1, MAX, true, "Size of a partition above which old segments are deleted; -1: no limit.";
     "retention.ms" Long, Some("log.retention.ms"), "604800000", -1, MAX, true, "Age at which segments are deleted; -1: never.";
-    "segment.bytes" Int, Some("log.segment.bytes"), "1073741824", 1048576, INT, true, "Size at which a segment is rolled.";
+    "segment.bytes" Int, Some("log.segment.bytes"), "1073741824", 1 << 20, INT, true, "Size at which a segment is rolled.";
     "segment.index.bytes" Int, Some("log.index.size.max.bytes"), "10485760", 4, INT, true, "Size of an offset index at which its segment is rolled.";
     "segment.jitter.ms" Long, Some("log.roll.jitter.ms"), "0", 0, MAX, true, "Random time taken off the age at which a segment is rolled.";
     "segment.ms" Long, Some("log.roll.ms"), "604800000", 1, MAX, true, "Age at which a segment is rolled.";

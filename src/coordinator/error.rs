@@ -27,12 +27,8 @@ pub(crate) enum GroupError {
     NotFound,
     #[error("the group subscribes to the topic")]
     Subscribed,
-    #[error("the metadata is larger than offset.metadata.max.bytes")]
-    MetadataTooLarge,
     #[error("the groups are being loaded")]
     Loading,
     #[error("the group's log can't be written")]
     Unavailable,
-    #[error("there is no such topic or partition")]
-    UnknownTopic,
 }

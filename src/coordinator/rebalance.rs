@@ -23,9 +23,9 @@ impl Group {
         new_id: String,
         waiter: JoinWaiter,
     ) {
-        let known = request.instance_id.as_ref().and_then(|id| self.statics.get(id)).cloned();
-        if let Some(old_id) = known {
-            return self.replace_static(now_ms, rules, request, &old_id, new_id, waiter);
+        let is_known = request.instance_id.as_ref().is_some_and(|id| self.statics.contains_key(id));
+        if is_known {
+            return self.replace_static(now_ms, rules, request, new_id, waiter);
         }
         if request.id_required && request.instance_id.is_none() {
             let deadline = now_ms + i64::from(request.session_timeout_ms);
@@ -104,11 +104,14 @@ impl Group {
         now_ms: Timestamp,
         rules: Rules,
         request: &JoinRequest,
-        old_id: &str,
         new_id: String,
         waiter: JoinWaiter,
     ) {
-        let was_leader = self.leader.as_deref() == Some(old_id);
+        let Some(old_id) = request.instance_id.as_ref().and_then(|id| self.statics.get(id)) else {
+            return;
+        };
+        let old_id = &old_id.clone();
+        let was_leader = self.leader.as_ref() == Some(old_id);
         let Some(member) = self.members.get_mut(old_id) else { return };
         let (join, sync) = (member.join.take(), member.sync.take());
         self.awaiting_joins -= usize::from(join.is_some());
@@ -139,7 +142,7 @@ impl Group {
             joined.skip_assignment = was_leader && request.can_skip_assignment;
             if was_leader && !request.can_skip_assignment {
                 // An old client must not believe it leads, or it would send an assignment that nobody awaits.
-                joined.leader = old_id.to_owned();
+                joined.leader.clone_from(old_id);
                 joined.members.clear();
             }
             let _ = waiter.send(joined);
@@ -210,7 +213,7 @@ impl Group {
         let late: Vec<String> = self
             .members
             .values()
-            .filter(|m| is_late(m) && (m.join.is_none() || self.is_abandoned(m)))
+            .filter(|m| is_late(m) && (m.join.is_none() || is_abandoned(m)))
             .map(|m| m.id.clone())
             .collect();
         for id in &late {
@@ -224,10 +227,6 @@ impl Group {
             self.end_join_phase_if_due(now_ms);
         }
         self.next_deadline()
-    }
-
-    fn is_abandoned(&self, member: &Member) -> bool {
-        member.join.as_ref().is_some_and(tokio::sync::oneshot::Sender::is_closed)
     }
 
     fn end_join_phase_if_due(&mut self, now_ms: Timestamp) {
@@ -376,4 +375,9 @@ impl Group {
         let members = self.members.values().filter(|m| m.sync.is_none()).map(member);
         members.chain(self.pending.values().copied()).chain(self.rebalance_deadline_ms).min()
     }
+}
+
+/// Whether nobody waits any more for the answer to a member's join.
+fn is_abandoned(member: &Member) -> bool {
+    member.join.as_ref().is_some_and(tokio::sync::oneshot::Sender::is_closed)
 }

@@ -3,6 +3,7 @@
 //! Invariants: replaced whole (write-tmp, flush, rename, flush-directory); a file that does not verify is an error,
 //! never an empty answer.
 
+use std::fmt::Write;
 use std::io;
 use std::path::Path;
 
@@ -29,7 +30,7 @@ pub(crate) fn encode(kind: &str, version: u32, lines: &[String]) -> String {
         text.push('\n');
     }
     let crc = crc32c(text.as_bytes());
-    text.push_str(&format!("crc32c {crc:08x}\n"));
+    let _ = writeln!(text, "crc32c {crc:08x}");
     text
 }
 

@@ -112,11 +112,6 @@ impl Log {
         self.cleaned_to = cleaned.cleaned_to;
         Ok(())
     }
-
-    /// Share of closed bytes not yet compacted, for metrics.
-    pub(crate) fn dirty_bytes(&self) -> u64 {
-        if self.parts.config.is_compacted { self.closed_bytes_from(self.cleaned_to) } else { 0 }
-    }
 }
 
 impl CleanPlan {

@@ -127,6 +127,7 @@ impl Log {
         self.closed.values().map(|s| s.bytes).sum::<u64>() + self.active.bytes
     }
 
+    #[cfg(test)]
     pub(crate) fn segments(&self) -> usize {
         self.closed.len() + 1
     }

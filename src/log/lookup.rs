@@ -86,17 +86,6 @@ impl Log {
         }))
     }
 
-    /// Where `offset` lies, as a bound for `slice`.
-    pub(crate) fn position(&self, offset: Offset) -> Result<Position, ReadError> {
-        if offset >= self.log_end {
-            return Ok(self.end());
-        }
-        Ok(match self.position_of(offset)? {
-            Some((view, byte)) => Position { offset, segment: view.base_offset, byte },
-            None => self.end(),
-        })
-    }
-
     /// The first record at or after `timestamp` below `end`.
     pub(crate) fn find_time(
         &self,

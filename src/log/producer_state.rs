@@ -5,6 +5,7 @@
 //! Left to others: when entries expire (`log.rs` asks), transactions.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write;
 
 use crate::model::number::to_i32;
 use crate::model::{Offset, ProducerEpoch, ProducerId, Timestamp};
@@ -147,10 +148,8 @@ impl ProducerStates {
         let line = |(id, entry): (&ProducerId, &ProducerEntry)| {
             let mut line = format!("{id} {} {}", entry.epoch, entry.last_timestamp);
             for b in &entry.batches {
-                line.push_str(&format!(
-                    " {},{},{},{}",
-                    b.last_sequence, b.last_offset, b.offset_delta, b.timestamp
-                ));
+                let (sequence, offset) = (b.last_sequence, b.last_offset);
+                let _ = write!(line, " {sequence},{offset},{},{}", b.offset_delta, b.timestamp);
             }
             line
         };

@@ -328,10 +328,8 @@ fn list_segments(
     let mut segments = BTreeMap::new();
     for entry in parts.cache.disk().list(dir)? {
         let path = dir.join(&entry.name);
-        if entry.name.ends_with(".deleted")
-            || entry.name.ends_with(".tmp")
-            || entry.name.ends_with(".cleaned")
-        {
+        let ending = entry.name.rsplit_once('.').map_or("", |(_, ending)| ending);
+        if matches!(ending, "deleted" | "tmp" | "cleaned") {
             parts.cache.disk().remove(&path)?;
         } else if let Some(base) = base_of(&entry.name, ".log") {
             segments.insert(base, Arc::new(Segment::new(base, path, entry.bytes)));

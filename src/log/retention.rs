@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::error::ReadError;
 use super::local_log::Log;
-use crate::model::number::{to_i64, to_u64};
+use crate::model::number::to_i64;
 use crate::model::{Offset, Timestamp};
 
 /// Files to remove after `file.delete.delay.ms`.
@@ -92,10 +92,5 @@ impl Log {
             }
         }
         DeletedSegment { files }
-    }
-
-    /// Bytes of closed segments, for the cleaner's ratio.
-    pub(super) fn closed_bytes_from(&self, offset: Offset) -> u64 {
-        self.closed.range(offset..).map(|(_, s)| to_u64(s.bytes)).sum()
     }
 }

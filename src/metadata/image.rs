@@ -51,6 +51,7 @@ impl Image {
     }
 
     /// The resources that have values.
+    #[cfg(test)]
     pub(crate) fn configured(&self) -> impl Iterator<Item = &ConfigResource> {
         self.configs.keys()
     }

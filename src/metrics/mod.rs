@@ -8,4 +8,6 @@ mod registry;
 mod table;
 
 pub(crate) use registry::Metrics;
-pub(crate) use table::{Name, reference_page};
+pub(crate) use table::Name;
+#[cfg(test)]
+pub(crate) use table::reference_page;

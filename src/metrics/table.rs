@@ -1,5 +1,6 @@
 //! The table of metrics: our own names, and those of kafka_exporter word for word, so that its dashboards work.
 
+#[cfg(test)]
 use std::fmt::Write;
 
 /// Whether a metric only grows.
@@ -64,9 +65,10 @@ metrics! {
 }
 
 /// `docs/reference/metrics.md`.
+#[cfg(test)]
 pub(crate) fn reference_page() -> String {
     let mut page = String::from(
-        "# Metrics\n\nGenerated from `src/metrics/table.rs`; `UPDATE=1 cargo test docs` rewrites it.\n\n\
+        "# Metrics\n\nGenerated from `src/metrics/table.rs`; `UPDATE=1 cargo test tidy` rewrites it.\n\n\
          Shown at `/metrics` in Prometheus' text format. Names that begin with `kafka_` are those of kafka_exporter.\n\n\
          | name | kind | labels | what it says |\n|---|---|---|---|\n",
     );

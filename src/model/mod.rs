@@ -25,7 +25,5 @@ pub(crate) type ProducerEpoch = i16;
 /// Milliseconds since 1970-01-01 UTC.
 pub(crate) type Timestamp = i64;
 
-/// The offset that stands for "none" on the wire.
-pub(crate) const NO_OFFSET: Offset = -1;
 /// The timestamp that stands for "none" on the wire.
 pub(crate) const NO_TIMESTAMP: Timestamp = -1;

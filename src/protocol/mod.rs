@@ -18,6 +18,8 @@ pub(crate) use frame::{DecodeError, RequestHead, decode, encode, parse_head};
 pub(crate) use kafka_protocol::messages;
 pub(crate) use kafka_protocol::messages::ApiKey;
 pub(crate) use kafka_protocol::protocol::{Decodable, Encodable, Request, StrBytes};
+#[cfg(test)]
+pub(crate) use table::reference_page;
 pub(crate) use table::{SERVED, ServedApi, key_number};
 
 /// A `StrBytes` of any string.

@@ -3,6 +3,7 @@
 //! Invariants: a version stands here only if the crate decodes its request and encodes its response (a test asks);
 //! low ends are kept for old librdkafka (it looks for exact versions).
 
+#[cfg(test)]
 use std::fmt::Write;
 
 use super::ApiKey;
@@ -22,7 +23,7 @@ pub(crate) struct ServedApi {
 macro_rules! served {
     ($($name:ident $min:literal ..= $max:literal as $low:literal;)*) => {
         /// Every API of this broker, by key.
-        pub const SERVED: &[ServedApi] = &[$(
+        pub(crate) const SERVED: &[ServedApi] = &[$(
             ServedApi { key: ApiKey::$name, name: stringify!($name), min: $min, max: $max, advertised_min: $low },
         )*];
     };
@@ -75,9 +76,10 @@ pub(super) fn served(key: i16) -> Option<&'static ServedApi> {
 }
 
 /// `docs/reference/protocol.md`.
+#[cfg(test)]
 pub(crate) fn reference_page() -> String {
     let mut page = String::from(
-        "# Protocol\n\nGenerated from `src/protocol/table.rs`; `UPDATE=1 cargo test docs` rewrites it.\n\n\
+        "# Protocol\n\nGenerated from `src/protocol/table.rs`; `UPDATE=1 cargo test tidy` rewrites it.\n\n\
          What is not listed is absent from ApiVersions, and a request for it closes the connection as Apache Kafka does.\n\n\
          | key | API | versions | advertised as |\n|---|---|---|---|\n",
     );

@@ -3,7 +3,7 @@
 //! Invariants: a `BatchHeader` only says what the bytes say; `total_bytes` includes the 12 bytes before the length.
 
 use crate::model::number::{be16, be32, be64, to_usize};
-use crate::model::{LeaderEpoch, NO_TIMESTAMP, Offset, ProducerEpoch, ProducerId, Timestamp};
+use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Timestamp};
 
 /// Bytes before the records.
 pub(crate) const HEADER_BYTES: usize = 61;
@@ -152,11 +152,6 @@ pub(super) fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     if let Some(target) = bytes.get_mut(at..at + value.len()) {
         target.copy_from_slice(value);
     }
-}
-
-/// The larger of two timestamps where `NO_TIMESTAMP` loses.
-pub(crate) fn later(a: Timestamp, b: Timestamp) -> Timestamp {
-    a.max(b).max(NO_TIMESTAMP)
 }
 
 #[cfg(test)]

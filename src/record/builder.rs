@@ -54,6 +54,7 @@ impl BatchBuilder {
     }
 
     #[must_use]
+    #[cfg(test)]
     pub(crate) fn producer(
         mut self,
         id: ProducerId,

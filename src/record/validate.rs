@@ -5,7 +5,7 @@
 //! Left to others: sequences (`log/producer_state.rs`), and mapping the errors to codes (`api/errors.rs`).
 
 use super::batch::{BatchHeader, HEADER_BYTES, MAGIC, checksum, next_batch};
-use super::compress::{Codec, CompressError};
+use super::compress::Codec;
 use super::reader::{RecordError, Records};
 use crate::model::number::to_i64;
 use crate::model::{NO_TIMESTAMP, Timestamp};
@@ -51,12 +51,7 @@ pub(crate) enum BatchError {
     TimestampOutOfRange { index: i32, timestamp: Timestamp },
 }
 
-impl BatchError {
-    /// Whether decompression met a limit or damage, as opposed to malformed records.
-    pub(crate) fn is_compression(&self) -> bool {
-        matches!(self, BatchError::Records(RecordError::Compress(CompressError::UnknownCodec(_))))
-    }
-}
+impl BatchError {}
 
 /// Checks framing, header and CRC: the work that every produce pays.
 pub(crate) fn check_frame(bytes: &[u8], bytes_max: usize) -> Result<BatchHeader, BatchError> {

@@ -47,8 +47,8 @@ fn parse(line: &str) -> Option<(String, RecoveryPoint)> {
 }
 
 impl LogDirectory {
-    /// Saves index and producer hints of logs that moved, then their recovery points.
-    pub(super) fn write_points(&self) -> io::Result<()> {
+    /// Saves index and producer hints of logs that moved, then their recovery points and starts.
+    pub(crate) fn write_points(&self) -> io::Result<()> {
         if self.is_offline() {
             return Ok(());
         }

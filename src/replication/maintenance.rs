@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use super::log_directory::LogDirectory;
 use super::partition::Partition;
 use super::replicas::{ReplicaSettings, Replicas};
 use crate::log::DeletedSegment;
@@ -48,11 +47,6 @@ impl Replicas {
         }
     }
 
-    /// Makes the log starts of a directory durable now (DeleteRecords).
-    pub(crate) fn write_checkpoint_of(&self, directory: &LogDirectory) -> std::io::Result<()> {
-        directory.write_points()
-    }
-
     /// Takes on changed settings, those of them that can change while the broker runs.
     pub(crate) fn set_settings(&self, settings: ReplicaSettings) {
         *self.settings.lock() = settings;
@@ -72,25 +66,12 @@ impl Replicas {
             let deleted = log.apply_retention(now_ms, bound);
             drop(state);
             match deleted {
-                Ok(segments) => self.remove_later(&partition, segments, delay_ms),
+                Ok(segments) => remove_later(&partition, segments, delay_ms),
                 Err(error) => {
                     tracing::error!(partition = %partition.name, %error, "retention failed");
                 }
             }
         }
-    }
-
-    fn remove_later(&self, partition: &Partition, segments: Vec<DeletedSegment>, delay_ms: i64) {
-        if segments.is_empty() {
-            return;
-        }
-        partition.directory.points_changed.store(true, std::sync::atomic::Ordering::Release);
-        let disk = Arc::clone(partition.directory.disk());
-        let files: Vec<_> = segments.into_iter().flat_map(|segment| segment.files).collect();
-        spawn(async move {
-            sleep(millis(delay_ms)).await;
-            blocking(move || files.iter().for_each(|path| drop(disk.remove(path)))).await;
-        });
     }
 
     fn tick(&self) {
@@ -116,4 +97,17 @@ impl Replicas {
             }
         }
     }
+}
+
+fn remove_later(partition: &Partition, segments: Vec<DeletedSegment>, delay_ms: i64) {
+    if segments.is_empty() {
+        return;
+    }
+    partition.directory.points_changed.store(true, std::sync::atomic::Ordering::Release);
+    let disk = Arc::clone(partition.directory.disk());
+    let files: Vec<_> = segments.into_iter().flat_map(|segment| segment.files).collect();
+    spawn(async move {
+        sleep(millis(delay_ms)).await;
+        blocking(move || files.iter().for_each(|path| drop(disk.remove(path)))).await;
+    });
 }

@@ -13,7 +13,7 @@ use super::replica::{Effect, Replica};
 use super::waiting::{AckWaiter, FetchWaiter, Waiting};
 use crate::config::{TimestampType, TopicConfig};
 use crate::log::{AppendError, Appended, FoundRecord, Log, LogSlice, Position, Stamp};
-use crate::model::{LeaderEpoch, Offset, Timestamp, TopicId, TopicPartition};
+use crate::model::{LeaderEpoch, Offset, Timestamp, TopicPartition};
 use crate::record::batch::stamp_append_time;
 use crate::record::{BatchHeader, BatchRules, HEADER_BYTES, validate};
 
@@ -26,7 +26,6 @@ const UNFLUSHED_BYTES_MAX: u64 = 64 << 20;
 #[derive(Debug)]
 pub(crate) struct Partition {
     pub name: TopicPartition,
-    pub topic_id: TopicId,
     pub directory: Arc<LogDirectory>,
     high_watermark: AtomicI64,
     pub(super) state: Mutex<State>,
@@ -79,7 +78,6 @@ pub(crate) struct FetchRead {
 impl Partition {
     pub(super) fn new(
         name: TopicPartition,
-        topic_id: TopicId,
         directory: Arc<LogDirectory>,
         log: Option<Log>,
         epoch: LeaderEpoch,
@@ -98,7 +96,6 @@ impl Partition {
         };
         Self {
             name,
-            topic_id,
             directory,
             high_watermark: AtomicI64::new(end.offset),
             state: Mutex::new(state),

@@ -46,6 +46,8 @@ pub(crate) struct PartitionSpec {
     pub config: Arc<TopicConfig>,
 }
 
+type Opened = (PartitionSpec, Arc<LogDirectory>, Option<Log>);
+
 /// A topic's partitions on this broker, by index.
 #[derive(Debug)]
 pub(crate) struct Topic {
@@ -125,10 +127,10 @@ impl Replicas {
         for directory in &self.directories {
             let failed = |error| StartError::Disk { path: directory.path.clone(), error };
             was_clean &= directory.take_clean_mark().map_err(failed)?;
-            self.remove_deleted_folders(directory).map_err(failed)?;
+            remove_deleted_folders(directory).map_err(failed)?;
         }
         let threads = self.settings.lock().recovery_threads;
-        let opened: Mutex<Vec<(PartitionSpec, Arc<LogDirectory>, Option<Log>)>> = Mutex::default();
+        let opened: Mutex<Vec<Opened>> = Mutex::default();
         let folders = self.folders();
         parallel(specs, threads, |spec| {
             let known = folders.get(&spec.name.to_string());
@@ -186,10 +188,6 @@ impl Replicas {
 
     pub(crate) fn partition(&self, name: &TopicPartition) -> Option<Arc<Partition>> {
         self.topic(&name.topic)?.partition(name.partition)
-    }
-
-    pub(crate) fn topics(&self) -> Vec<Arc<Topic>> {
-        self.topics.read().values().cloned().collect()
     }
 
     /// Gives a topic's partitions its changed configuration.
@@ -264,7 +262,6 @@ impl Replicas {
     fn list(&self, spec: &PartitionSpec, directory: Arc<LogDirectory>, log: Option<Log>) {
         let partition = Arc::new(Partition::new(
             spec.name.clone(),
-            spec.topic_id,
             Arc::clone(&directory),
             log,
             spec.leader_epoch,
@@ -311,15 +308,6 @@ impl Replicas {
         folders
     }
 
-    fn remove_deleted_folders(&self, directory: &LogDirectory) -> std::io::Result<()> {
-        for entry in directory.disk().list(&directory.path)? {
-            if entry.is_dir && entry.name.ends_with(DELETED_ENDING) {
-                directory.disk().remove_dir_all(&directory.path.join(&entry.name))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Folders of partitions that no metadata knows are left alone: only a deletion deletes.
     fn warn_of_strays(&self, folders: &BTreeMap<String, Arc<LogDirectory>>) {
         for (name, directory) in folders {
@@ -330,6 +318,15 @@ impl Replicas {
             }
         }
     }
+}
+
+fn remove_deleted_folders(directory: &LogDirectory) -> std::io::Result<()> {
+    for entry in directory.disk().list(&directory.path)? {
+        if entry.is_dir && entry.name.ends_with(DELETED_ENDING) {
+            directory.disk().remove_dir_all(&directory.path.join(&entry.name))?;
+        }
+    }
+    Ok(())
 }
 
 fn identity(spec: &PartitionSpec) -> String {

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
@@ -15,7 +15,6 @@ use crate::model::Offset;
 #[derive(Debug, Default)]
 pub(crate) struct AckWaiter {
     left: AtomicUsize,
-    failed: AtomicBool,
     done: Notify,
 }
 
@@ -27,11 +26,6 @@ impl AckWaiter {
     /// Partitions that have not passed yet.
     pub(crate) fn left(&self) -> usize {
         self.left.load(Ordering::Acquire)
-    }
-
-    /// Whether a partition went offline or was deleted while this waited.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
     }
 
     /// Waits until every partition has passed or failed.
@@ -56,7 +50,6 @@ impl AckWaiter {
     }
 
     fn fail(&self) {
-        self.failed.store(true, Ordering::Release);
         self.pass();
     }
 }

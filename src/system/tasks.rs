@@ -38,7 +38,6 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 /// Runs `work` for every item on up to `threads` scoped threads, for start-up work before any task runs.
-#[expect(clippy::disallowed_methods, reason = "this is the door")]
 pub(crate) fn parallel<T: Sync>(items: &[T], threads: usize, work: impl Fn(&T) + Sync) {
     if threads <= 1 || items.len() < 2 || IN_PLACE.load(Ordering::Relaxed) {
         items.iter().for_each(work);
@@ -50,11 +49,6 @@ pub(crate) fn parallel<T: Sync>(items: &[T], threads: usize, work: impl Fn(&T) +
             scope.spawn(|| part.iter().for_each(&work));
         }
     });
-}
-
-/// How many threads the machine runs at once.
-pub(crate) fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Runs a future on a thread of its own (it may block), or as a task where blocking work runs in place.
