@@ -41,3 +41,6 @@ mod http;
 mod broker;
 /// The command line.
 pub mod cli;
+/// A broker, its clients and its disk in one thread, from one seed.
+#[cfg(test)]
+mod simulation;

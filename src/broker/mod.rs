@@ -10,4 +10,6 @@ mod settings;
 mod start;
 
 pub(crate) use settings::check;
+#[cfg(test)]
+pub(crate) use settings::replicas as replica_settings;
 pub(crate) use start::Broker;

@@ -20,7 +20,7 @@ pub(super) struct Follower {
     pub replicas: Arc<Replicas>,
     pub controller: Weak<Controller>,
     pub limits: Arc<ConnectionLimits>,
-    pub groups: OnceLock<Arc<Groups>>,
+    pub groups: OnceLock<Weak<Groups>>,
 }
 
 impl Publisher for Follower {
@@ -89,7 +89,7 @@ impl Follower {
             .and_then(|partition| partition.with_log(|log| log.config().file_delete_delay_ms))
             .unwrap_or(0);
         let folders = self.replicas.delete(&topic.name);
-        let (groups, name) = (self.groups.get().cloned(), Arc::clone(&topic.name));
+        let (groups, name) = (self.groups.get().and_then(Weak::upgrade), Arc::clone(&topic.name));
         spawn(async move {
             if let Some(groups) = groups {
                 groups.forget_topic(&name).await;

@@ -46,7 +46,7 @@ pub(super) fn listeners(config: &Config) -> Result<Listeners, ConfigError> {
     Ok(Listeners { listen, advertised })
 }
 
-pub(super) fn replicas(config: &Config) -> ReplicaSettings {
+pub(crate) fn replicas(config: &Config) -> ReplicaSettings {
     ReplicaSettings {
         directories: config.list("log.dirs").into_iter().map(PathBuf::from).collect(),
         node_id: config.int("node.id"),

@@ -26,6 +26,9 @@ use crate::system::clock::{millis, monotonic, timeout_at};
 use crate::system::tasks::{JoinHandle, blocking};
 use crate::system::{Clock, Random, SharedDisk};
 
+/// Host and port that clients of each listener are told.
+type Advertised = HashMap<Arc<str>, (String, u16)>;
+
 /// How long a stop waits for connections to end by themselves.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -69,24 +72,40 @@ impl Broker {
             setting: "http.listen",
             error,
         })?;
+        let advertised = advertised(&wanted, &bound);
+        let mut broker = Self::open(config, &disk, clock, random, (replicas, advertised)).await?;
+        let listeners = bound.iter().map(|listening| listening.endpoint.clone()).collect();
+        broker.serve(bound);
+        let http = http.map(|listener| broker.serve_http(listener)).transpose()?;
+        Ok(Started { broker, listeners, http })
+    }
+
+    /// Loads everything; nothing is listened to yet.
+    pub(crate) async fn open(
+        config: Config,
+        disk: &SharedDisk,
+        clock: Clock,
+        random: Random,
+        (replicas, advertised): (Arc<Replicas>, Advertised),
+    ) -> Result<Self, BrokerError> {
         let limits = {
             let (open_max, per_address_max, rate_max) = limits(&config);
             ConnectionLimits::new(open_max, per_address_max, rate_max)
         };
-        let (controller, was_clean) = open_controller(&config, &disk, &replicas, &clock, &random)?;
+        let (controller, was_clean) = open_controller(&config, disk, &replicas, &clock, &random)?;
         let follower = follow(&controller, &replicas, &limits);
         let epoch = controller.register_broker(was_clean)?;
         let config = controller.config();
         replicas.set_settings(settings::replicas(&config));
         let groups = start_groups(&controller, &replicas, &clock, &random).await;
-        let _ = follower.groups.set(Arc::clone(&groups));
+        let _ = follower.groups.set(Arc::downgrade(&groups));
         replicas.start_maintenance();
         let slots = config.size("max.incremental.fetch.session.cache.slots");
         let context = Arc::new(Context {
             cluster_id: replicas.cluster_id.clone(),
             node_id: controller.node_id,
             rack: Some(config.text("broker.rack").to_owned()).filter(|rack| !rack.is_empty()),
-            advertised: advertised(&wanted, &bound),
+            advertised,
             sessions: FetchSessions::new(slots, random),
             replicas,
             controller,
@@ -94,7 +113,7 @@ impl Broker {
             authorizer: Arc::new(AllowAll),
             clock,
         });
-        let mut broker = Broker {
+        Ok(Broker {
             context,
             limits,
             budget: Budget::new(config.size("queued.max.request.bytes")),
@@ -102,21 +121,28 @@ impl Broker {
             epoch,
             stopping: watch::channel(false).0,
             tasks: Vec::new(),
-        };
-        let listeners = bound.iter().map(|listening| listening.endpoint.clone()).collect();
-        broker.serve(&config, bound);
-        let http = http.map(|listener| broker.serve_http(listener)).transpose()?;
-        Ok(Started { broker, listeners, http })
+        })
     }
 
-    fn serve(&mut self, config: &Config, bound: Vec<Listening>) {
+    #[cfg(test)]
+    pub(crate) fn controller(&self) -> &Controller {
+        &self.context.controller
+    }
+
+    /// What stands behind a connection, and its bounds.
+    pub(crate) fn service(&self) -> (Arc<KafkaService>, ConnectionRules) {
+        let config = self.context.controller.config();
         let rules = ConnectionRules {
             frame_bytes_max: config.size("socket.request.max.bytes"),
             idle: millis(config.long("connections.max.idle.ms")),
             budget: Arc::clone(&self.budget),
         };
         let counts = RequestCounts::new(&self.metrics);
-        let service = Arc::new(KafkaService { context: Arc::clone(&self.context), counts });
+        (Arc::new(KafkaService { context: Arc::clone(&self.context), counts }), rules)
+    }
+
+    fn serve(&mut self, bound: Vec<Listening>) {
+        let (service, rules) = self.service();
         for listening in bound {
             let (service, limits) = (Arc::clone(&service), Arc::clone(&self.limits));
             let stop = self.stopping.subscribe();
@@ -235,7 +261,7 @@ fn specs(image: &Image, config: &Config) -> Vec<PartitionSpec> {
 }
 
 /// What clients of each listener are told: the advertised address, or the listener's own.
-fn advertised(wanted: &Listeners, bound: &[Listening]) -> HashMap<Arc<str>, (String, u16)> {
+fn advertised(wanted: &Listeners, bound: &[Listening]) -> Advertised {
     let tell = |listening: &Listening| {
         let own = &listening.endpoint;
         let told = wanted.advertised.iter().find(|other| other.name == own.name).unwrap_or(own);

@@ -14,7 +14,11 @@ mod output;
 mod stream;
 
 pub(crate) use budget::Budget;
+#[cfg(test)]
+pub(crate) use connection::serve;
 pub(crate) use connection::{Answer, ConnectionRules, Peer, Service};
 pub(crate) use limits::ConnectionLimits;
 pub(crate) use listener::{Listening, listen};
 pub(crate) use output::{Output, Part};
+#[cfg(test)]
+pub(crate) use stream::Stream;

@@ -4,7 +4,7 @@
 //! before its name may be used again.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -17,6 +17,7 @@ use crate::config::TopicConfig;
 use crate::log::{FileCache, Log, LogParts, OpenError, RecoveryPoint};
 use crate::model::number::to_u64;
 use crate::model::{BrokerId, LeaderEpoch, PartitionId, TopicId, TopicPartition};
+use crate::system::disk::read_file;
 use crate::system::tasks::parallel;
 use crate::system::{Clock, OpenMode, Random, SharedDisk};
 
@@ -329,32 +330,44 @@ fn remove_deleted_folders(directory: &LogDirectory) -> std::io::Result<()> {
     Ok(())
 }
 
+const IDENTITY_FILE: &str = "partition.metadata";
+
 fn identity(spec: &PartitionSpec) -> String {
     format!("version: 0\ntopic_id: {}\n", spec.topic_id)
+}
+
+/// Whose folder this is; `None` if nobody's yet, or if a crash left the file torn.
+fn read_identity(directory: &LogDirectory, dir: &Path) -> std::io::Result<Option<TopicId>> {
+    let path = dir.join(IDENTITY_FILE);
+    if !directory.disk().exists(&path) {
+        return Ok(None);
+    }
+    let bytes = read_file(&**directory.disk(), &path)?;
+    let text = String::from_utf8(bytes).unwrap_or_default();
+    let id = text.strip_prefix("version: 0\ntopic_id: ").and_then(|id| id.strip_suffix('\n'));
+    Ok(id.and_then(|id| id.parse().ok()))
 }
 
 /// A folder of another incarnation of the topic is moved aside.
 fn check_identity(directory: &LogDirectory, spec: &PartitionSpec) -> std::io::Result<()> {
     let dir = directory.path.join(spec.name.to_string());
-    let path = dir.join("partition.metadata");
-    if !directory.disk().exists(&path) {
-        return Ok(());
+    match read_identity(directory, &dir)? {
+        Some(id) if id != spec.topic_id => {
+            let aside = directory.path.join(format!("{}.{}-stray", spec.name, id.simple()));
+            tracing::warn!(path = %dir.display(), aside = %aside.display(), "folder of another topic id moved aside");
+            directory.disk().rename(&dir, &aside)?;
+            directory.points.lock().0.remove(&spec.name.to_string());
+            Ok(())
+        }
+        Some(_) | None => Ok(()),
     }
-    let found = crate::system::disk::read_file(&**directory.disk(), &path)?;
-    if found != identity(spec).as_bytes() && !found.is_empty() {
-        let aside = directory.path.join(format!("{}.{}-stray", spec.name, spec.topic_id.simple()));
-        tracing::warn!(path = %dir.display(), aside = %aside.display(), "folder of another topic id moved aside");
-        directory.disk().rename(&dir, &aside)?;
-        directory.points.lock().0.remove(&spec.name.to_string());
-    }
-    Ok(())
 }
 
 fn write_identity(directory: &LogDirectory, spec: &PartitionSpec) -> std::io::Result<()> {
-    let path = directory.path.join(spec.name.to_string()).join("partition.metadata");
-    if directory.disk().exists(&path) {
+    let dir = directory.path.join(spec.name.to_string());
+    if read_identity(directory, &dir)? == Some(spec.topic_id) {
         return Ok(());
     }
-    let file = directory.disk().open(&path, OpenMode::Replace)?;
+    let file = directory.disk().open(&dir.join(IDENTITY_FILE), OpenMode::Replace)?;
     file.write_at(&[std::io::IoSlice::new(identity(spec).as_bytes())], 0)
 }

@@ -84,6 +84,11 @@ impl SimDisk {
         state.durable_names = after;
     }
 
+    /// The process dies and the machine goes on: what was written stays.
+    pub fn die(&self) {
+        self.0.lock().locks.clear();
+    }
+
     /// Flips one bit of a file, also on the platter.
     pub fn flip_bit(&self, path: &Path, at: usize) {
         let content = self.0.lock().files.get(path).cloned();
