@@ -6,10 +6,10 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// The built binary.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_strandline");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_strandline");
 
 /// A running broker; killed when it is dropped.
-pub struct Broker {
+pub(crate) struct Broker {
     child: Child,
     pub address: String,
     pub http: String,
@@ -17,7 +17,7 @@ pub struct Broker {
 }
 
 /// `strandline` with arguments, run to its end.
-pub fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     let mut command = Command::new(BINARY);
     command.args(arguments).stdin(Stdio::null());
     command.output().expect("the binary runs")
@@ -25,12 +25,12 @@ pub fn run(arguments: &[&str]) -> Output {
 
 impl Broker {
     /// Starts a broker on a folder, on free ports.
-    pub fn start(data: &Path) -> Self {
+    pub(crate) fn start(data: &Path) -> Self {
         Self::start_with(data, &[])
     }
 
     /// Starts a broker with further settings.
-    pub fn start_with(data: &Path, settings: &[&str]) -> Self {
+    pub(crate) fn start_with(data: &Path, settings: &[&str]) -> Self {
         let mut command = Command::new(BINARY);
         command.args(["serve", "--set", &format!("log.dirs={}", data.display())]);
         if !settings.iter().any(|setting| setting.starts_with("listeners=")) {
@@ -40,6 +40,11 @@ impl Broker {
         for setting in settings {
             command.args(["--set", setting]);
         }
+        Self::start_command(command)
+    }
+
+    /// Starts a broker by a command of the caller's.
+    pub(crate) fn start_command(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null());
         let begun = Instant::now();
         let mut child = command.spawn().expect("the binary runs");
@@ -69,25 +74,21 @@ impl Broker {
         Self { child, address, http, started_in }
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// `kill -9`.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
     /// SIGTERM, and the exit status.
-    pub fn terminate(mut self) -> ExitStatus {
+    pub(crate) fn terminate(mut self) -> ExitStatus {
         let killed = Command::new("kill").arg(self.child.id().to_string()).status();
         assert!(killed.expect("kill runs").success());
         self.child.wait().expect("the broker ends")
     }
 
     /// Resident memory in KiB.
-    pub fn resident_kib(&self) -> u64 {
+    pub(crate) fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
             .unwrap_or_default();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
@@ -103,7 +104,7 @@ impl Drop for Broker {
 }
 
 /// A temporary folder; the path is `data` in it.
-pub fn folder() -> (tempfile::TempDir, PathBuf) {
+pub(crate) fn folder() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("data");
     (folder, path)

@@ -1,1 +1,167 @@
-//! Written next.
+//! What a newcomer and an operator do first.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use crate::broker::{BINARY, Broker, folder, run};
+
+/// Runs a client command of the binary against a broker; panics with its words if it fails.
+pub(crate) fn cli(broker: &Broker, arguments: &[&str]) -> String {
+    let output = run(&[arguments, &["-b", &broker.address]].concat());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {error}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Sends lines to a topic; returns what was said on stderr and whether it went well.
+pub(crate) fn produce(broker: &Broker, topic: &str, lines: &str) -> (bool, String) {
+    let mut command = Command::new(BINARY);
+    command.args(["produce", "-b", &broker.address, topic]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary runs");
+    child.stdin.take().expect("piped").write_all(lines.as_bytes()).expect("written");
+    let output = child.wait_with_output().expect("it ends");
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+pub(crate) fn consume(broker: &Broker, topic: &str) -> String {
+    cli(broker, &["consume", topic, "-o", "start", "-e"])
+}
+
+fn get(broker: &Broker, path: &str) -> String {
+    let url = format!("http://{}{path}", broker.http);
+    let output = Command::new("curl").args(["-s", "-m", "10", &url]).output().expect("curl runs");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_record_goes_in_and_comes_out_and_is_there_after_a_restart() {
+    let (_folder, data) = folder();
+    let broker = Broker::start(&data);
+    println!("ready in {:?}, {} KiB resident", broker.started_in, broker.resident_kib());
+    assert!(produce(&broker, "greetings", "hello\nworld\n").0);
+    assert_eq!(consume(&broker, "greetings"), "hello\nworld\n");
+    assert!(broker.terminate().success());
+    assert!(data.join("clean-shutdown").exists());
+    let broker = Broker::start(&data);
+    assert!(!data.join("clean-shutdown").exists());
+    assert!(produce(&broker, "greetings", "again\n").0);
+    assert_eq!(consume(&broker, "greetings"), "hello\nworld\nagain\n");
+}
+
+#[test]
+fn a_second_process_on_the_same_folder_is_refused() {
+    let (_folder, data) = folder();
+    let _broker = Broker::start(&data);
+    let second = run(&[
+        "serve",
+        "--set",
+        &format!("log.dirs={}", data.display()),
+        "--set",
+        "listeners=PLAINTEXT://127.0.0.1:0",
+    ]);
+    let error = String::from_utf8_lossy(&second.stderr);
+    assert!(!second.status.success() && error.contains("is in use by another process"), "{error}");
+}
+
+#[test]
+fn wrong_settings_are_refused_with_the_way_out() {
+    let refused = |arguments: &[&str]| {
+        let output = run(&[&["serve", "--check-config"], arguments].concat());
+        assert!(!output.status.success(), "{arguments:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(refused(&["--set", "num.partition=1"]).contains("did you mean 'num.partitions'?"));
+    assert!(refused(&["--set", "num.partitions=many"]).contains("Not a number"));
+    assert!(refused(&["--set", "listeners=9092"]).contains("NAME://host:port"));
+    assert!(refused(&["--set", "advertised.listeners=OTHER://h:1"]).contains("no listener named"));
+    assert!(refused(&["--config", "/no/such/file"]).contains("/no/such/file"));
+    let good = run(&["serve", "--check-config", "--set", "num.partitions=3"]);
+    assert!(good.status.success());
+    let explained = run(&["config", "explain", "log.retention.ms"]);
+    assert!(
+        String::from_utf8_lossy(&explained.stdout).contains("Age at which segments are deleted")
+    );
+}
+
+#[test]
+fn health_metrics_and_the_configuration_are_shown_over_http() {
+    let (_folder, data) = folder();
+    let broker = Broker::start_with(&data, &["num.partitions=2"]);
+    assert!(produce(&broker, "t", "a\nb\nc\n").0);
+    cli(&broker, &["consume", "t", "-o", "start", "-e", "-g", "readers", "-n", "1"]);
+    assert_eq!(get(&broker, "/livez"), "ok\n");
+    assert_eq!(get(&broker, "/readyz"), "ok\n");
+    let metrics = get(&broker, "/metrics");
+    for line in [
+        "kafka_brokers 1",
+        "kafka_topic_partitions{topic=\"t\"} 2",
+        "kafka_consumergroup_lag_sum{consumergroup=\"readers\",topic=\"t\"} 2",
+        "strandline_requests_total{api=\"Produce\"}",
+        "strandline_consumergroup_lag_seconds{consumergroup=\"readers\"",
+        "strandline_offline_partitions 0",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+    let config: serde_json::Value =
+        serde_json::from_str(&get(&broker, "/v1/config/effective")).expect("JSON");
+    assert_eq!(
+        config["num.partitions"],
+        serde_json::json!({ "value": "2", "origin": "command line" })
+    );
+    assert_eq!(config["log.retention.hours"]["origin"], "default");
+}
+
+#[test]
+fn each_listener_tells_its_own_address_also_on_ipv6() {
+    let (_folder, data) = folder();
+    let listeners = "listeners=INSIDE://127.0.0.1:0,OUTSIDE://[::1]:0";
+    let broker = Broker::start_with(&data, &[listeners, "advertised.listeners=OUTSIDE://[::1]:0"]);
+    let info = cli(&broker, &["cluster", "info"]);
+    assert!(info.contains(&broker.address), "{info}");
+}
+
+#[test]
+fn the_commands_do_what_they_say() {
+    let (folder, data) = folder();
+    let broker = Broker::start(&data);
+    cli(&broker, &["topic", "create", "t", "-p", "2", "-c", "retention.ms=1000000"]);
+    let mut command = Command::new(BINARY);
+    command.args(["produce", "-b", &broker.address, "t", "-k", "=", "-H", "h=1", "-z", "lz4"]);
+    let mut child = command.stdin(Stdio::piped()).spawn().expect("the binary runs");
+    child.stdin.take().expect("piped").write_all(b"a=1\nb=2\n").expect("written");
+    assert!(child.wait().expect("it ends").success());
+    let mut shown: Vec<String> =
+        cli(&broker, &["consume", "t", "-o", "start", "-e", "-f", "%k=%v %h\\n"])
+            .lines()
+            .map(str::to_owned)
+            .collect();
+    shown.sort();
+    assert_eq!(shown, ["a=1 h=1", "b=2 h=1"]);
+    cli(&broker, &["consume", "t", "-o", "start", "-e", "-g", "g"]);
+    let lag: serde_json::Value =
+        serde_json::from_str(&cli(&broker, &["group", "lag", "g", "--format", "json"]))
+            .expect("JSON");
+    assert!(lag.as_array().expect("rows").iter().all(|row| row["lag"] == 0), "{lag}");
+    cli(&broker, &["group", "seek", "g", "t", "start"]);
+    assert!(cli(&broker, &["group", "ls"]).contains('g'));
+    cli(&broker, &["topic", "alter", "t", "retention.ms="]);
+    cli(&broker, &["topic", "add-partitions", "t", "4"]);
+    assert!(!cli(&broker, &["topic", "describe", "t"]).contains("retention.ms"));
+    cli(&broker, &["topic", "trim", "t", "-p", "0", "-o", "-1"]);
+    assert!(cli(&broker, &["cluster", "health"]).starts_with("Healthy"));
+    let file = folder.path().join("file");
+    std::fs::write(&file, "a whole file").expect("written");
+    cli(&broker, &["produce", "files", "-f", &file.display().to_string()]);
+    assert_eq!(consume(&broker, "files"), "a whole file\n");
+    cli(&broker, &["group", "rm", "g"]);
+    cli(&broker, &["topic", "rm", "t", "files"]);
+    assert!(!cli(&broker, &["topic", "ls"]).contains("files"));
+    let missing = run(&["topic", "describe", "t", "-b", &broker.address]);
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("topic t: UnknownTopicOrPartition"));
+    let bench = cli(&broker, &["topic", "create", "bench"]);
+    assert!(bench.contains("is made"));
+    assert!(cli(&broker, &["bench", "produce", "bench", "--seconds", "1"]).contains("MB/s"));
+    assert!(cli(&broker, &["bench", "consume", "bench", "--seconds", "1"]).contains("records/s"));
+    assert!(cli(&broker, &["bench", "e2e", "bench", "--seconds", "1"]).contains("p99"));
+}

@@ -21,13 +21,13 @@ fn franz_gos_own_tests_pass_but_for_the_findings() {
     let broker = Broker::start(&data);
     let findings = findings();
     let skip = findings.keys().copied().collect::<Vec<_>>().join("|");
-    let mut test = Command::new("go");
-    test.args(["test", "-count=1", "-v", "-timeout", "220s", "-skip", &format!("^({skip})$"), "."])
+    let mut go = Command::new("go");
+    go.args(["test", "-count=1", "-v", "-timeout", "220s", "-skip", &format!("^({skip})$"), "."])
         .current_dir(franz_go_source().join("pkg/kgo"))
         .env("KGO_TEST_RF", "1")
         .env("KGO_TEST_RECORDS", "20000")
         .env("KGO_SEEDS", &broker.address);
-    let output = finish(&mut test);
+    let output = finish(&mut go);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let failed: Vec<&str> =
         text.lines().filter(|line| line.trim_start().starts_with("--- FAIL")).collect();

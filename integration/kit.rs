@@ -49,7 +49,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Python with confluent-kafka (librdkafka), kafka-python and aiokafka.
-pub fn python() -> &'static Path {
+pub(crate) fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let folder = kit().join("python");
@@ -80,7 +80,7 @@ pub fn python() -> &'static Path {
 }
 
 /// The folder of Apache Kafka's jars: clients, tools, Connect.
-pub fn kafka_jars() -> &'static Path {
+pub(crate) fn kafka_jars() -> &'static Path {
     static JARS: OnceLock<PathBuf> = OnceLock::new();
     JARS.get_or_init(|| {
         let folder = kit().join("java");
@@ -98,7 +98,7 @@ pub fn kafka_jars() -> &'static Path {
 }
 
 /// The program on franz-go and sarama.
-pub fn go_client() -> &'static Path {
+pub(crate) fn go_client() -> &'static Path {
     static GO: OnceLock<PathBuf> = OnceLock::new();
     GO.get_or_init(|| {
         let folder = kit().join("go");
@@ -113,7 +113,7 @@ pub fn go_client() -> &'static Path {
 }
 
 /// A copy of franz-go's source, which carries its integration tests.
-pub fn franz_go_source() -> &'static Path {
+pub(crate) fn franz_go_source() -> &'static Path {
     static SOURCE: OnceLock<PathBuf> = OnceLock::new();
     SOURCE.get_or_init(|| {
         go_client();
@@ -135,7 +135,7 @@ pub fn franz_go_source() -> &'static Path {
 }
 
 /// The folder of KafkaJS and the scripts that use it.
-pub fn node_folder() -> &'static Path {
+pub(crate) fn node_folder() -> &'static Path {
     static NODE: OnceLock<PathBuf> = OnceLock::new();
     NODE.get_or_init(|| {
         let folder = kit().join("node");
@@ -152,14 +152,14 @@ pub fn node_folder() -> &'static Path {
 }
 
 /// A Python script of `integration/clients/python`.
-pub fn python_script(name: &str) -> Command {
+pub(crate) fn python_script(name: &str) -> Command {
     let mut command = Command::new(python());
     command.arg(source("python").join(name));
     command
 }
 
 /// One of Kafka's tools or any main class.
-pub fn java(class: &str, arguments: &[&str]) -> Command {
+pub(crate) fn java(class: &str, arguments: &[&str]) -> Command {
     let jars = kafka_jars();
     let mut command = Command::new("java");
     command.args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]);
@@ -173,7 +173,7 @@ pub fn java(class: &str, arguments: &[&str]) -> Command {
 }
 
 /// Runs a client to its end; panics with its words if it fails or hangs.
-pub fn succeed(command: &mut Command) -> String {
+pub(crate) fn succeed(command: &mut Command) -> String {
     let output = finish(command);
     let (out, err) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -182,29 +182,28 @@ pub fn succeed(command: &mut Command) -> String {
 }
 
 /// Runs a client to its end, however that is.
-pub fn finish(command: &mut Command) -> Output {
+pub(crate) fn finish(command: &mut Command) -> Output {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = child.unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
     let pid = child.id();
     let (ended, end) = std::sync::mpsc::channel();
     std::thread::spawn(move || ended.send(child.wait_with_output()));
-    match end.recv_timeout(Duration::from_secs(CLIENT_SECONDS)) {
-        Ok(output) => output.expect("the client ran"),
-        Err(_) => {
-            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
-            let output = end.recv().expect("it ends").expect("the client ran");
-            let out = String::from_utf8_lossy(&output.stdout).into_owned();
-            let err = String::from_utf8_lossy(&output.stderr).into_owned();
-            panic!("{command:?} hung\n{out}\n{err}");
-        }
+    if let Ok(output) = end.recv_timeout(Duration::from_secs(CLIENT_SECONDS)) {
+        output.expect("the client ran")
+    } else {
+        let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        let output = end.recv().expect("it ends").expect("the client ran");
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        panic!("{command:?} hung\n{out}\n{err}");
     }
 }
 
 /// Waits until something is true.
-pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_true() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{what} did not happen");
+        assert!(begun.elapsed() < Duration::from_mins(1), "{what} did not happen");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -77,10 +77,10 @@ fn the_answers_are_those_of_apache_kafka_but_for_named_differences() {
         let found = ours.get(question).map_or("(not asked)", String::as_str);
         match named.remove(question.as_str()) {
             Some(_) if found == expected => {
-                wrong.push(format!("{question}: named as a difference, but equal"))
+                wrong.push(format!("{question}: named as a difference, but equal"));
             }
             None if found != expected => {
-                wrong.push(format!("{question}\n  Kafka {expected}\n  here  {found}"))
+                wrong.push(format!("{question}\n  Kafka {expected}\n  here  {found}"));
             }
             _ => {}
         }

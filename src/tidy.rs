@@ -1,6 +1,7 @@
 //! Tests of the code itself: layers, headers, sizes, bans, and generated pages that must not be stale.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -204,7 +205,7 @@ fn errors_page() -> String {
          The Kafka error codes that this server sends.\n\n| code | name | text |\n|---|---|---|\n",
     );
     for error in ErrorCode::ALL {
-        page.push_str(&format!("| {} | {error:?} | {} |\n", error.code(), error.text()));
+        let _ = writeln!(page, "| {} | {error:?} | {} |", error.code(), error.text());
     }
     page
 }
@@ -213,7 +214,7 @@ fn errors_page() -> String {
 fn layers_table() -> String {
     let mut table = String::from("| module | may use |\n|---|---|\n");
     for (name, uses) in LAYERS {
-        table.push_str(&format!("| {name} | {} |\n", uses.join(", ")));
+        let _ = writeln!(table, "| {name} | {} |", uses.join(", "));
     }
     table
 }

@@ -4,17 +4,13 @@
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
-    clippy::enum_glob_use,
-    clippy::expect_used,
+    clippy::default_trait_access,
     clippy::items_after_statements,
     clippy::many_single_char_names,
-    clippy::similar_names,
+    clippy::unreadable_literal,
     clippy::too_many_arguments,
     clippy::too_many_lines,
-    clippy::type_complexity,
-    clippy::uninlined_format_args,
     clippy::unwrap_used,
-    clippy::wildcard_imports,
     reason = "a list of questions, written down as they are asked"
 )]
 use std::cell::RefCell;
@@ -43,7 +39,7 @@ macro_rules! say {
 }
 
 /// Asks everything; returns questions (`## …`) and answers.
-pub fn ask(address: &str) -> Result<String> {
+pub(crate) fn ask(address: &str) -> Result<String> {
     ADDRESS.set(address.to_owned());
     OUT.take();
     questions()?;
@@ -280,7 +276,7 @@ fn questions() -> Result<()> {
         r.topics[0].num_partitions,
         r.topics[0].replication_factor,
         r.topics[0].topic_config_error_code,
-        r.topics[0].configs.as_ref().map(|c| c.len()).unwrap_or(0)
+        r.topics[0].configs.as_ref().map_or(0, Vec::len)
     );
     say!("   first config {:?}", r.topics[0].configs.as_ref().unwrap()[0]);
     show(
@@ -670,7 +666,7 @@ fn questions() -> Result<()> {
                     p.last_stable_offset,
                     p.log_start_offset,
                     p.preferred_read_replica,
-                    p.aborted_transactions.as_ref().map(|a| a.len()),
+                    p.aborted_transactions.as_ref().map(Vec::len),
                     p.records.as_ref().map(|r| {
                         (
                             r.len(),
@@ -1060,7 +1056,7 @@ fn questions() -> Result<()> {
         )
         .map(|r| r.error_code),
     );
-    std::thread::sleep(Duration::from_millis(2000));
+    std::thread::sleep(Duration::from_secs(2));
     let p = c.call(
         5,
         InitProducerIdRequest::default()
@@ -1209,7 +1205,7 @@ fn questions() -> Result<()> {
             .map(|c| format!(
                 "{}={}({})",
                 &*c.name,
-                c.value.as_ref().map(|v| v.to_string()).unwrap_or("null".into()),
+                c.value.as_ref().map_or("null".into(), ToString::to_string),
                 c.config_source
             ))
             .collect::<Vec<_>>()

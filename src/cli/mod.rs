@@ -180,10 +180,13 @@ fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()
 /// `docs/reference/cli.md`.
 #[cfg(test)]
 pub(crate) fn reference_page() -> String {
+    use std::fmt::Write;
+
     fn describe(page: &mut String, command: &mut clap::Command, name: &str) {
         let help = command.clone().term_width(100).render_help().to_string();
         let text: Vec<&str> = help.lines().map(str::trim_end).collect();
-        page.push_str(&format!("\n## {name}\n\n```text\n{}\n```\n", text.join("\n").trim()));
+        let text = text.join("\n");
+        let _ = write!(page, "\n## {name}\n\n```text\n{}\n```\n", text.trim());
         for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
             let name = format!("{name} {}", sub.get_name());
             describe(page, sub, &name);

@@ -46,7 +46,7 @@ fn append(log: &mut Log, builder: BatchBuilder, now_ms: Timestamp) -> Appended {
 }
 
 fn put(log: &mut Log, key: &str, value: &str, time: Timestamp) {
-    let value = (!value.is_empty()).then(|| value.as_bytes());
+    let value = (!value.is_empty()).then_some(value.as_bytes());
     append(log, BatchBuilder::new().record(time, Some(key.as_bytes()), value), time);
 }
 

@@ -70,7 +70,6 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    #[expect(clippy::disallowed_methods, reason = "a test may time")]
     async fn a_request_larger_than_the_budget_passes_alone() {
         let budget = Budget::new(10);
         let large = budget.try_take(50).expect("alone");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use crate::model::number::{be32, to_i32, to_usize};
+use crate::model::number::{be32, to_i32, to_u64, to_usize};
 use crate::protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use crate::protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use crate::protocol::messages::{
@@ -76,23 +76,22 @@ impl Client {
     }
 
     async fn write(&mut self, stream: &mut DuplexStream, random: &Random) -> Option<()> {
-        let producer = match self.producer {
-            Some(producer) => producer,
-            None => {
-                let request = InitProducerIdRequest::default()
-                    .with_transactional_id(None)
-                    .with_producer_id(ProducerId(-1))
-                    .with_producer_epoch(-1);
-                let answered = call(stream, 4, &request).await?;
-                if answered.error_code != 0 {
-                    return Some(());
-                }
-                *self.producer.insert(answered.producer_id.0)
+        let producer = if let Some(producer) = self.producer {
+            producer
+        } else {
+            let request = InitProducerIdRequest::default()
+                .with_transactional_id(None)
+                .with_producer_id(ProducerId(-1))
+                .with_producer_epoch(-1);
+            let answered = call(stream, 4, &request).await?;
+            if answered.error_code != 0 {
+                return Some(());
             }
+            *self.producer.insert(answered.producer_id.0)
         };
         if self.open.is_none() {
             let values: Vec<u64> = (0..=random.below(3)).map(|n| self.next_value + n).collect();
-            self.next_value += values.len() as u64;
+            self.next_value += to_u64(values.len());
             let mut builder = BatchBuilder::new().producer(producer, 0, self.sequence);
             for value in &values {
                 let padding = vec![7; to_usize(random.below(400))];
@@ -141,7 +140,7 @@ impl Client {
         let from = if random.below(2) == 0 {
             newest
         } else {
-            i64::try_from(random.below(newest as u64 + 1)).unwrap_or(0)
+            i64::try_from(random.below(to_u64(newest) + 1)).unwrap_or(0)
         };
         self.read_from(stream, from).await.map(|_| ())
     }
@@ -182,7 +181,7 @@ impl Client {
             if next > answer.high_watermark {
                 self.wrong.push(format!("client {}: read past the high watermark", self.partition));
             }
-            for record in Records::open(header, batch, 1 << 20).expect("opens").iter() {
+            for record in &Records::open(header, batch, 1 << 20).expect("opens") {
                 let record = record.expect("whole");
                 let value = record.value.and_then(|v| v.get(..8)?.try_into().ok());
                 let value = u64::from_be_bytes(value.unwrap_or_default());

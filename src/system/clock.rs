@@ -34,7 +34,7 @@ impl Clock {
 
     /// A clock that follows the (paused) runtime's time, starting at `wall_ms`.
     #[cfg(test)]
-    pub fn simulated(wall_ms: Timestamp) -> Self {
+    pub(crate) fn simulated(wall_ms: Timestamp) -> Self {
         let wall_at_start_ms = AtomicI64::new(wall_ms);
         Self(Arc::new(Source::Simulated { started: monotonic(), wall_at_start_ms }))
     }
@@ -46,14 +46,6 @@ impl Clock {
             Source::Simulated { started, wall_at_start_ms } => {
                 wall_at_start_ms.load(Ordering::Relaxed) + to_i64(started.elapsed().as_millis())
             }
-        }
-    }
-
-    /// Moves a simulated wall clock by `jump_ms`; the machine's clock stays.
-    #[cfg(test)]
-    pub fn jump(&self, jump_ms: i64) {
-        if let Source::Simulated { wall_at_start_ms, .. } = &*self.0 {
-            wall_at_start_ms.fetch_add(jump_ms, Ordering::Relaxed);
         }
     }
 }

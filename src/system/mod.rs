@@ -9,7 +9,7 @@ pub(crate) mod disk;
 mod os_disk;
 pub(crate) mod random;
 #[cfg(test)]
-pub mod sim_disk;
+pub(crate) mod sim_disk;
 pub(crate) mod tasks;
 
 pub(crate) use clock::Clock;

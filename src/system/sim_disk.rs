@@ -16,7 +16,7 @@ use crate::model::number::{to_u64, to_usize};
 
 /// What goes wrong from now on.
 #[derive(Debug, Clone, Default)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// Every write fails with EIO.
     pub fail_writes: bool,
     /// Every sync fails with EIO.
@@ -43,7 +43,7 @@ struct State {
 
 /// A simulated disk; clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct SimDisk(Arc<Mutex<State>>);
+pub(crate) struct SimDisk(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct SimFile {
@@ -53,17 +53,12 @@ struct SimFile {
 }
 
 impl SimDisk {
-    pub fn set_faults(&self, faults: Faults) {
+    pub(crate) fn set_faults(&self, faults: Faults) {
         self.0.lock().faults = faults;
     }
 
-    /// How many times anything was synced.
-    pub fn syncs(&self) -> u64 {
-        self.0.lock().syncs
-    }
-
     /// Cuts the power: open files are dead, unsynced bytes are kept, cut or torn as `random` decides.
-    pub fn crash(&self, random: &Random) {
+    pub(crate) fn crash(&self, random: &Random) {
         let mut state = self.0.lock();
         state.locks.clear();
         let names = std::mem::take(&mut state.files);
@@ -85,12 +80,12 @@ impl SimDisk {
     }
 
     /// The process dies and the machine goes on: what was written stays.
-    pub fn die(&self) {
+    pub(crate) fn die(&self) {
         self.0.lock().locks.clear();
     }
 
     /// Flips one bit of a file, also on the platter.
-    pub fn flip_bit(&self, path: &Path, at: usize) {
+    pub(crate) fn flip_bit(&self, path: &Path, at: usize) {
         let content = self.0.lock().files.get(path).cloned();
         if let Some(content) = content {
             let mut content = content.lock();

@@ -12,7 +12,7 @@ static IN_PLACE: AtomicBool = AtomicBool::new(false);
 
 /// Makes `blocking` run in place from now on in this process (simulation only).
 #[cfg(test)]
-pub fn run_blocking_in_place() {
+pub(crate) fn run_blocking_in_place() {
     IN_PLACE.store(true, Ordering::Relaxed);
 }
 
