@@ -9,6 +9,8 @@ mod fetch_response;
 mod frame;
 mod shapes;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use client::{decode_response, encode_request};
 pub(crate) use fetch_response::{

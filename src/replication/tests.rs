@@ -1,1 +1,117 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
+use super::partition::Appending;
+use super::*;
+use crate::config::{Config, TopicConfig};
+use crate::model::TopicPartition;
+use crate::record::BatchBuilder;
+use crate::system::clock::{monotonic, timeout_at};
+use crate::system::sim_disk::{Faults, SimDisk};
+use crate::system::{Clock, Random, SharedDisk};
+
+fn settings(directories: &[&str]) -> ReplicaSettings {
+    let mut settings = crate::broker::replica_settings(&Config::default());
+    settings.directories = directories.iter().map(PathBuf::from).collect();
+    settings.free_bytes_min = 0;
+    settings
+}
+
+fn open(disk: &SimDisk, directories: &[&str]) -> Arc<Replicas> {
+    let shared: SharedDisk = Arc::new(disk.clone());
+    let random = Random::seeded(1);
+    let replicas =
+        Replicas::open(&shared, settings(directories), Clock::system(), random).expect("opens");
+    replicas.start(&[]).expect("starts");
+    replicas
+}
+
+fn create(replicas: &Replicas, name: &str, write_caching: bool) -> PartitionHandle {
+    let overrides = [("write.caching".to_owned(), write_caching.to_string())].into();
+    let config = Arc::new(TopicConfig::resolve(&Config::default(), &overrides));
+    let name = TopicPartition::new(name, 0);
+    let topic_id = uuid::Uuid::from_u128(7);
+    replicas.create(&PartitionSpec { name: name.clone(), topic_id, leader_epoch: 0, config });
+    replicas.partition(&name).expect("made")
+}
+
+fn append(
+    partition: &PartitionHandle,
+    waiter: Option<&Arc<AckWaiter>>,
+) -> Result<Appending, PartitionError> {
+    let batch = BatchBuilder::new().record(1, None, Some(b"v")).build();
+    partition.append(&AppendRequest { batch: &batch, now_ms: 1, waiter, is_internal: false })
+}
+
+async fn settled(waiter: &AckWaiter) {
+    timeout_at(monotonic() + Duration::from_secs(20), waiter.wait()).await.expect("it settles");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledgement_waits_for_the_flush_and_the_high_watermark_with_it() {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a"]);
+    let partition = create(&replicas, "t", false);
+    let waiter = AckWaiter::new();
+    let done = append(&partition, Some(&waiter)).expect("appended");
+    settled(&waiter).await;
+    assert!(partition.high_watermark() > done.last_offset);
+    let cached = create(&replicas, "cached", true);
+    append(&cached, None).expect("appended");
+    assert_eq!(cached.high_watermark(), 1, "with write caching it does not wait");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_flush_is_never_acknowledged_and_takes_only_its_directory_offline() {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a", "/b"]);
+    let (one, two) = (create(&replicas, "one", false), create(&replicas, "two", false));
+    assert_ne!(one.directory.path, two.directory.path, "each folder gets its share");
+    disk.set_faults(Faults { fail_syncs: true, ..Faults::default() });
+    let waiter = AckWaiter::new();
+    append(&one, Some(&waiter)).expect("written, not flushed");
+    settled(&waiter).await;
+    assert_eq!(one.high_watermark(), 0);
+    disk.set_faults(Faults::default());
+    assert!(matches!(append(&one, None), Err(PartitionError::Offline)));
+    let waiter = AckWaiter::new();
+    append(&two, Some(&waiter)).expect("the other folder goes on");
+    settled(&waiter).await;
+    assert_eq!(two.high_watermark(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_waits_is_woken_by_the_high_watermark_and_by_deletion() {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a"]);
+    let partition = create(&replicas, "t", false);
+    let waiter = FetchWaiter::new();
+    assert!(partition.wait(0, &waiter), "nothing new yet");
+    append(&partition, None).expect("appended");
+    timeout_at(monotonic() + Duration::from_secs(20), waiter.wait()).await.expect("woken");
+    assert!(!partition.wait(0, &waiter), "there is news");
+    assert!(partition.wait(1, &waiter));
+    replicas.delete("t");
+    timeout_at(monotonic() + Duration::from_secs(20), waiter.wait()).await.expect("woken");
+    assert!(matches!(partition.read(0, 100, true, -1), Err(PartitionError::Deleted)));
+}
+
+#[test]
+fn a_stale_and_a_future_leader_epoch_are_refused() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().build().expect("a runtime");
+    let _guard = runtime.enter();
+    let replicas = open(&SimDisk::default(), &["/a"]);
+    let partition = create(&replicas, "t", false);
+    partition.lead(3);
+    assert!(matches!(
+        partition.bounds(2),
+        Err(PartitionError::FencedEpoch { asked: 2, current: 3 })
+    ));
+    assert!(matches!(
+        partition.bounds(4),
+        Err(PartitionError::UnknownEpoch { asked: 4, current: 3 })
+    ));
+    assert!(partition.bounds(3).is_ok() && partition.bounds(-1).is_ok());
+    replicas.stop(1);
+}
