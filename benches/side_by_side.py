@@ -110,11 +110,11 @@ def measure(kload, broker, row, seconds, number):
     topic = f"{row}-{number}"
     arguments = list(ROWS[row])
     if row == "consume":
-        fill = [str(kload), "-brokers", broker.address, "-topic", topic, "-mode", "produce", "-acks", "1", "-partitions", "6", "-size", "1024", "-batch-bytes", "1000000", "-duration", f"{seconds}s"]
+        fill = [str(kload), "-brokers", broker.address, "-topic", topic, "-mode", "produce", "-acks", "1", "-partitions", "6", "-size", "1024", "-batch-bytes", "1000000", "-seconds", str(seconds)]
         run(fill)
-        arguments += ["-duration", "60s", "-idle", "1s"]
+        arguments += ["-seconds", "60", "-idle", "1s"]
     else:
-        arguments += ["-duration", f"{seconds}s"]
+        arguments += ["-seconds", str(seconds), "-warmup", "1"]
     out = run([str(kload), "-brokers", broker.address, "-topic", topic, "-pid", str(broker.process.pid), "-delete"] + arguments)
     return json.loads(out.strip().splitlines()[-1])
 

@@ -180,12 +180,20 @@ pub(crate) fn read_environment(
 ) -> Result<(), ConfigError> {
     for (name, value) in variables {
         let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
-        if rest == "LOG" {
-            continue; // The filter of log lines; see `cli`.
+        if is_not_a_setting(rest) {
+            continue;
         }
         config.set(&rest.to_ascii_lowercase().replace('_', "."), &value, Origin::Environment)?;
     }
     Ok(())
+}
+
+/// Names with our prefix that mean something else: the filter of log lines, the command line's default cluster, and
+/// what Kubernetes puts into every container beside a service named `strandline`.
+fn is_not_a_setting(rest: &str) -> bool {
+    matches!(rest, "LOG" | "BOOTSTRAP" | "SERVICE_HOST" | "PORT")
+        || rest.starts_with("SERVICE_PORT")
+        || rest.starts_with("PORT_")
 }
 
 #[cfg(test)]
@@ -217,6 +225,22 @@ mod tests {
         );
         let far = Config::default().set("zzzzzzzzzzzz", "1", Origin::File).expect_err("unknown");
         assert_eq!(far.to_string(), "unknown setting 'zzzzzzzzzzzz'");
+    }
+
+    #[test]
+    fn variables_of_the_shell_and_of_kubernetes_are_not_taken_for_settings() {
+        let names = [
+            "BOOTSTRAP",
+            "LOG",
+            "SERVICE_HOST",
+            "SERVICE_PORT_KAFKA",
+            "PORT",
+            "PORT_9092_TCP_ADDR",
+        ];
+        let variables = names.map(|name| (format!("STRANDLINE_{name}"), "x".to_owned()));
+        assert_eq!(read_environment(&mut Config::default(), variables.into_iter()), Ok(()));
+        let wrong = [("STRANDLINE_LOG_DIR_S".to_owned(), "x".to_owned())];
+        assert!(read_environment(&mut Config::default(), wrong.into_iter()).is_err());
     }
 
     #[test]

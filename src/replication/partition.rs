@@ -20,7 +20,7 @@ use crate::record::{BatchHeader, BatchRules, HEADER_BYTES, validate};
 pub(crate) type PartitionHandle = Arc<Partition>;
 
 /// A log is flushed in the background once this much is not durable, so that recovery has little to read.
-const UNFLUSHED_BYTES_MAX: u64 = 64 << 20;
+const UNFLUSHED_BYTES_MAX: u64 = 128 << 20;
 
 /// See the file's header.
 #[derive(Debug)]
