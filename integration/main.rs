@@ -11,6 +11,7 @@ mod crash;
 mod faults;
 mod first_run;
 mod franz_go;
+mod hostile;
 mod kit;
 mod probe;
 mod protocol;

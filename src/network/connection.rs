@@ -104,7 +104,12 @@ pub(crate) async fn serve<S: Service>(
         if pending.is_empty() && (closing || *stopping.borrow()) {
             return Ok(());
         }
-        let may_read = !closing && pending.len() < PIPELINE_MAX && !*stopping.borrow();
+        let has_room = !closing && pending.len() < PIPELINE_MAX;
+        if has_room && frames.is_ready() {
+            // What has come is handled before more is read, or a peer that only sends could fill the memory.
+            continue;
+        }
+        let may_read = has_room && !*stopping.borrow();
         if pending.is_empty() {
             frames.shrink();
         }
@@ -197,5 +202,82 @@ async fn read_some(stream: &mut Stream, frames: &mut Frames) -> io::Result<usize
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             result => return result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Answers each frame with itself; a frame `w` waits for a turn of the runtime first.
+    struct Echo;
+
+    impl Service for Echo {
+        type Session = ();
+
+        fn open(&self, _: Peer) {}
+
+        fn request(&self, (): &mut (), frame: Bytes) -> Answer {
+            let length = u32::try_from(frame.len()).expect("small").to_be_bytes();
+            let output = Output::bytes([&length[..], &frame].concat());
+            match frame.first() {
+                Some(b'w') => Answer::Later(Box::pin(async move {
+                    sleep_until(monotonic() + Duration::from_millis(1)).await;
+                    output
+                })),
+                Some(b'n') => Answer::Nothing,
+                Some(b'c') => Answer::Close,
+                _ => Answer::Now(output),
+            }
+        }
+    }
+
+    async fn exchange(input: Vec<u8>, expected: usize) -> Vec<u8> {
+        let (mut ours, theirs) = tokio::io::duplex(1 << 20);
+        let rules = ConnectionRules {
+            frame_bytes_max: 1 << 20,
+            idle: Duration::from_secs(60),
+            budget: Budget::new(1 << 20),
+        };
+        let (_stopping, stop) = watch::channel(false);
+        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), listener: "T".into() };
+        let serving = serve(Stream::Memory(theirs), peer, &Echo, &rules, stop);
+        let talking = async {
+            ours.write_all(&input).await.expect("taken");
+            let mut answer = vec![0; expected];
+            ours.read_exact(&mut answer).await.expect("answered");
+            drop(ours);
+            answer
+        };
+        let (served, answer) = tokio::join!(serving, talking);
+        served.expect("a clean end");
+        answer
+    }
+
+    fn frame(body: &[u8]) -> Vec<u8> {
+        [&u32::try_from(body.len()).expect("small").to_be_bytes()[..], body].concat()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_leave_in_the_order_of_their_requests() {
+        let input = [frame(b"w1"), frame(b"2"), frame(b"n"), frame(b"w3"), frame(b"4")].concat();
+        let expected = [frame(b"w1"), frame(b"2"), frame(b"w3"), frame(b"4")].concat();
+        assert_eq!(exchange(input, expected.len()).await, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_came_together_are_all_answered_however_many_they_are() {
+        let input: Vec<u8> = (0..5_000_u32).flat_map(|n| frame(&n.to_be_bytes())).collect();
+        assert_eq!(exchange(input.clone(), input.len()).await, input);
+        let waiting: Vec<u8> = (0..500).flat_map(|_| frame(b"wait")).collect();
+        assert_eq!(exchange(waiting.clone(), waiting.len()).await, waiting);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn earlier_answers_leave_before_a_connection_is_closed() {
+        let input = [frame(b"w1"), frame(b"c"), frame(b"2")].concat();
+        assert_eq!(exchange(input, 6).await, frame(b"w1"));
     }
 }

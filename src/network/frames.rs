@@ -49,6 +49,12 @@ impl Frames {
         &mut self.buffer
     }
 
+    /// Whether `next` has something to say without another read.
+    pub(super) fn is_ready(&self) -> bool {
+        let Some(length) = self.length() else { return self.buffer.len() >= LENGTH_BYTES };
+        self.buffer.len() >= LENGTH_BYTES + length
+    }
+
     /// The next whole frame.
     pub(super) fn next(&mut self) -> Result<Option<Bytes>, FrameLengthError> {
         if self.buffer.len() < LENGTH_BYTES {
