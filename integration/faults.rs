@@ -128,6 +128,24 @@ fn a_folder_of_another_cluster_or_node_is_refused() {
 }
 
 #[test]
+fn a_broker_without_its_metadata_does_not_begin_anew() {
+    let (_folder, data) = filled();
+    let dirs = format!("log.dirs={}", data.display());
+    let listen = "listeners=PLAINTEXT://127.0.0.1:0";
+    let start = || run(&["serve", "--set", &dirs, "--set", listen, "--set", "http.listen="]);
+    std::fs::rename(data.join("__cluster_metadata-0"), data.join("aside")).expect("moved");
+    let output = start();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && text.contains("the metadata is in a log directory"),
+        "{text}"
+    );
+    std::fs::rename(data.join("aside"), data.join("__cluster_metadata-0")).expect("moved");
+    let broker = Broker::start(&data);
+    assert_eq!(consume(&broker, "good").lines().count(), 100);
+}
+
+#[test]
 fn a_full_disk_refuses_producers_and_serves_them_again_when_there_is_room() {
     let (folder, data) = folder();
     std::fs::create_dir_all(&data).expect("made");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Call, Context, Reply};
+use super::{Call, Context, Reply, is_internal};
 use crate::controller::NewPartitions;
 use crate::error::ErrorCode;
 use crate::protocol::messages::create_partitions_request::CreatePartitionsTopic;
@@ -23,6 +23,13 @@ pub(super) fn handle(
                 let result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
                 if !context.allows(&call, Operation::Alter, Resource::Topic(&topic.name)) {
                     return result.with_error_code(ErrorCode::TopicAuthorizationFailed.code());
+                }
+                if is_internal(&topic.name) {
+                    // A group's partition follows from their number.
+                    let message = "The number of partitions of an internal topic is fixed.";
+                    return result
+                        .with_error_code(ErrorCode::InvalidPartitions.code())
+                        .with_error_message(Some(text(message)));
                 }
                 match context.controller.create_partitions(&wish(topic), request.validate_only) {
                     Ok(()) => result,

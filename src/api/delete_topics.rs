@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Call, Context, Reply};
+use super::{Call, Context, Reply, is_internal};
 use crate::error::ErrorCode;
 use crate::protocol::messages::delete_topics_request::DeleteTopicState;
 use crate::protocol::messages::delete_topics_response::DeletableTopicResult;
@@ -46,6 +46,8 @@ fn delete(context: &Context, call: &Call, wanted: DeleteTopicState) -> Deletable
         Some(topic) if !context.allows(call, Operation::Delete, Resource::Topic(&topic.name)) => {
             ErrorCode::TopicAuthorizationFailed
         }
+        // Groups would be lost with it.
+        Some(topic) if is_internal(&topic.name) => ErrorCode::InvalidTopicException,
         Some(_) if !context.controller.config().boolean("delete.topic.enable") => {
             ErrorCode::TopicDeletionDisabled
         }

@@ -16,7 +16,7 @@ use crate::config::{Config, Endpoint};
 use crate::controller::Controller;
 use crate::coordinator::Groups;
 use crate::http::{self, Http};
-use crate::metadata::{Image, MetadataStore, Publisher};
+use crate::metadata::{Image, METADATA_FOLDER, MetadataStore, Publisher};
 use crate::metrics::Metrics;
 use crate::model::TopicPartition;
 use crate::network::{Budget, ConnectionLimits, ConnectionRules, Listening, listen};
@@ -235,8 +235,7 @@ fn open_controller(
     clock: &Clock,
     random: &Random,
 ) -> Result<(Arc<Controller>, bool), BrokerError> {
-    let directory =
-        replicas.directories().first().ok_or(crate::replication::StartError::NoneLeft)?;
+    let directory = replicas.metadata_directory(METADATA_FOLDER)?;
     let (store, image) = MetadataStore::open(disk, &directory.path, clock.now_ms())?;
     let controller = Controller::new(store, image, config.clone(), clock.clone(), random.clone());
     let was_clean = replicas.start(&specs(&controller.image(), &controller.config()))?;

@@ -238,7 +238,7 @@ mod tests {
         let (mut ours, theirs) = tokio::io::duplex(1 << 20);
         let rules = ConnectionRules {
             frame_bytes_max: 1 << 20,
-            idle: Duration::from_secs(60),
+            idle: Duration::from_mins(1),
             budget: Budget::new(1 << 20),
         };
         let (_stopping, stop) = watch::channel(false);

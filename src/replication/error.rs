@@ -67,4 +67,8 @@ pub(crate) enum StartError {
     Foreign { path: PathBuf, what: &'static str, found: String, expected: String },
     #[error("no log directory can be used")]
     NoneLeft,
+    #[error(
+        "the metadata is in a log directory that is not there: mount it, or name in log.dirs where it is now"
+    )]
+    MetadataMissing,
 }

@@ -29,6 +29,8 @@ const LOCK_FILE: &str = ".lock";
 pub(crate) struct LogDirectory {
     pub path: PathBuf,
     pub id: Uuid,
+    /// Whether it was nobody's until now.
+    pub is_new: bool,
     pub(super) cache: Arc<FileCache>,
     pub(super) points: Mutex<Points>,
     pub(super) partitions: Mutex<BTreeMap<TopicPartition, Arc<Partition>>>,
@@ -68,7 +70,9 @@ impl LogDirectory {
             io::ErrorKind::WouldBlock => StartError::InUse { path: path.to_owned() },
             _ => failed(error),
         })?;
-        let meta = if let Some(meta) = read_meta(disk, path).map_err(failed)? {
+        let known = read_meta(disk, path).map_err(failed)?;
+        let is_new = known.is_none();
+        let meta = if let Some(meta) = known {
             meta
         } else {
             let directory_id = random.uuid();
@@ -91,6 +95,7 @@ impl LogDirectory {
         Ok(Arc::new(Self {
             path: path.to_owned(),
             id: meta.directory_id,
+            is_new,
             cache: Arc::clone(cache),
             points: Mutex::new(points),
             partitions: Mutex::default(),

@@ -122,6 +122,33 @@ impl Replicas {
         &self.directories
     }
 
+    /// The directory that holds the metadata's log, in `folder`; the first one if there is none yet.
+    pub(crate) fn metadata_directory(
+        &self,
+        folder: &str,
+    ) -> Result<&Arc<LogDirectory>, StartError> {
+        let holds = |d: &&Arc<LogDirectory>| d.disk().exists(&d.path.join(folder));
+        match self.directories.iter().find(holds) {
+            Some(directory) => Ok(directory),
+            // A cluster that begins anew because a disk is not mounted would tell clients that nothing is there.
+            None if self.is_incomplete() || self.has_partitions() => {
+                Err(StartError::MetadataMissing)
+            }
+            None => self.directories.first().ok_or(StartError::NoneLeft),
+        }
+    }
+
+    fn has_partitions(&self) -> bool {
+        self.folders().keys().any(|name| TopicPartition::from_folder(name).is_some())
+    }
+
+    /// Whether a directory is missing, or may be: a new one may be the mount point of a disk that is not mounted.
+    fn is_incomplete(&self) -> bool {
+        let left_out = self.settings.lock().directories.len() > self.directories.len();
+        let new = self.directories.iter().filter(|d| d.is_new).count();
+        left_out || (new > 0 && new < self.directories.len())
+    }
+
     /// Opens the partitions that the metadata lists, in parallel; returns whether the last stop was clean.
     pub(crate) fn start(self: &Arc<Self>, specs: &[PartitionSpec]) -> Result<bool, StartError> {
         let mut was_clean = true;
@@ -133,10 +160,22 @@ impl Replicas {
         let threads = self.settings.lock().recovery_threads;
         let opened: Mutex<Vec<Opened>> = Mutex::default();
         let folders = self.folders();
+        let is_incomplete = self.is_incomplete();
         parallel(specs, threads, |spec| {
-            let known = folders.get(&spec.name.to_string());
+            let name = spec.name.to_string();
+            let holds = |d: &&Arc<LogDirectory>| d.points.lock().0.contains_key(&name);
+            let known = folders.get(&name).or_else(|| self.directories.iter().find(holds));
             let directory = known.map_or_else(|| self.roomiest(), Arc::clone);
-            let log = self.open_log(spec, &directory);
+            // An empty log in the place of one that is on another disk would be a loss that nobody notices.
+            let log = if known.is_none() && is_incomplete {
+                tracing::error!(
+                    partition = name,
+                    "partition is offline: its log directory is not there"
+                );
+                None
+            } else {
+                self.open_log(spec, &directory)
+            };
             opened.lock().push((spec.clone(), directory, log));
         });
         for (spec, directory, log) in opened.into_inner() {

@@ -115,3 +115,33 @@ fn a_stale_and_a_future_leader_epoch_are_refused() {
     assert!(partition.bounds(3).is_ok() && partition.bounds(-1).is_ok());
     replicas.stop(1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_on_a_disk_that_is_not_there_is_offline_and_not_begun_anew() {
+    let disk = SimDisk::default();
+    let spec = |name: &str| PartitionSpec {
+        name: TopicPartition::new(name, 0),
+        topic_id: uuid::Uuid::from_u128(7),
+        leader_epoch: 0,
+        config: Arc::new(TopicConfig::resolve(&Config::default(), &[].into())),
+    };
+    let replicas = open(&disk, &["/a", "/b"]);
+    for name in ["one", "two"] {
+        append(&create(&replicas, name, true), None).expect("appended");
+    }
+    replicas.stop(1);
+    drop(replicas);
+    disk.die();
+    let shared: SharedDisk = Arc::new(disk.clone());
+    // The second disk is not mounted: an empty folder stands there.
+    shared.remove_dir_all(std::path::Path::new("/b")).expect("gone");
+    let settings = settings(&["/a", "/b"]);
+    let again = Replicas::open(&shared, settings, Clock::system(), Random::seeded(2));
+    let again = again.expect("opens");
+    again.start(&[spec("one"), spec("two")]).expect("starts");
+    let online =
+        |name: &str| again.partition(&TopicPartition::new(name, 0)).expect("listed").is_online();
+    assert_ne!(online("one"), online("two"), "one is where it was, the other is not begun anew");
+    let metadata = again.metadata_directory("__cluster_metadata-0");
+    assert!(matches!(metadata, Err(StartError::MetadataMissing)));
+}
