@@ -65,7 +65,7 @@ impl Service for KafkaService {
             route(&self.context, peer, &head, frame)
         });
         served.unwrap_or_else(|error| {
-            tracing::warn!(peer = %peer.address, %error, "connection closed");
+            tracing::info!(peer = %peer.address, %error, "connection closed");
             if let Some(refused) = &self.counts.refused {
                 refused.inc();
             }

@@ -72,7 +72,7 @@ pub(super) async fn run(arguments: ConsumeArguments, cluster: &mut Cluster) -> a
         }
         let before = positions.clone();
         for (leader, wanted) in by_leader(&topic.partitions, &positions) {
-            let fetched = fetch(cluster, &arguments.topic, leader, &wanted).await?;
+            let fetched = fetch(cluster, &arguments.topic, leader, &wanted, FETCH_BYTES).await?;
             for (index, records) in fetched {
                 let shown = show(&arguments, index, &records, &mut positions, &mut left, &mut out)?;
                 if !shown {
@@ -150,18 +150,20 @@ fn by_leader(
     wanted
 }
 
-async fn fetch(
+/// Fetches once from a leader; partitions and their bytes.
+pub(super) async fn fetch(
     cluster: &mut Cluster,
     topic: &str,
     leader: i32,
     wanted: &[(i32, i64)],
+    bytes_max: i32,
 ) -> anyhow::Result<Vec<(i32, bytes::Bytes)>> {
     let partition = |(index, at): &(i32, i64)| {
         FetchPartition::default()
             .with_partition(*index)
             .with_current_leader_epoch(-1)
             .with_fetch_offset(*at)
-            .with_partition_max_bytes(FETCH_BYTES)
+            .with_partition_max_bytes(bytes_max)
     };
     let partitions = wanted.iter().map(partition).collect();
     let topics =
@@ -170,7 +172,7 @@ async fn fetch(
         .with_replica_id(BrokerId(-1))
         .with_max_wait_ms(WAIT_MS)
         .with_min_bytes(1)
-        .with_max_bytes(FETCH_BYTES)
+        .with_max_bytes(bytes_max)
         .with_session_epoch(-1)
         .with_topics(topics);
     let response = cluster.node(leader).await?.call(12, &request).await?;

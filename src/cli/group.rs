@@ -7,6 +7,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::cluster_client::{Cluster, check};
+use super::consume::fetch;
 use super::output::{Format, Rows};
 use super::topic::{EARLIEST, LATEST, offsets};
 use crate::protocol::messages::offset_commit_request::{
@@ -17,6 +18,8 @@ use crate::protocol::messages::{
     OffsetFetchRequest, TopicName,
 };
 use crate::protocol::text;
+use crate::record::BatchHeader;
+use crate::system::Clock;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum GroupCommand {
@@ -154,14 +157,46 @@ async fn lag(cluster: &mut Cluster, group: &str, format: Format) -> anyhow::Resu
             ends.insert(topic.clone(), offsets(cluster, topic, LATEST).await?);
         }
     }
-    let mut rows = Rows::new(&["topic", "partition", "committed", "end", "lag"]);
+    let mut rows = Rows::new(&["topic", "partition", "committed", "end", "lag", "seconds"]);
+    let now_ms = Clock::system().now_ms();
     for ((topic, partition), at) in &committed {
         let end = ends.get(topic).and_then(|ends| ends.get(partition)).copied();
         let lag = end.map(|end| (end - at).max(0));
-        rows.add(vec![json!(topic), json!(partition), json!(at), json!(end), json!(lag)]);
+        let seconds = match lag {
+            Some(lag) if lag > 0 => {
+                let oldest_ms = timestamp_at(cluster, topic, *partition, *at).await?;
+                oldest_ms.map(|ms| (now_ms - ms).max(0) / 1000)
+            }
+            Some(_) => Some(0),
+            None => None,
+        };
+        rows.add(vec![
+            json!(topic),
+            json!(partition),
+            json!(at),
+            json!(end),
+            json!(lag),
+            json!(seconds),
+        ]);
     }
     rows.print(format);
     Ok(())
+}
+
+/// When the batch that holds an offset was made; `None` if it is gone.
+async fn timestamp_at(
+    cluster: &mut Cluster,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+) -> anyhow::Result<Option<i64>> {
+    let found = cluster.topic(topic).await?;
+    let Some((leader, ..)) = found.partitions.get(&partition) else { return Ok(None) };
+    // One byte is allowed, and the first batch comes whole.
+    let fetched = fetch(cluster, topic, *leader, &[(partition, offset)], 1).await;
+    let Ok(fetched) = fetched else { return Ok(None) };
+    let bytes = fetched.into_iter().next().map(|(_, bytes)| bytes).unwrap_or_default();
+    Ok(BatchHeader::parse(&bytes).map(|header| header.max_timestamp))
 }
 
 async fn seek(

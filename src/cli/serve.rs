@@ -88,10 +88,11 @@ fn print_banner(listeners: &[Endpoint], http: Option<SocketAddr>, directories: &
     println!("  Kafka    {bootstrap}");
     println!("  HTTP     {}", http.map_or_else(|| "-".to_owned(), |address| address.to_string()));
     println!("  data     {directories}");
+    // As it was called, so that the line can be pasted into another terminal.
+    let program = std::env::args().next().unwrap_or_else(|| "strandline".to_owned());
     println!("Try it:");
-    println!(
-        "  echo hello | strandline produce -b {bootstrap} greetings && strandline consume -b {bootstrap} -o start -e greetings"
-    );
+    println!("  echo hello | {program} produce -b {bootstrap} greetings");
+    println!("  {program} consume -b {bootstrap} --offset start --exit greetings");
 }
 
 fn read_config(arguments: &ServeArguments) -> anyhow::Result<Config> {

@@ -307,4 +307,19 @@ mod tests {
         value[at..].copy_from_slice(&i32::MAX.to_be_bytes());
         assert_eq!(decode_group(&value), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_of_records_panic(
+            key in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60),
+            value in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+        ) {
+            let _ = GroupRecord::decode(&key, Some(&value));
+            for kind in 0..3 {
+                let known = [&[0, kind, 0, 1, b'g', 0, 1, b't', 0, 0, 0, 0][..], &key].concat();
+                let _ = GroupRecord::decode(&known, Some(&[&[0, 3], &value[..]].concat()));
+            }
+            let _ = subscribed_topics(&value);
+        }
+    }
 }

@@ -11,8 +11,8 @@ use super::*;
 use crate::config::{Config, TopicConfig};
 use crate::model::{Offset, Timestamp, TopicPartition};
 use crate::record::{BatchBuilder, BatchHeader, Codec, Records, next_batch};
-use crate::system::Random;
 use crate::system::sim_disk::{Faults, SimDisk};
+use crate::system::{Disk, Random};
 
 const DIR: &str = "/data/t-0";
 
@@ -133,7 +133,7 @@ fn a_missing_or_damaged_index_is_rebuilt() {
     let first = Path::new(DIR).join("00000000000000000000.index");
     disk.flip_bit(&first, 0);
     let time = Path::new(DIR).join("00000000000000000000.timeindex");
-    crate::system::Disk::remove(&disk, &time).expect("remove");
+    Disk::remove(&disk, &time).expect("remove");
     let point = RecoveryPoint { offset: 40, log_start: 0, has_producers: false };
     let (log, _) = open_with(&disk, &config, point).expect("reopen");
     assert_eq!(read_all(&log, 0).len(), 40);
@@ -314,6 +314,44 @@ proptest! {
             let back: Vec<_> = records.iter().map(|r| r.expect("record").value.map(<[u8]>::to_vec)).collect();
             let sent: Vec<_> = values.iter().map(|v| v.as_ref().map(|v| v.clone().into_bytes())).collect();
             prop_assert_eq!(back, sent);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn no_bytes_make_a_reader_of_our_files_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        text in "[a-z0-9 ,\n-]{0,120}",
+    ) {
+        let half = bytes.len() / 2;
+        let _ = index::SegmentIndex::decode(&bytes[..half], &bytes[half..], 7, 1 << 20);
+        let _ = checkpoint::decode(&String::from_utf8_lossy(&bytes), "kind", 1);
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let _ = leader_epochs::LeaderEpochs::parse(&lines);
+        let _ = producer_state::ProducerStates::parse(&lines);
+        let _ = checkpoint::decode(&text, "kind", 1);
+    }
+
+    #[test]
+    fn a_log_of_any_bytes_opens_or_is_refused(
+        mut bytes in prop::collection::vec(any::<u8>(), 0..400),
+        is_batch in any::<bool>(),
+    ) {
+        if is_batch {
+            let good = batch(BatchBuilder::new().record(1, Some(b"k"), Some(b"v"))).1;
+            bytes = [good, bytes].concat();
+        }
+        let disk = SimDisk::default();
+        disk.create_dir_all(Path::new(DIR)).expect("made");
+        let path = Path::new(DIR).join("00000000000000000000.log");
+        let file = disk.open(&path, crate::system::OpenMode::Write).expect("opens");
+        file.write_at(&[std::io::IoSlice::new(&bytes)], 0).expect("written");
+        let opened = open_with(&disk, &config(&[]), RecoveryPoint::default());
+        if let Ok((log, _)) = opened {
+            prop_assert!(log.log_end() >= i64::from(is_batch));
         }
     }
 }

@@ -152,6 +152,8 @@ fn is_outside(timestamp: Timestamp, rules: TimestampRules, now_ms: Timestamp) ->
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::record::BatchBuilder;
 
@@ -229,5 +231,46 @@ mod tests {
             refused,
             Err(BatchError::TimestampOutOfRange { index: 1, timestamp: 2000 })
         ));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3000))]
+
+        #[test]
+        fn no_damage_to_a_batch_makes_the_checks_panic_or_yields_more_than_allowed(
+            codec in 0_i16..6,
+            damages in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+            is_signed in any::<bool>(),
+        ) {
+            let known = Codec::from_bits(codec).unwrap_or(Codec::None);
+            let mut builder = BatchBuilder::new().codec(known);
+            for n in 0..5 {
+                builder = builder.record(n, Some(b"key"), Some(&[7; 100]));
+            }
+            let mut bytes = builder.build();
+            for (at, value) in damages {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            if is_signed {
+                // Damage that the checksum does not see.
+                renew(&mut bytes);
+            }
+            let Ok(header) = check_frame(&bytes, 10_000) else { return Ok(()) };
+            let _ = check_header(&header, bytes.len());
+            let rules = BatchRules {
+                bytes_max: 10_000,
+                plain_bytes_max: 4_000,
+                keys_required: true,
+                timestamps: Some(TimestampRules { before_max_ms: 1, after_max_ms: 1 }),
+            };
+            let _ = check_records(&header, &bytes, &rules, 0);
+            if let Ok(records) = Records::open(header, &bytes, 4_000) {
+                prop_assert!(records.plain_bytes() <= 10_000);
+                for record in records.iter().flatten() {
+                    let _ = crate::record::reader::headers(&record);
+                }
+            }
+        }
     }
 }
