@@ -13,5 +13,6 @@ mod first_run;
 mod franz_go;
 mod hostile;
 mod kit;
+mod power;
 mod probe;
 mod protocol;
