@@ -40,7 +40,10 @@ FLUSH_ACKS = "1"
 
 
 def run(command, **kwargs):
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs).stdout
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)}: {done.stderr[-2000:]} {done.stdout[-500:]}")
+    return done.stdout
 
 
 def build():
@@ -122,6 +125,8 @@ def replay(broker, topic, batch_bytes, acks, seconds):
     binary = str(ROOT / "target/release/strandline")
     remote = ["-b", broker.address]
     run([binary, "topic", "create", topic, "-p", "6"] + remote)
+    # Apache Kafka names a leader a moment before that leader knows.
+    time.sleep(1)
     before = cpu_seconds(broker.process.pid)
     load = ["--seconds", str(seconds), "--record-bytes", "1024", "--batch-bytes", batch_bytes, "--clients", "2", "--acks", acks]
     out = run([binary, "bench", "produce", topic] + load + remote)
@@ -207,7 +212,7 @@ def figures(result):
     return flat
 
 
-SHOWN = os.environ.get("SHOWN", "mb_per_s,msgs_per_s,broker_cpu_s_per_gb,broker_us_per_msg,p50,p99,rss").split(",")
+SHOWN = os.environ.get("SHOWN", "mb_per_s,msgs_per_s,cpu_s_per_gb,cpu_us_per_msg,latency_ms.p50,latency_ms.p99,rss_after").split(",")
 
 
 def report(row, found):

@@ -23,6 +23,7 @@ use crate::protocol::messages::{
     DescribeConfigsRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest, TopicName,
 };
 use crate::protocol::text;
+use crate::system::clock::sleep;
 
 const TIMEOUT_MS: i32 = 30_000;
 pub(super) const EARLIEST: i64 = -2;
@@ -145,8 +146,26 @@ async fn make(create: Create, cluster: &mut Cluster) -> anyhow::Result<()> {
         let about = format!("topic {}", create.topic);
         check_with(result.error_code, result.error_message.as_deref(), &about)?;
     }
+    wait_for_leaders(cluster, &create.topic).await?;
     println!("{} is made.", create.topic);
     Ok(())
+}
+
+/// Apache Kafka answers before the partitions have leaders; the next command shall not meet that.
+async fn wait_for_leaders(cluster: &mut Cluster, topic: &str) -> anyhow::Result<()> {
+    for _ in 0..50 {
+        let found = cluster.metadata(Some(vec![topic.to_owned()])).await?;
+        let is_led =
+            |topic: &crate::protocol::messages::metadata_response::MetadataResponseTopic| {
+                topic.error_code == 0
+                    && topic.partitions.iter().all(|partition| partition.error_code == 0)
+            };
+        if found.topics.iter().all(is_led) {
+            return Ok(());
+        }
+        sleep(std::time::Duration::from_millis(100)).await;
+    }
+    bail!("topic {topic} is made, but its partitions have no leaders yet")
 }
 
 async fn list(cluster: &mut Cluster, internal: bool, format: Format) -> anyhow::Result<()> {
