@@ -140,6 +140,20 @@ fn forgotten(request: &FetchRequest, by_id: bool) -> Vec<(TopicKey, i32)> {
     all
 }
 
+/// Takes a fetch off its partitions' lists however its waiting ends, also when its client goes away.
+struct Registered<'a> {
+    handles: Vec<PartitionHandle>,
+    waiter: &'a Arc<FetchWaiter>,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        for handle in &self.handles {
+            handle.stop_waiting(self.waiter);
+        }
+    }
+}
+
 impl Fetching {
     /// Looks at every partition, in order, until the bytes are used up.
     fn look(&self) -> Vec<Found> {
@@ -239,13 +253,13 @@ impl Fetching {
     async fn wait(self, mut found: Vec<Found>, deadline: Instant) -> Output {
         let waiter = FetchWaiter::new();
         loop {
-            let handles: Vec<PartitionHandle> =
-                found.iter().filter_map(|f| f.handle.clone()).collect();
+            let handles = found.iter().filter_map(|f| f.handle.clone()).collect();
+            let registered = Registered { handles, waiter: &waiter };
             let quiet = found
                 .iter()
                 .all(|f| f.handle.as_ref().is_none_or(|h| h.wait(f.high_watermark, &waiter)));
             let timed_out = quiet && timeout_at(deadline, waiter.wait()).await.is_err();
-            handles.iter().for_each(|handle| handle.stop_waiting(&waiter));
+            drop(registered);
             found = self.look();
             if timed_out || self.is_enough(&found) || deadline <= monotonic() {
                 break;

@@ -125,8 +125,8 @@ impl Broker {
     }
 
     #[cfg(test)]
-    pub(crate) fn controller(&self) -> &Controller {
-        &self.context.controller
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
     }
 
     /// What stands behind a connection, and its bounds.

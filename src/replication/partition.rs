@@ -204,6 +204,12 @@ impl Partition {
         true
     }
 
+    /// How many fetches wait.
+    #[cfg(test)]
+    pub(crate) fn waiting_fetches(&self) -> usize {
+        self.state.lock().waiting.fetches()
+    }
+
     pub(crate) fn stop_waiting(&self, waiter: &Arc<FetchWaiter>) {
         self.state.lock().waiting.remove_fetch(waiter);
     }

@@ -88,6 +88,11 @@ impl Waiting {
         self.fetches.push(Arc::clone(waiter));
     }
 
+    #[cfg(test)]
+    pub(super) fn fetches(&self) -> usize {
+        self.fetches.len()
+    }
+
     pub(super) fn remove_fetch(&mut self, waiter: &Arc<FetchWaiter>) {
         self.fetches.retain(|other| !Arc::ptr_eq(other, waiter));
     }

@@ -54,6 +54,29 @@ async fn call<R: Request>(
     timeout_at(monotonic() + Duration::from_secs(5), answer).await.ok()?
 }
 
+fn fetch_request(partition: i32, from: i64, max_wait_ms: i32) -> FetchRequest {
+    let partition = FetchPartition::default()
+        .with_partition(partition)
+        .with_current_leader_epoch(-1)
+        .with_fetch_offset(from)
+        .with_partition_max_bytes(1 << 20);
+    let topic =
+        FetchTopic::default().with_topic(TopicName(text(TOPIC))).with_partitions(vec![partition]);
+    FetchRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_max_wait_ms(max_wait_ms)
+        .with_min_bytes(1)
+        .with_max_bytes(1 << 20)
+        .with_session_epoch(-1)
+        .with_topics(vec![topic])
+}
+
+/// Sends a fetch that will wait for minutes.
+pub(super) async fn ask_and_wait_long(stream: &mut DuplexStream) {
+    let frame = encode_request(12, 7, &fetch_request(0, 0, 600_000)).expect("encodes");
+    stream.write_all(&frame).await.expect("taken");
+}
+
 impl Client {
     pub(super) fn new(partition: i32) -> Self {
         Self { partition, ..Self::default() }
@@ -147,21 +170,7 @@ impl Client {
 
     /// Reads once from an offset and compares with what was seen before; returns the next offset.
     pub(super) async fn read_from(&mut self, stream: &mut DuplexStream, from: i64) -> Option<i64> {
-        let partition = FetchPartition::default()
-            .with_partition(self.partition)
-            .with_current_leader_epoch(-1)
-            .with_fetch_offset(from)
-            .with_partition_max_bytes(1 << 20);
-        let topic = FetchTopic::default()
-            .with_topic(TopicName(text(TOPIC)))
-            .with_partitions(vec![partition]);
-        let request = FetchRequest::default()
-            .with_replica_id(BrokerId(-1))
-            .with_max_wait_ms(20)
-            .with_min_bytes(1)
-            .with_max_bytes(1 << 20)
-            .with_session_epoch(-1)
-            .with_topics(vec![topic]);
+        let request = fetch_request(self.partition, from, 20);
         let answered = call(stream, 12, &request).await?;
         let answer = answered.responses.first()?.partitions.first()?.clone();
         match answer.error_code {

@@ -7,7 +7,7 @@
 mod client;
 mod world;
 
-use world::{Run, run};
+use world::{Run, run, waiting_fetches_before_and_after_a_client_goes};
 
 /// Seeds that every test run goes through; `SIMULATION_SEEDS=n` runs more, `SIMULATION_SEED=n` one, with its trace.
 const SEEDS: u64 = 40;
@@ -44,4 +44,9 @@ fn the_seed_of_the_environment_is_run_and_shown() {
     if let Some(seed) = number("SIMULATION_SEED") {
         println!("seed {seed}\n{}", check(seed).trace.join("\n"));
     }
+}
+
+#[test]
+fn a_client_that_goes_while_it_waits_leaves_nothing_behind() {
+    assert_eq!(waiting_fetches_before_and_after_a_client_goes(), (1, 0));
 }

@@ -115,7 +115,7 @@ async fn live(disk: &SimDisk, random: &Random, clients: Vec<Client>, end: End) -
         replication_factor: -1,
         ..NewTopic::default()
     };
-    match broker.controller().create_topic(&topic, false) {
+    match broker.context().controller.create_topic(&topic, false) {
         Ok(_) | Err(ControllerError::TopicExists(_)) => {}
         Err(error) => panic!("{error}"),
     }
@@ -147,6 +147,34 @@ async fn live(disk: &SimDisk, random: &Random, clients: Vec<Client>, end: End) -
         broker.stop().await;
     }
     back
+}
+
+/// How many fetches wait on an idle partition while a client waits, and after it has gone.
+pub(super) fn waiting_fetches_before_and_after_a_client_goes() -> (usize, usize) {
+    run_blocking_in_place();
+    let (disk, random) = (SimDisk::default(), Random::seeded(1));
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.expect("a runtime").block_on(async {
+        let broker = start(&disk, &random).await;
+        let topic = NewTopic {
+            name: TOPIC.to_owned(),
+            partitions: 1,
+            replication_factor: -1,
+            ..NewTopic::default()
+        };
+        broker.context().controller.create_topic(&topic, false).expect("made");
+        let (_stopping, stop) = watch::channel(false);
+        let name = crate::model::TopicPartition::new(TOPIC, 0);
+        let partition = broker.context().replicas.partition(&name).expect("made");
+        let mut stream = connect(&broker, &stop);
+        super::client::ask_and_wait_long(&mut stream).await;
+        sleep(Duration::from_millis(100)).await;
+        let before = partition.waiting_fetches();
+        drop(stream);
+        sleep(Duration::from_millis(100)).await;
+        (before, partition.waiting_fetches())
+    })
 }
 
 async fn check(disk: &SimDisk, random: &Random, clients: Vec<Client>) -> Vec<Client> {
