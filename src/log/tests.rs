@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 use super::recovery::Recovered;
 use super::*;
@@ -259,7 +260,12 @@ fn an_idempotent_retry_after_a_crash_gets_its_first_offset() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig {
+        cases: 200,
+        // Cases that failed once stand beside this file and are run first.
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    })]
     #[test]
     fn a_crash_at_any_moment_keeps_what_was_flushed_and_a_prefix_of_the_rest(
         seed: u64, before in 0_usize..30, after in 0_usize..30, segment_bytes in 150_u64..900, crashes in 1_usize..4,
