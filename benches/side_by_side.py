@@ -29,6 +29,8 @@ ROWS = {
     # The binary's own client sends batches that were built once: it costs little beside the broker.
     "replay-16k": ["replay", "16384"],
     "replay-1m": ["replay", "1000000"],
+    "produce-16k-100p": ["-mode", "produce", "-acks", "1", "-batch-bytes", "16384", "-size", "1024", "-partitions", "100"],
+    "produce-16k-1000p": ["-mode", "produce", "-acks", "1", "-batch-bytes", "16384", "-size", "1024", "-partitions", "1000"],
     "consume": ["-mode", "consume", "-size", "1024", "-partitions", "6"],
     "e2e-1000": ["-mode", "e2e", "-acks", "1", "-size", "1024", "-partitions", "6", "-rate", "1000"],
     "e2e-20000": ["-mode", "e2e", "-acks", "1", "-size", "1024", "-partitions", "6", "-rate", "20000"],
