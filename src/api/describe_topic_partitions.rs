@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Call, Context, Reply, authorized_operations, is_internal};
+use super::{Call, Context, Reply, authorized_operations, broker_ids, is_internal};
 use crate::error::ErrorCode;
 use crate::metadata::TopicImage;
 use crate::model::number::{to_i32, to_usize};
@@ -85,7 +85,6 @@ fn describe(
         let index = to_i32(index);
         let is_online =
             replicas.as_ref().and_then(|t| t.partition(index)).is_some_and(|p| p.is_online());
-        let nodes = |ids: &[i32]| ids.iter().map(|id| BrokerId(*id)).collect::<Vec<_>>();
         let code = if is_online { ErrorCode::None } else { ErrorCode::LeaderNotAvailable };
         Some(
             DescribeTopicPartitionsResponsePartition::default()
@@ -93,11 +92,15 @@ fn describe(
                 .with_partition_index(index)
                 .with_leader_id(BrokerId(if is_online { image.leader } else { -1 }))
                 .with_leader_epoch(image.leader_epoch)
-                .with_replica_nodes(nodes(&image.replicas))
-                .with_isr_nodes(nodes(&image.isr))
+                .with_replica_nodes(broker_ids(&image.replicas))
+                .with_isr_nodes(broker_ids(&image.isr))
                 .with_eligible_leader_replicas(Some(Vec::new()))
                 .with_last_known_elr(Some(Vec::new()))
-                .with_offline_replicas(if is_online { Vec::new() } else { nodes(&image.replicas) }),
+                .with_offline_replicas(if is_online {
+                    Vec::new()
+                } else {
+                    broker_ids(&image.replicas)
+                }),
         )
     });
     DescribeTopicPartitionsResponseTopic::default()

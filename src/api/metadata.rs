@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Call, Context, NO_OPERATIONS, Reply, authorized_operations, is_internal};
+use super::{Call, Context, NO_OPERATIONS, Reply, authorized_operations, broker_ids, is_internal};
 use crate::controller::{ControllerError, NewTopic};
 use crate::error::ErrorCode;
 use crate::metadata::TopicImage;
@@ -153,19 +153,18 @@ fn describe(
     let partition = |(index, image): (i32, &crate::metadata::PartitionImage)| {
         let handle = replicas.as_ref().and_then(|topic| topic.partition(index));
         let is_online = handle.is_some_and(|handle| handle.is_online());
-        let nodes = |ids: &[i32]| ids.iter().map(|id| BrokerId(*id)).collect::<Vec<_>>();
         let code = if is_online { ErrorCode::None } else { ErrorCode::LeaderNotAvailable };
         let mut found = MetadataResponsePartition::default()
             .with_error_code(code.code())
             .with_partition_index(index)
             .with_leader_id(BrokerId(if is_online { image.leader } else { -1 }))
-            .with_replica_nodes(nodes(&image.replicas))
-            .with_isr_nodes(nodes(&image.isr));
+            .with_replica_nodes(broker_ids(&image.replicas))
+            .with_isr_nodes(broker_ids(&image.isr));
         if call.version >= 7 {
             found.leader_epoch = image.leader_epoch;
         }
         if call.version >= 5 && !is_online {
-            found.offline_replicas = nodes(&image.replicas);
+            found.offline_replicas = broker_ids(&image.replicas);
         }
         found
     };

@@ -44,6 +44,7 @@ use crate::controller::Controller;
 use crate::coordinator::Groups;
 use crate::metadata::Image;
 use crate::model::BrokerId;
+use crate::protocol::messages::BrokerId as WireBrokerId;
 use crate::protocol::{StrBytes, text};
 use crate::replication::Replicas;
 use crate::security::{Authorizer, Operation, Principal, Resource};
@@ -112,6 +113,11 @@ impl Context {
     fn image(&self) -> Arc<Image> {
         self.controller.image()
     }
+}
+
+/// Brokers as responses name them.
+fn broker_ids(ids: &[BrokerId]) -> Vec<WireBrokerId> {
+    ids.iter().map(|id| WireBrokerId(*id)).collect()
 }
 
 /// Whether a topic is the broker's own.

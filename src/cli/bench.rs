@@ -8,11 +8,11 @@ use clap::{Args, Subcommand};
 use hdrhistogram::Histogram;
 
 use super::cluster_client::{Cluster, Node, check};
+use super::consume::fetch_request;
 use super::topic::{EARLIEST, offsets};
 use crate::model::number::{to_f64, to_i64, to_u64};
-use crate::protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use crate::protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use crate::protocol::messages::{BrokerId, FetchRequest, ProduceRequest, TopicName};
+use crate::protocol::messages::{ProduceRequest, TopicName};
 use crate::protocol::text;
 use crate::record::{BatchBuilder, next_batch};
 use crate::system::clock::{Instant, monotonic, sleep_until};
@@ -209,31 +209,6 @@ fn report(what: &str, bytes: u64, records: u64, took: Duration, latency: &Histog
         at(0.999),
         to_f64(to_i64(latency.max())) / 1000.0
     );
-}
-
-fn fetch_request(
-    topic: &str,
-    positions: &[(i32, i64)],
-    fetch_bytes: i32,
-    wait_ms: i32,
-) -> FetchRequest {
-    let partition = |(index, at): &(i32, i64)| {
-        FetchPartition::default()
-            .with_partition(*index)
-            .with_current_leader_epoch(-1)
-            .with_fetch_offset(*at)
-            .with_partition_max_bytes(fetch_bytes)
-    };
-    let partitions = positions.iter().map(partition).collect();
-    FetchRequest::default()
-        .with_replica_id(BrokerId(-1))
-        .with_max_wait_ms(wait_ms)
-        .with_min_bytes(1)
-        .with_max_bytes(fetch_bytes)
-        .with_session_epoch(-1)
-        .with_topics(vec![
-            FetchTopic::default().with_topic(TopicName(text(topic))).with_partitions(partitions),
-        ])
 }
 
 async fn consume(load: &ConsumeLoad, bootstrap: &str) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::cluster_client::{Cluster, check};
 use super::group::{commit, committed};
-use super::topic::{EARLIEST, LATEST, offsets};
+use super::topic::{EARLIEST, LATEST, offsets, offsets_at};
 use crate::protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use crate::protocol::messages::{BrokerId, FetchRequest, TopicName};
 use crate::protocol::text;
@@ -102,18 +102,7 @@ async fn begin(
     let mut positions = match arguments.offset.as_str() {
         "start" => starts.clone(),
         "end" => ends.clone(),
-        at if at.starts_with('@') => {
-            let time: i64 = at
-                .trim_start_matches('@')
-                .parse()
-                .with_context(|| format!("'{at}' is not a time"))?;
-            let found = offsets(cluster, topic, time).await?;
-            // No record is that young: the end.
-            found
-                .into_iter()
-                .map(|(p, at)| (p, if at < 0 { ends.get(&p).copied().unwrap_or(0) } else { at }))
-                .collect()
-        }
+        at if at.starts_with('@') => offsets_at(cluster, topic, at, &ends).await?,
         at => {
             let at: i64 = at
                 .parse()
@@ -150,6 +139,32 @@ fn by_leader(
     wanted
 }
 
+/// A fetch of partitions from offsets, without a session.
+pub(super) fn fetch_request(
+    topic: &str,
+    positions: &[(i32, i64)],
+    fetch_bytes: i32,
+    wait_ms: i32,
+) -> FetchRequest {
+    let partition = |(index, at): &(i32, i64)| {
+        FetchPartition::default()
+            .with_partition(*index)
+            .with_current_leader_epoch(-1)
+            .with_fetch_offset(*at)
+            .with_partition_max_bytes(fetch_bytes)
+    };
+    let partitions = positions.iter().map(partition).collect();
+    FetchRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_max_wait_ms(wait_ms)
+        .with_min_bytes(1)
+        .with_max_bytes(fetch_bytes)
+        .with_session_epoch(-1)
+        .with_topics(vec![
+            FetchTopic::default().with_topic(TopicName(text(topic))).with_partitions(partitions),
+        ])
+}
+
 /// Fetches once from a leader; partitions and their bytes.
 pub(super) async fn fetch(
     cluster: &mut Cluster,
@@ -158,23 +173,7 @@ pub(super) async fn fetch(
     wanted: &[(i32, i64)],
     bytes_max: i32,
 ) -> anyhow::Result<Vec<(i32, bytes::Bytes)>> {
-    let partition = |(index, at): &(i32, i64)| {
-        FetchPartition::default()
-            .with_partition(*index)
-            .with_current_leader_epoch(-1)
-            .with_fetch_offset(*at)
-            .with_partition_max_bytes(bytes_max)
-    };
-    let partitions = wanted.iter().map(partition).collect();
-    let topics =
-        vec![FetchTopic::default().with_topic(TopicName(text(topic))).with_partitions(partitions)];
-    let request = FetchRequest::default()
-        .with_replica_id(BrokerId(-1))
-        .with_max_wait_ms(WAIT_MS)
-        .with_min_bytes(1)
-        .with_max_bytes(bytes_max)
-        .with_session_epoch(-1)
-        .with_topics(topics);
+    let request = fetch_request(topic, wanted, bytes_max, WAIT_MS);
     let response = cluster.node(leader).await?.call(12, &request).await?;
     check(response.error_code, topic)?;
     let mut fetched = Vec::new();

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::cluster_client::{Cluster, check};
 use super::consume::fetch;
 use super::output::{Format, Rows};
-use super::topic::{EARLIEST, LATEST, offsets};
+use super::topic::{EARLIEST, LATEST, offsets, offsets_at};
 use crate::protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
@@ -210,17 +210,7 @@ async fn seek(
     let mut positions = match to {
         "start" => offsets(cluster, topic, EARLIEST).await?,
         "end" => ends.clone(),
-        at if at.starts_with('@') => {
-            let time: i64 = at
-                .trim_start_matches('@')
-                .parse()
-                .with_context(|| format!("'{at}' is not a time"))?;
-            let found = offsets(cluster, topic, time).await?;
-            found
-                .into_iter()
-                .map(|(p, at)| (p, if at < 0 { ends.get(&p).copied().unwrap_or(0) } else { at }))
-                .collect()
-        }
+        at if at.starts_with('@') => offsets_at(cluster, topic, at, &ends).await?,
         at => {
             let at: i64 = at
                 .parse()

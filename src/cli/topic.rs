@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -220,6 +220,21 @@ pub(super) async fn offsets(
         }
     }
     Ok(offsets)
+}
+
+/// The offsets of `@time` in milliseconds; where no record is that young, the end.
+pub(super) async fn offsets_at(
+    cluster: &mut Cluster,
+    topic: &str,
+    at: &str,
+    ends: &BTreeMap<i32, i64>,
+) -> anyhow::Result<BTreeMap<i32, i64>> {
+    let time: i64 =
+        at.trim_start_matches('@').parse().with_context(|| format!("'{at}' is not a time"))?;
+    let found = offsets(cluster, topic, time).await?;
+    let place =
+        |(p, at): (i32, i64)| (p, if at < 0 { ends.get(&p).copied().unwrap_or(0) } else { at });
+    Ok(found.into_iter().map(place).collect())
 }
 
 async fn describe(cluster: &mut Cluster, name: &str, format: Format) -> anyhow::Result<()> {

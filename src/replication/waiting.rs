@@ -43,14 +43,11 @@ impl AckWaiter {
         self.left.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// The partition passed or failed; whoever waited asks it which.
     fn pass(&self) {
         if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.done.notify_one();
         }
-    }
-
-    fn fail(&self) {
-        self.pass();
     }
 }
 
@@ -116,7 +113,7 @@ impl Waiting {
     /// The partition can't serve any more.
     pub(super) fn fail(&mut self) {
         for (_, waiter) in self.acks.drain(..) {
-            waiter.fail();
+            waiter.pass();
         }
         self.wake_fetches();
     }
