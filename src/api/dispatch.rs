@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prometheus::IntCounter;
 
+use super::produce::ProduceCall;
 use super::{
     Call, Context, Reply, alter_configs, api_versions, create_partitions, create_topics,
     delete_records, delete_topics, describe_cluster, describe_configs, describe_log_dirs,
@@ -59,11 +60,71 @@ impl Service for KafkaService {
         peer
     }
 
-    fn request(&self, peer: &mut Peer, mut frame: Bytes) -> Answer {
-        let served = parse_head(&mut frame).and_then(|head| {
-            self.counts.count(head.key);
-            route(&self.context, peer, &head, frame)
+    fn requests(&self, peer: &mut Peer, frames: Vec<Bytes>) -> Vec<Answer> {
+        let mut answers = Vec::with_capacity(frames.len());
+        // Produce requests that follow one another are appended together.
+        let mut produces = Vec::new();
+        for frame in frames {
+            match self.read(peer, frame, &mut produces) {
+                Ok(None) => {}
+                Ok(Some((head, call, body))) => {
+                    self.produce(&mut produces, &mut answers);
+                    answers.push(self.or_close(peer, route(&self.context, &call, &head, body)));
+                }
+                Err(error) => {
+                    self.produce(&mut produces, &mut answers);
+                    answers.push(self.or_close(peer, Err(error)));
+                }
+            }
+            if matches!(answers.last(), Some(Answer::Close)) {
+                return answers;
+            }
+        }
+        self.produce(&mut produces, &mut answers);
+        answers
+    }
+}
+
+impl KafkaService {
+    /// Reads a frame's head. A produce request goes to `produces`, any other is returned.
+    fn read(
+        &self,
+        peer: &Peer,
+        mut frame: Bytes,
+        produces: &mut Vec<(RequestHead, ProduceCall)>,
+    ) -> Result<Option<(RequestHead, Call, Bytes)>, DecodeError> {
+        let head = parse_head(&mut frame)?;
+        self.counts.count(head.key);
+        let call = Call {
+            version: head.version,
+            client_id: head.client_id.clone(),
+            address: peer.address,
+            listener: Arc::clone(&peer.listener),
+        };
+        if head.key != ApiKey::Produce {
+            return Ok(Some((head, call, frame)));
+        }
+        let request = decode(&head, &mut frame)?;
+        produces.push((head, ProduceCall { call, request }));
+        Ok(None)
+    }
+
+    fn produce(&self, produces: &mut Vec<(RequestHead, ProduceCall)>, answers: &mut Vec<Answer>) {
+        if produces.is_empty() {
+            return;
+        }
+        let (heads, calls): (Vec<_>, Vec<_>) = produces.drain(..).unzip();
+        let replies = produce::handle(&self.context, &calls);
+        let answered = heads.iter().zip(replies).map(|(head, reply)| {
+            reply_to(head, reply).unwrap_or_else(|error| {
+                tracing::error!(%error, "response dropped");
+                Answer::Close
+            })
         });
+        answers.extend(answered);
+    }
+
+    fn or_close(&self, peer: &Peer, served: Result<Answer, DecodeError>) -> Answer {
         served.unwrap_or_else(|error| {
             tracing::info!(peer = %peer.address, %error, "connection closed");
             if let Some(refused) = &self.counts.refused {
@@ -77,19 +138,11 @@ impl Service for KafkaService {
 /// The table of handlers.
 fn route(
     context: &Arc<Context>,
-    peer: &Peer,
+    call: &Call,
     head: &RequestHead,
     body: Bytes,
 ) -> Result<Answer, DecodeError> {
-    let call = Call {
-        version: head.version,
-        client_id: head.client_id.clone(),
-        address: peer.address,
-        listener: Arc::clone(&peer.listener),
-    };
-    let call = &call;
     match head.key {
-        ApiKey::Produce => serve(head, body, |request| produce::handle(context, call, &request)),
         ApiKey::Fetch => fetch::handle(context, call, head, body),
         ApiKey::ListOffsets => {
             serve(head, body, |request| list_offsets::handle(context, call, request))
@@ -197,7 +250,15 @@ where
     R: Encodable + Send + 'static,
 {
     let request = decode(head, &mut body)?;
-    Ok(match handle(request) {
+    reply_to(head, handle(request))
+}
+
+/// Encodes what a handler replied.
+fn reply_to<R: Encodable + Send + 'static>(
+    head: &RequestHead,
+    reply: Reply<R>,
+) -> Result<Answer, DecodeError> {
+    Ok(match reply {
         Reply::Now(response) => Answer::Now(Output::bytes(encode(head, &response)?)),
         Reply::Later(response) => {
             let head = head.clone();

@@ -1,4 +1,6 @@
-//! Produce: append every partition's batch, then wait for all of them at once.
+//! Produce: append every partition's batches, then wait for all of them at once.
+//!
+//! Invariants: a connection's batches for a partition are appended in the order in which they came.
 
 use std::sync::Arc;
 
@@ -12,13 +14,22 @@ use crate::protocol::messages::produce_response::{
 use crate::protocol::messages::{BrokerId, ProduceRequest, ProduceResponse};
 use crate::protocol::text;
 use crate::record::{BatchError, BatchHeader, Codec};
-use crate::replication::{AckWaiter, AppendRequest, PartitionError, PartitionHandle, Topic};
+use crate::replication::{
+    AckWaiter, AppendRequest, Appending, PartitionError, PartitionHandle, Topic,
+};
 use crate::security::{Operation, Resource};
 use crate::system::clock::{millis, monotonic, timeout_at};
 
 /// Older clients can't read zstd, so they may not write it either (KIP-110).
 const ZSTD_VERSION: i16 = 7;
 const BY_ID_VERSION: i16 = 13;
+
+/// A request and its surroundings.
+#[derive(Debug)]
+pub(super) struct ProduceCall {
+    pub call: Call,
+    pub request: ProduceRequest,
+}
 
 /// A partition whose acknowledgement is not due yet.
 struct Waiting {
@@ -28,61 +39,63 @@ struct Waiting {
     last_offset: Offset,
 }
 
-/// One request's appends.
-struct Appends<'a> {
+/// One request on its way to its response.
+struct Produce<'a> {
     context: &'a Context,
     call: &'a Call,
-    acks: i16,
-    now_ms: i64,
+    request: &'a ProduceRequest,
     waiter: Option<Arc<AckWaiter>>,
     waiting: Vec<Waiting>,
     has_error: bool,
+    response: ProduceResponse,
 }
 
-pub(super) fn handle(
-    context: &Arc<Context>,
-    call: &Call,
-    request: &ProduceRequest,
-) -> Reply<ProduceResponse> {
-    let mut appends = Appends {
-        context,
-        call,
-        acks: request.acks,
-        now_ms: context.clock.now_ms(),
-        waiter: (request.acks == -1).then(AckWaiter::new),
-        waiting: Vec::new(),
-        has_error: false,
-    };
-    let is_transactional = request.transactional_id.is_some();
-    let mut topics = Vec::with_capacity(request.topic_data.len());
-    for (index, topic) in request.topic_data.iter().enumerate() {
-        topics.push(appends.topic(index, topic, is_transactional));
+/// A batch that is to be appended.
+struct Job<'a> {
+    handle: PartitionHandle,
+    batch: &'a [u8],
+    index: i32,
+    /// Where its answer goes: request, topic, partition.
+    place: (usize, usize, usize),
+}
+
+/// Serves requests that came one after the other on one connection: their batches for a partition are appended
+/// together, in their order.
+pub(super) fn handle(context: &Context, calls: &[ProduceCall]) -> Vec<Reply<ProduceResponse>> {
+    let mut produces: Vec<Produce<'_>> =
+        calls.iter().map(|entry| Produce::new(context, entry)).collect();
+    let mut jobs = Vec::new();
+    for (number, produce) in produces.iter_mut().enumerate() {
+        produce.check(number, &mut jobs);
     }
-    let mut response = ProduceResponse::default().with_responses(topics);
-    let Appends { waiter, waiting, has_error, .. } = appends;
-    match waiter {
-        // The connection is the only way to tell a client that asked for no answer.
-        None if request.acks == 0 => {
-            if has_error {
-                Reply::Close
-            } else {
-                Reply::Nothing
-            }
-        }
-        None => Reply::Now(response),
-        Some(waiter) if waiter.left() > 0 => {
-            let deadline = monotonic() + millis(request.timeout_ms.into());
-            Reply::Later(Box::pin(async move {
-                let _ = timeout_at(deadline, waiter.wait()).await;
-                for entry in &waiting {
-                    settle(&mut response, entry);
-                }
-                response
-            }))
-        }
-        Some(_) => {
-            waiting.iter().for_each(|entry| settle(&mut response, entry));
-            Reply::Now(response)
+    if calls.len() > 1 {
+        jobs.sort_by_key(|job| Arc::as_ptr(&job.handle).addr());
+    }
+    let now_ms = context.clock.now_ms();
+    for jobs in jobs.chunk_by(|a, b| Arc::ptr_eq(&a.handle, &b.handle)) {
+        append(&mut produces, jobs, now_ms);
+    }
+    produces.into_iter().map(Produce::reply).collect()
+}
+
+/// Appends batches of one partition and notes what became of each.
+fn append(produces: &mut [Produce<'_>], jobs: &[Job<'_>], now_ms: i64) {
+    let Some(first) = jobs.first() else { return };
+    let waiter_of = |job: &Job<'_>| produces.get(job.place.0)?.waiter.clone();
+    let waiters: Vec<_> = jobs.iter().map(waiter_of).collect();
+    let requests: Vec<AppendRequest<'_>> = jobs
+        .iter()
+        .zip(&waiters)
+        .map(|(job, waiter)| AppendRequest {
+            batch: job.batch,
+            now_ms,
+            waiter: waiter.as_ref(),
+            is_internal: false,
+        })
+        .collect();
+    for (job, outcome) in jobs.iter().zip(first.handle.append_all(&requests)) {
+        if let Some(produce) = produces.get_mut(job.place.0) {
+            produce.note(job, outcome);
         }
     }
 }
@@ -97,19 +110,47 @@ fn settle(response: &mut ProduceResponse, entry: &Waiting) {
     } else {
         ErrorCode::KafkaStorageError
     };
-    let topic = response.responses.get_mut(entry.topic);
-    if let Some(answer) = topic.and_then(|topic| topic.partition_responses.get_mut(entry.partition))
-    {
+    if let Some(answer) = answer_at(response, entry.topic, entry.partition) {
         *answer = refused(answer.index, code);
     }
 }
 
-impl Appends<'_> {
+fn answer_at(
+    response: &mut ProduceResponse,
+    topic: usize,
+    partition: usize,
+) -> Option<&mut PartitionProduceResponse> {
+    response.responses.get_mut(topic)?.partition_responses.get_mut(partition)
+}
+
+impl<'a> Produce<'a> {
+    fn new(context: &'a Context, entry: &'a ProduceCall) -> Self {
+        Self {
+            context,
+            call: &entry.call,
+            request: &entry.request,
+            waiter: (entry.request.acks == -1).then(AckWaiter::new),
+            waiting: Vec::new(),
+            has_error: false,
+            response: ProduceResponse::default(),
+        }
+    }
+
+    /// Checks what needs no look at the batches; what may be appended goes to `jobs`.
+    fn check(&mut self, number: usize, jobs: &mut Vec<Job<'a>>) {
+        let request = self.request;
+        let mut topics = Vec::with_capacity(request.topic_data.len());
+        for (index, topic) in request.topic_data.iter().enumerate() {
+            topics.push(self.topic((number, index), topic, jobs));
+        }
+        self.response.responses = topics;
+    }
+
     fn topic(
         &mut self,
-        index: usize,
-        topic: &TopicProduceData,
-        is_transactional: bool,
+        (number, index): (usize, usize),
+        topic: &'a TopicProduceData,
+        jobs: &mut Vec<Job<'a>>,
     ) -> TopicProduceResponse {
         let by_id = self.call.version >= BY_ID_VERSION;
         let found = if by_id {
@@ -117,27 +158,22 @@ impl Appends<'_> {
         } else {
             self.context.replicas.topic(&topic.name)
         };
-        let name = found.as_ref().map_or(topic.name.as_str(), |found| &found.name);
-        let refusal = if !self.context.allows(self.call, Operation::Write, Resource::Topic(name)) {
-            Some(ErrorCode::TopicAuthorizationFailed)
-        } else if !matches!(self.acks, -1..=1) {
-            Some(ErrorCode::InvalidRequiredAcks)
-        } else if is_transactional {
-            Some(ErrorCode::InvalidTxnState)
-        } else if is_internal(name) {
-            Some(ErrorCode::InvalidTopicException)
-        } else if found.is_none() {
-            Some(if by_id { ErrorCode::UnknownTopicId } else { ErrorCode::UnknownTopicOrPartition })
-        } else {
-            None
-        };
+        let refusal = self.refusal(topic, found.as_deref());
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for (position, data) in topic.partition_data.iter().enumerate() {
-            partitions.push(match (refusal, &found) {
-                (None, Some(found)) => self.partition((index, position), found, data),
-                (code, _) => {
+            let checked = match (refusal, &found) {
+                (None, Some(found)) => self.partition(found, data),
+                (code, _) => Err(code.unwrap_or(ErrorCode::UnknownTopicOrPartition)),
+            };
+            partitions.push(match checked {
+                Ok((handle, batch)) => {
+                    let place = (number, index, position);
+                    jobs.push(Job { handle, batch, index: data.index, place });
+                    refused(data.index, ErrorCode::UnknownServerError)
+                }
+                Err(code) => {
                     self.has_error = true;
-                    refused(data.index, code.unwrap_or(ErrorCode::UnknownTopicOrPartition))
+                    refused(data.index, code)
                 }
             });
         }
@@ -149,45 +185,83 @@ impl Appends<'_> {
         }
     }
 
-    fn partition(
-        &mut self,
-        (topic, position): (usize, usize),
-        found: &Topic,
-        data: &PartitionProduceData,
-    ) -> PartitionProduceResponse {
-        let Some(handle) = found.partition(data.index) else {
-            self.has_error = true;
-            return refused(data.index, ErrorCode::UnknownTopicOrPartition);
-        };
-        let batch = data.records.as_deref().unwrap_or_default();
-        if self.call.version < ZSTD_VERSION
-            && BatchHeader::parse(batch)
-                .is_some_and(|header| header.codec_bits() == Codec::Zstd.bits())
-        {
-            self.has_error = true;
-            return refused(data.index, ErrorCode::UnsupportedCompressionType);
+    /// Why nothing may be written to the topic.
+    fn refusal(&self, topic: &TopicProduceData, found: Option<&Topic>) -> Option<ErrorCode> {
+        let name = found.map_or(topic.name.as_str(), |found| &found.name);
+        if !self.context.allows(self.call, Operation::Write, Resource::Topic(name)) {
+            Some(ErrorCode::TopicAuthorizationFailed)
+        } else if !matches!(self.request.acks, -1..=1) {
+            Some(ErrorCode::InvalidRequiredAcks)
+        } else if self.request.transactional_id.is_some() {
+            Some(ErrorCode::InvalidTxnState)
+        } else if is_internal(name) {
+            Some(ErrorCode::InvalidTopicException)
+        } else if found.is_none() && self.call.version >= BY_ID_VERSION {
+            Some(ErrorCode::UnknownTopicId)
+        } else {
+            None
         }
-        let request = AppendRequest {
-            batch,
-            now_ms: self.now_ms,
-            waiter: self.waiter.as_ref(),
-            is_internal: false,
-        };
-        match handle.append(&request) {
+    }
+
+    fn partition(
+        &self,
+        found: &Topic,
+        data: &'a PartitionProduceData,
+    ) -> Result<(PartitionHandle, &'a [u8]), ErrorCode> {
+        let handle = found.partition(data.index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let batch = data.records.as_deref().unwrap_or_default();
+        let is_zstd = |header: BatchHeader| header.codec_bits() == Codec::Zstd.bits();
+        if self.call.version < ZSTD_VERSION && BatchHeader::parse(batch).is_some_and(is_zstd) {
+            return Err(ErrorCode::UnsupportedCompressionType);
+        }
+        Ok((handle, batch))
+    }
+
+    /// Notes what became of a batch.
+    fn note(&mut self, job: &Job<'_>, outcome: Result<Appending, PartitionError>) {
+        let (_, topic, partition) = job.place;
+        let answer = match outcome {
             Ok(done) => {
                 if self.waiter.is_some() {
-                    let last_offset = done.last_offset;
-                    self.waiting.push(Waiting { topic, partition: position, handle, last_offset });
+                    let (handle, last_offset) = (Arc::clone(&job.handle), done.last_offset);
+                    self.waiting.push(Waiting { topic, partition, handle, last_offset });
                 }
                 PartitionProduceResponse::default()
-                    .with_index(data.index)
+                    .with_index(job.index)
                     .with_base_offset(done.base_offset)
                     .with_log_append_time_ms(done.append_time_ms)
                     .with_log_start_offset(done.log_start)
             }
             Err(error) => {
                 self.has_error = true;
-                self.explain(data.index, &handle, &error)
+                self.explain(job.index, &job.handle, &error)
+            }
+        };
+        if let Some(place) = answer_at(&mut self.response, topic, partition) {
+            *place = answer;
+        }
+    }
+
+    fn reply(self) -> Reply<ProduceResponse> {
+        let Self { request, waiter, waiting, has_error, mut response, .. } = self;
+        match waiter {
+            // The connection is the only way to tell a client that asked for no answer.
+            None if request.acks == 0 && has_error => Reply::Close,
+            None if request.acks == 0 => Reply::Nothing,
+            None => Reply::Now(response),
+            Some(waiter) if waiter.left() > 0 => {
+                let deadline = monotonic() + millis(request.timeout_ms.into());
+                Reply::Later(Box::pin(async move {
+                    let _ = timeout_at(deadline, waiter.wait()).await;
+                    for entry in &waiting {
+                        settle(&mut response, entry);
+                    }
+                    response
+                }))
+            }
+            Some(_) => {
+                waiting.iter().for_each(|entry| settle(&mut response, entry));
+                Reply::Now(response)
             }
         }
     }

@@ -5,14 +5,25 @@
 
 use std::io::{ErrorKind, IoSlice};
 
+use smallvec::SmallVec;
+
 use super::error::AppendError;
 use super::index::fits;
 use super::local_log::Log;
-use super::producer_state::SentBatch;
+use super::producer_state::{SentBatch, SequenceError};
 use crate::model::number::to_u64;
 use crate::model::{LeaderEpoch, Offset, Timestamp};
-use crate::record::batch::patch_position;
+use crate::record::batch::{add_sequence, patch_position};
 use crate::record::{BatchHeader, HEADER_BYTES};
+
+/// Batches of one write: two buffers each, of the 1,024 that the operating system takes.
+const RUN_BATCHES_MAX: usize = 128;
+/// A run of this size is written before more is added.
+const RUN_BYTES_MAX: u64 = 1 << 20;
+/// Segments that grow past this have room reserved ahead of them …
+const RESERVE_FROM_BYTES: u64 = 1 << 20;
+/// … by as much as they hold, and at most this.
+const RESERVE_BYTES_MAX: u64 = 32 << 20;
 
 /// What the leader gives a batch.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +47,32 @@ pub(crate) enum Appended {
     },
 }
 
+/// A batch whose bytes passed their checks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewBatch<'a> {
+    pub header: BatchHeader,
+    pub bytes: &'a [u8],
+}
+
+/// Batches that are written by one call; their headers say where they go.
+#[derive(Debug, Default)]
+struct Run<'a> {
+    batches: SmallVec<[NewBatch<'a>; 2]>,
+    bytes: u64,
+}
+
+impl Run<'_> {
+    /// Whether the batch is the next of its producer, whose last one stands here.
+    fn precedes(&self, header: &BatchHeader) -> Option<bool> {
+        let last =
+            self.batches.iter().rev().find(|b| b.header.producer_id == header.producer_id)?;
+        Some(
+            last.header.producer_epoch == header.producer_epoch
+                && add_sequence(last.header.last_sequence(), 1) == header.base_sequence,
+        )
+    }
+}
+
 impl Log {
     /// Appends a checked batch at the log's end.
     pub(crate) fn append(
@@ -44,36 +81,120 @@ impl Log {
         batch: &[u8],
         stamp: Stamp,
     ) -> Result<Appended, AppendError> {
-        if header.has_producer()
-            && let Some(copy) = self.producers.check(header)?
-        {
-            return Ok(already(&copy));
+        let mut outcomes = Vec::with_capacity(1);
+        self.append_all(&[NewBatch { header: *header, bytes: batch }], stamp, &mut outcomes)?;
+        match outcomes.pop() {
+            Some(outcome) => outcome.map_err(AppendError::Sequence),
+            None => unreachable!("a batch without an outcome"),
         }
-        let mut placed = *header;
-        placed.base_offset = self.log_end;
-        placed.leader_epoch = stamp.leader_epoch;
-        if self.must_roll(&placed, batch.len(), stamp.now_ms) {
-            self.roll().map_err(disk_error)?;
-        }
-        self.begin_epoch(stamp.leader_epoch).map_err(disk_error)?;
-        self.write(&placed, batch)?;
-        self.note_appended(&placed, stamp.now_ms);
-        Ok(Appended::New { base_offset: placed.base_offset, last_offset: placed.last_offset() })
     }
 
-    fn write(&mut self, placed: &BatchHeader, batch: &[u8]) -> Result<(), AppendError> {
-        let (head, body) = batch.split_at(HEADER_BYTES.min(batch.len()));
-        let mut patched = [0; HEADER_BYTES];
-        patched.iter_mut().zip(head).for_each(|(to, from)| *to = *from);
-        patch_position(&mut patched, placed.base_offset, placed.leader_epoch);
-        let slices = [IoSlice::new(&patched), IoSlice::new(body)];
+    /// Appends checked batches at the log's end, in their order, by as few writes as it takes. An error stands for
+    /// every batch that has no outcome.
+    pub(crate) fn append_all(
+        &mut self,
+        batches: &[NewBatch<'_>],
+        stamp: Stamp,
+        outcomes: &mut Vec<Result<Appended, SequenceError>>,
+    ) -> Result<(), AppendError> {
+        let mut run = Run::default();
+        for batch in batches {
+            let mut is_next = false;
+            if batch.header.has_producer() {
+                is_next = run.precedes(&batch.header) == Some(true);
+                if run.precedes(&batch.header) == Some(false) {
+                    self.write(&mut run, stamp, outcomes)?;
+                }
+            }
+            if batch.header.has_producer() && !is_next {
+                let known = match self.producers.check(&batch.header) {
+                    Ok(None) => None,
+                    Ok(Some(copy)) => Some(Ok(already(&copy))),
+                    Err(error) => Some(Err(error)),
+                };
+                if let Some(outcome) = known {
+                    self.write(&mut run, stamp, outcomes)?;
+                    outcomes.push(outcome);
+                    continue;
+                }
+            }
+            let mut placed = self.place(batch, &run, stamp);
+            if self.must_roll(&placed, &run, stamp.now_ms) {
+                self.write(&mut run, stamp, outcomes)?;
+                placed = self.place(batch, &run, stamp);
+                if self.must_roll(&placed, &run, stamp.now_ms) {
+                    self.roll().map_err(disk_error)?;
+                }
+            }
+            run.bytes += to_u64(batch.bytes.len());
+            run.batches.push(NewBatch { header: placed, bytes: batch.bytes });
+        }
+        self.write(&mut run, stamp, outcomes)
+    }
+
+    fn place(&self, batch: &NewBatch<'_>, run: &Run<'_>, stamp: Stamp) -> BatchHeader {
+        let last = run.batches.last();
+        let mut placed = batch.header;
+        placed.base_offset = last.map_or(self.log_end, |last| last.header.last_offset() + 1);
+        placed.leader_epoch = stamp.leader_epoch;
+        placed
+    }
+
+    /// Writes a run and empties it.
+    fn write(
+        &mut self,
+        run: &mut Run<'_>,
+        stamp: Stamp,
+        outcomes: &mut Vec<Result<Appended, SequenceError>>,
+    ) -> Result<(), AppendError> {
+        if run.batches.is_empty() {
+            return Ok(());
+        }
+        self.begin_epoch(stamp.leader_epoch).map_err(disk_error)?;
+        self.reserve(run.bytes);
+        let mut heads: SmallVec<[[u8; HEADER_BYTES]; 2]> = SmallVec::new();
+        for NewBatch { header, bytes } in &run.batches {
+            let mut patched = [0; HEADER_BYTES];
+            patched.iter_mut().zip(*bytes).for_each(|(to, from)| *to = *from);
+            patch_position(&mut patched, header.base_offset, header.leader_epoch);
+            heads.push(patched);
+        }
+        let bodies = run.batches.iter().map(|b| b.bytes.get(HEADER_BYTES..).unwrap_or_default());
+        let slices: SmallVec<[IoSlice<'_>; 4]> = heads
+            .iter()
+            .zip(bodies)
+            .flat_map(|(head, body)| [IoSlice::new(head), IoSlice::new(body)])
+            .collect();
         self.active.file.write_at(&slices, self.active.bytes).map_err(|error| {
             // Whatever part was written must not look like a batch to a later recovery.
             match (error.kind(), self.active.file.set_len(self.active.bytes)) {
                 (ErrorKind::StorageFull | ErrorKind::QuotaExceeded, Ok(())) => AppendError::NoRoom,
                 _ => AppendError::Disk(error),
             }
-        })
+        })?;
+        for NewBatch { header, .. } in std::mem::take(&mut run.batches) {
+            self.note_appended(&header, stamp.now_ms);
+            let (base_offset, last_offset) = (header.base_offset, header.last_offset());
+            outcomes.push(Ok(Appended::New { base_offset, last_offset }));
+        }
+        run.bytes = 0;
+        Ok(())
+    }
+
+    /// Reserves room ahead of a segment that has shown that it grows: the file system then has less to decide at
+    /// each write, and a flush less to record.
+    fn reserve(&mut self, bytes: u64) {
+        let active = &mut self.active;
+        let end = active.bytes + bytes;
+        if active.bytes < RESERVE_FROM_BYTES || end <= active.reserved {
+            return;
+        }
+        let to = (end + active.bytes.min(RESERVE_BYTES_MAX))
+            .min(self.parts.config.segment_bytes.max(end));
+        active.reserved = to;
+        if let Err(error) = active.file.reserve(active.bytes, to - active.bytes) {
+            tracing::debug!(partition = %self.partition, %error, "no room reserved");
+        }
     }
 
     fn note_appended(&mut self, placed: &BatchHeader, now_ms: Timestamp) {
@@ -86,16 +207,21 @@ impl Log {
         self.log_end = placed.last_offset() + 1;
     }
 
-    fn must_roll(&self, placed: &BatchHeader, bytes: usize, now_ms: Timestamp) -> bool {
+    /// Whether the batch needs a new segment, or to begin another run.
+    fn must_roll(&self, placed: &BatchHeader, run: &Run<'_>, now_ms: Timestamp) -> bool {
         let active = &self.active;
-        if active.bytes == 0 {
+        let bytes = active.bytes + run.bytes;
+        if bytes == 0 {
             return false;
         }
         let config = &self.parts.config;
-        let too_large = active.bytes + to_u64(bytes) > config.segment_bytes;
-        let index_full = active.index.offset_bytes() + 8 > config.segment_index_bytes;
+        let too_large = bytes + to_u64(placed.total_bytes()) > config.segment_bytes;
+        let index_full =
+            active.index.offset_bytes() + 8 * (run.batches.len() + 1) > config.segment_index_bytes;
+        let run_full = run.batches.len() >= RUN_BATCHES_MAX || run.bytes >= RUN_BYTES_MAX;
         too_large
             || index_full
+            || run_full
             || self.is_old(now_ms)
             || !fits(active.base_offset, placed.last_offset())
     }

@@ -15,7 +15,6 @@ use super::leader_epochs::LeaderEpochs;
 use super::producer_state::ProducerStates;
 use super::segment::{Segment, log_name};
 use crate::config::TopicConfig;
-use crate::model::number::to_u64;
 use crate::model::{LeaderEpoch, Offset, Timestamp, TopicPartition};
 use crate::system::{OpenMode, SharedFile};
 
@@ -40,6 +39,8 @@ pub(super) struct Active {
     pub path: PathBuf,
     pub file: SharedFile,
     pub bytes: u64,
+    /// Up to where room was reserved on the disk; nothing to give back if it is not past `bytes`.
+    pub reserved: u64,
     pub index: SegmentIndex,
     /// When the segment's first record was appended, for `segment.ms`.
     pub first_append_ms: Option<Timestamp>,
@@ -159,6 +160,7 @@ impl Log {
     pub(super) fn roll(&mut self) -> std::io::Result<()> {
         let disk = Arc::clone(self.parts.cache.disk());
         self.active.index.save(&*disk, &self.active.path, true)?;
+        self.release()?;
         let next = open_active(&self.parts, &self.dir, self.log_end)?;
         let old = std::mem::replace(&mut self.active, next);
         self.dir_changed = true;
@@ -166,6 +168,15 @@ impl Log {
         self.closed
             .insert(old.base_offset, Arc::new(Segment::new(old.base_offset, old.path, old.bytes)));
         self.save_producers()?;
+        Ok(())
+    }
+
+    /// Gives back the room that was reserved past the active segment's end.
+    fn release(&mut self) -> std::io::Result<()> {
+        if self.active.reserved > self.active.bytes {
+            self.active.file.set_len(self.active.bytes)?;
+        }
+        self.active.reserved = 0;
         Ok(())
     }
 
@@ -261,6 +272,7 @@ impl Log {
     /// What a clean stop leaves: flushed bytes, whole indexes, a snapshot.
     pub(crate) fn close(&mut self) -> Result<(), OpenError> {
         self.save_hints()?;
+        self.release()?;
         if let Some(job) = self.flush_job() {
             for file in &job.files {
                 file.sync()?;
@@ -288,5 +300,5 @@ pub(super) fn open_active(
     let file = parts.cache.disk().open(&path, OpenMode::Write)?;
     let bytes = file.bytes()?;
     let index = SegmentIndex::new(base_offset);
-    Ok(Active { base_offset, path, file, bytes: to_u64(bytes), index, first_append_ms: None })
+    Ok(Active { base_offset, path, file, bytes, reserved: 0, index, first_append_ms: None })
 }

@@ -22,7 +22,7 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use append::{Appended, Stamp};
+pub(crate) use append::{Appended, NewBatch, Stamp};
 pub(crate) use error::{AppendError, OpenError, ReadError};
 pub(crate) use file_cache::FileCache;
 pub(crate) use local_log::{FlushJob, Log, LogParts, Position};

@@ -361,3 +361,77 @@ proptest! {
         }
     }
 }
+
+/// A batch of one record by producer 9.
+fn sent(sequence: i32) -> (BatchHeader, Vec<u8>) {
+    batch(BatchBuilder::new().producer(9, 0, sequence).record(1, None, Some(b"0123456789")))
+}
+
+fn append_together(log: &mut Log, batches: &[(BatchHeader, Vec<u8>)]) -> Vec<String> {
+    let new: Vec<NewBatch<'_>> =
+        batches.iter().map(|(header, bytes)| NewBatch { header: *header, bytes }).collect();
+    let mut outcomes = Vec::new();
+    let result = log.append_all(&new, Stamp { leader_epoch: 0, now_ms: 1 }, &mut outcomes);
+    let mut told: Vec<String> = outcomes
+        .iter()
+        .map(|outcome| match outcome {
+            Ok(Appended::New { base_offset, .. }) => format!("new {base_offset}"),
+            Ok(Appended::Copy { base_offset, .. }) => format!("copy {base_offset}"),
+            Err(_) => "refused".to_owned(),
+        })
+        .collect();
+    if let Err(error) = result {
+        told.push(error.to_string());
+    }
+    told
+}
+
+#[test]
+fn batches_that_are_appended_together_get_the_outcomes_of_batches_appended_one_by_one() {
+    let disk = SimDisk::default();
+    let mut log = open(&disk, &config(&[]));
+    let plain = batch(BatchBuilder::new().record(1, None, Some(b"plain")));
+    // In order, sent twice within the call, a gap, then on; others between them.
+    let batches =
+        [sent(0), plain.clone(), sent(1), sent(1), sent(5), sent(2), plain.clone(), sent(0)];
+    let expected = ["new 0", "new 1", "new 2", "copy 2", "refused", "new 3", "new 4", "copy 0"];
+    assert_eq!(append_together(&mut log, &batches), expected);
+    let mut single = open(&SimDisk::default(), &config(&[]));
+    for (header, bytes) in &batches {
+        let _ = single.append(header, bytes, Stamp { leader_epoch: 0, now_ms: 1 });
+    }
+    assert_eq!(read_all(&log, 0), read_all(&single, 0));
+    assert_eq!(log.producers(), single.producers());
+    drop(log);
+    assert_eq!(read_all(&open(&disk, &config(&[])), 0), read_all(&single, 0), "recovered");
+}
+
+#[test]
+fn a_segment_that_fills_among_batches_appended_together_is_rolled_between_them() {
+    let config = config(&[("segment.bytes", "1048576")]);
+    let mut log = open(&SimDisk::default(), &config);
+    let value = vec![7; 300_000];
+    let batches: Vec<_> =
+        (0..8).map(|_| batch(BatchBuilder::new().record(1, None, Some(&value)))).collect();
+    assert_eq!(append_together(&mut log, &batches).len(), 8);
+    assert_eq!((log.segments(), log.log_end()), (3, 8));
+    assert_eq!(read_all(&log, 0).len(), 8);
+}
+
+#[test]
+fn where_the_room_ends_the_batches_before_are_kept_and_the_rest_leave_nothing() {
+    let disk = SimDisk::default();
+    let mut log = open(&disk, &config(&[]));
+    let (_, bytes) = sent(0);
+    append_together(&mut log, &[sent(0)]);
+    // The gap ends the first run of two; the second has no room.
+    disk.set_faults(Faults {
+        room: Some(u64::try_from(2 * bytes.len()).expect("small")),
+        ..Faults::default()
+    });
+    let told = append_together(&mut log, &[sent(1), sent(2), sent(9), sent(3), sent(4)]);
+    assert_eq!(told, ["new 1", "new 2", "refused", "no room on the file system"]);
+    disk.set_faults(Faults::default());
+    assert_eq!(append_together(&mut log, &[sent(3), sent(4)]), ["new 3", "new 4"]);
+    assert_eq!(read_all(&log, 0).len(), 5);
+}

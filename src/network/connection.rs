@@ -58,7 +58,8 @@ pub(crate) trait Service: Send + Sync + 'static {
     /// What the service keeps for a connection.
     type Session: Send;
     fn open(&self, peer: Peer) -> Self::Session;
-    fn request(&self, session: &mut Self::Session, frame: Bytes) -> Answer;
+    /// Takes requests that came together, in their order; one answer each, and none after `Close`.
+    fn requests(&self, session: &mut Self::Session, frames: Vec<Bytes>) -> Vec<Answer>;
 }
 
 /// Bounds of a connection.
@@ -148,15 +149,31 @@ async fn take_requests<S: Service>(
     pending: &mut VecDeque<Pending>,
     rules: &ConnectionRules,
 ) -> io::Result<bool> {
-    while pending.len() < PIPELINE_MAX {
-        let Some(frame) = frames.next().map_err(io::Error::other)? else { return Ok(false) };
-        let grant = match rules.budget.try_take(frame.len()) {
+    let (mut taken, mut grants) = (Vec::new(), Vec::new());
+    // The requests before a frame that is none are served all the same.
+    let mut broken = None;
+    while pending.len() + taken.len() < PIPELINE_MAX {
+        let frame = match frames.next() {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break,
+            Err(error) => {
+                broken = Some(io::Error::other(error));
+                break;
+            }
+        };
+        grants.push(match rules.budget.try_take(frame.len()) {
             Some(grant) => grant,
             // With answers of our own to write, waiting here could wait for ourselves.
-            None if pending.is_empty() => rules.budget.take(frame.len()).await,
+            None if pending.is_empty() && taken.is_empty() => rules.budget.take(frame.len()).await,
             None => rules.budget.force(frame.len()),
-        };
-        let slot = match service.request(session, frame) {
+        });
+        taken.push(frame);
+    }
+    if taken.is_empty() {
+        return broken.map_or(Ok(false), Err);
+    }
+    for (answer, grant) in service.requests(session, taken).into_iter().zip(grants) {
+        let slot = match answer {
             Answer::Nothing => continue,
             Answer::Now(output) => Slot::Ready(output),
             Answer::Later(future) => Slot::Waiting(future),
@@ -164,7 +181,7 @@ async fn take_requests<S: Service>(
         };
         pending.push_back(Pending { slot, grant });
     }
-    Ok(false)
+    broken.map_or(Ok(false), Err)
 }
 
 async fn write_ready(stream: &mut Stream, pending: &mut VecDeque<Pending>) -> io::Result<()> {
@@ -219,18 +236,21 @@ mod tests {
 
         fn open(&self, _: Peer) {}
 
-        fn request(&self, (): &mut (), frame: Bytes) -> Answer {
-            let length = u32::try_from(frame.len()).expect("small").to_be_bytes();
-            let output = Output::bytes([&length[..], &frame].concat());
-            match frame.first() {
-                Some(b'w') => Answer::Later(Box::pin(async move {
-                    sleep_until(monotonic() + Duration::from_millis(1)).await;
-                    output
-                })),
-                Some(b'n') => Answer::Nothing,
-                Some(b'c') => Answer::Close,
-                _ => Answer::Now(output),
-            }
+        fn requests(&self, (): &mut (), frames: Vec<Bytes>) -> Vec<Answer> {
+            let answer = |frame: Bytes| {
+                let length = u32::try_from(frame.len()).expect("small").to_be_bytes();
+                let output = Output::bytes([&length[..], &frame].concat());
+                match frame.first() {
+                    Some(b'w') => Answer::Later(Box::pin(async move {
+                        sleep_until(monotonic() + Duration::from_millis(1)).await;
+                        output
+                    })),
+                    Some(b'n') => Answer::Nothing,
+                    Some(b'c') => Answer::Close,
+                    _ => Answer::Now(output),
+                }
+            };
+            frames.into_iter().map(answer).collect()
         }
     }
 

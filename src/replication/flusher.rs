@@ -48,7 +48,10 @@ impl LogDirectory {
             let mut state = partition.state.lock();
             state.flush_queued = false;
             state.unflushed_since_ms = None;
-            if let Some(job) = state.log.as_mut().and_then(crate::log::Log::flush_job) {
+            let Some(log) = state.log.as_mut() else { continue };
+            let unflushed = log.unflushed_bytes();
+            if let Some(job) = log.flush_job() {
+                self.take_unflushed(unflushed);
                 jobs.push((partition, job));
             }
         }

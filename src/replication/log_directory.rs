@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -23,6 +23,9 @@ use crate::system::{Random, SharedDisk, SharedFile, Space};
 const META_FILE: &str = "meta.properties";
 const META_KIND: &str = "strandline-meta";
 const LOCK_FILE: &str = ".lock";
+/// Where logs are not flushed for acknowledgements (`write.caching`), they are in the background once a directory holds
+/// this much that is not durable: it is what a recovery has to read again.
+const UNFLUSHED_BYTES_MAX: u64 = 2 << 30;
 
 /// See the file's header.
 #[derive(Debug)]
@@ -37,6 +40,7 @@ pub(crate) struct LogDirectory {
     /// Logs to flush, and whoever flushes them.
     pub(super) queue: Mutex<Vec<Arc<Partition>>>,
     pub(super) queued: Notify,
+    unflushed_bytes: AtomicU64,
     pub(super) stopping: AtomicBool,
     /// Whether something durable moved since the checkpoint was written.
     pub(super) points_changed: AtomicBool,
@@ -101,6 +105,7 @@ impl LogDirectory {
             partitions: Mutex::default(),
             queue: Mutex::default(),
             queued: Notify::new(),
+            unflushed_bytes: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             points_changed: AtomicBool::new(false),
             offline: AtomicBool::new(false),
@@ -149,6 +154,20 @@ impl LogDirectory {
             tracing::error!(%directory, %partition, %error, "disk error: the log directory is offline until a restart");
         }
         self.queued.notify_one();
+    }
+
+    /// Notes appended bytes.
+    pub(super) fn add_unflushed(&self, bytes: u64) {
+        self.unflushed_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Notes that bytes are being flushed, or that their log is gone.
+    pub(super) fn take_unflushed(&self, bytes: u64) {
+        self.unflushed_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_much_unflushed(&self) -> bool {
+        self.unflushed_bytes.load(Ordering::Relaxed) >= UNFLUSHED_BYTES_MAX
     }
 
     /// Queues a log for flushing; its state says that it is queued.

@@ -19,6 +19,6 @@ mod waiting;
 
 pub(crate) use error::{PartitionError, StartError};
 pub(crate) use log_directory::LogDirectory;
-pub(crate) use partition::{AppendRequest, PartitionHandle};
+pub(crate) use partition::{AppendRequest, Appending, PartitionHandle};
 pub(crate) use replicas::{PartitionSpec, ReplicaSettings, Replicas, Topic};
 pub(crate) use waiting::{AckWaiter, FetchWaiter};

@@ -6,21 +6,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use super::error::PartitionError;
 use super::log_directory::LogDirectory;
 use super::replica::{Effect, Replica};
 use super::waiting::{AckWaiter, FetchWaiter, Waiting};
 use crate::config::{TimestampType, TopicConfig};
-use crate::log::{AppendError, Appended, FoundRecord, Log, LogSlice, Position, Stamp};
+use crate::log::{AppendError, Appended, FoundRecord, Log, LogSlice, NewBatch, Position, Stamp};
 use crate::model::{LeaderEpoch, Offset, Timestamp, TopicPartition};
 use crate::record::batch::stamp_append_time;
 use crate::record::{BatchHeader, BatchRules, HEADER_BYTES, validate};
 
 pub(crate) type PartitionHandle = Arc<Partition>;
 
-/// A log is flushed in the background once this much is not durable, so that recovery has little to read.
-const UNFLUSHED_BYTES_MAX: u64 = 128 << 20;
+/// Where a directory holds much that is not durable, logs with this much of it are flushed at their next append.
+const UNFLUSHED_WORTH_BYTES: u64 = 1 << 20;
 
 /// See the file's header.
 #[derive(Debug)]
@@ -114,58 +115,108 @@ impl Partition {
         self.state.lock().log.is_some()
     }
 
-    /// Checks and appends a batch. Its acknowledgement may leave at once, or when `waiter` has passed.
+    /// Checks and appends a batch. Its acknowledgement may leave at once, or when the waiter has passed.
     pub(crate) fn append(
         self: &Arc<Self>,
         request: &AppendRequest<'_>,
     ) -> Result<Appending, PartitionError> {
-        let mut state = self.state.lock();
-        let config = state.log()?.config().clone_rules();
+        let outcome = self.append_all(std::slice::from_ref(request)).pop();
+        outcome.unwrap_or(Err(PartitionError::Offline))
+    }
+
+    /// Checks and appends batches in their order; one outcome each.
+    pub(crate) fn append_all(
+        self: &Arc<Self>,
+        requests: &[AppendRequest<'_>],
+    ) -> Vec<Result<Appending, PartitionError>> {
+        let state = self.state.lock();
+        let config = match state.log() {
+            Ok(log) => log.config().clone_rules(),
+            Err(_) => return requests.iter().map(|_| Err(state.missing())).collect(),
+        };
         drop(state);
         // Checksums and record checks need no lock: other batches may be appended meanwhile.
-        let checked = check(request, &config)?;
-        if self.directory.is_full() && !request.is_internal {
-            return Err(PartitionError::NoRoom);
-        }
-        state = self.state.lock();
+        let is_full = self.directory.is_full();
+        let checked: Vec<Result<Checked, PartitionError>> = requests
+            .iter()
+            .map(|request| match check(request, &config) {
+                Ok(_) if is_full && !request.is_internal => Err(PartitionError::NoRoom),
+                checked => checked,
+            })
+            .collect();
+        let batches: SmallVec<[NewBatch<'_>; 2]> = requests
+            .iter()
+            .zip(&checked)
+            .filter_map(|(request, checked)| {
+                let Checked { header, rewritten, .. } = checked.as_ref().ok()?;
+                let bytes = rewritten.as_deref().unwrap_or(request.batch);
+                Some(NewBatch { header: *header, bytes })
+            })
+            .collect();
+        let now_ms = requests.first().map_or(0, |request| request.now_ms);
+        let mut state = self.state.lock();
         let state = &mut *state;
-        let stamp = Stamp { leader_epoch: state.replica.leader_epoch, now_ms: request.now_ms };
-        let batch = checked.rewritten.as_deref().unwrap_or(request.batch);
-        let appended = match state.log_mut()?.append(&checked.header, batch, stamp) {
-            Ok(appended) => appended,
+        let mut appended = self.append_checked(state, &batches, now_ms).into_iter();
+        drop(batches);
+        let log_start = state.log.as_ref().map_or(-1, Log::log_start);
+        let settle = |(request, checked): (&AppendRequest<'_>, Result<Checked, _>)| {
+            let Checked { append_time_ms, .. } = checked?;
+            let (base_offset, last_offset, append_time_ms) =
+                match appended.next().unwrap_or(Err(PartitionError::Offline))? {
+                    Appended::New { base_offset, last_offset } => {
+                        (base_offset, last_offset, append_time_ms)
+                    }
+                    Appended::Copy { base_offset, last_offset, timestamp } => {
+                        (base_offset, last_offset, timestamp)
+                    }
+                };
+            if let Some(waiter) = request.waiter
+                && last_offset >= state.replica.high_watermark()
+            {
+                state.waiting.add_ack(last_offset + 1, waiter);
+            }
+            Ok(Appending { base_offset, last_offset, append_time_ms, log_start })
+        };
+        requests.iter().zip(checked).map(settle).collect()
+    }
+
+    /// Appends to the log and carries out what follows from it.
+    fn append_checked(
+        self: &Arc<Self>,
+        state: &mut State,
+        batches: &[NewBatch<'_>],
+        now_ms: Timestamp,
+    ) -> Vec<Result<Appended, PartitionError>> {
+        let stamp = Stamp { leader_epoch: state.replica.leader_epoch, now_ms };
+        let mut outcomes = Vec::with_capacity(batches.len());
+        if batches.is_empty() {
+            return Vec::new();
+        }
+        let Some(log) = state.log.as_mut() else {
+            return batches.iter().map(|_| Err(state.missing())).collect();
+        };
+        let unflushed = log.unflushed_bytes();
+        let result = log.append_all(batches, stamp, &mut outcomes);
+        let log_end = log.log_end();
+        self.directory.add_unflushed(log.unflushed_bytes() - unflushed);
+        let mut outcomes: Vec<_> =
+            outcomes.into_iter().map(|outcome| outcome.map_err(PartitionError::Sequence)).collect();
+        match result {
+            Ok(()) => {}
+            Err(AppendError::NoRoom) => self.directory.set_full(true),
             Err(AppendError::Disk(error)) => {
                 self.directory.fail(&error, &self.name);
                 state.fail();
-                return Err(PartitionError::Offline);
+                // What the same call wrote before is not known to be readable.
+                return batches.iter().map(|_| Err(PartitionError::Offline)).collect();
             }
-            Err(error) => {
-                if matches!(error, AppendError::NoRoom) {
-                    self.directory.set_full(true);
-                }
-                return Err(error.into());
-            }
-        };
-        let (base_offset, last_offset, append_time_ms) = match appended {
-            Appended::New { base_offset, last_offset } => {
-                (base_offset, last_offset, checked.append_time_ms)
-            }
-            Appended::Copy { base_offset, last_offset, timestamp } => {
-                (base_offset, last_offset, timestamp)
-            }
-        };
-        let (log_end, log_start) = {
-            let log = state.log()?;
-            (log.log_end(), log.log_start())
-        };
+            Err(AppendError::Sequence(_)) => unreachable!("sequences are outcomes"),
+        }
+        outcomes.resize_with(batches.len(), || Err(PartitionError::NoRoom));
         let effect = state.replica.appended(log_end);
         self.perform(state, effect);
-        self.queue_flush_if_due(state, request.now_ms);
-        if let Some(waiter) = request.waiter
-            && last_offset >= state.replica.high_watermark()
-        {
-            state.waiting.add_ack(last_offset + 1, waiter);
-        }
-        Ok(Appending { base_offset, last_offset, append_time_ms, log_start })
+        self.queue_flush_if_due(state, now_ms);
+        outcomes
     }
 
     /// Finds what a fetch at `offset` may have. `waiter` is registered if there is nothing beyond
@@ -305,7 +356,9 @@ impl Partition {
     pub(super) fn take_offline(&self) -> Option<Log> {
         let mut state = self.state.lock();
         state.waiting.fail();
-        state.log.take()
+        let log = state.log.take();
+        self.directory.take_unflushed(log.as_ref().map_or(0, Log::unflushed_bytes));
+        log
     }
 
     /// Takes the log out to delete it.
@@ -345,7 +398,8 @@ impl Partition {
         let due = !config.write_caching
             || log.log_end() - state.flushed_records_to >= config.flush_messages
             || now_ms.saturating_sub(since) >= config.flush_ms
-            || log.unflushed_bytes() >= UNFLUSHED_BYTES_MAX;
+            || (self.directory.has_much_unflushed()
+                && log.unflushed_bytes() >= UNFLUSHED_WORTH_BYTES);
         if due {
             self.queue_flush(state);
         }
@@ -373,20 +427,17 @@ impl Partition {
 
 impl State {
     fn log(&self) -> Result<&Log, PartitionError> {
-        self.log.as_ref().ok_or(if self.deleted {
-            PartitionError::Deleted
-        } else {
-            PartitionError::Offline
-        })
+        self.log.as_ref().ok_or_else(|| self.missing())
+    }
+
+    /// Why there is no log.
+    fn missing(&self) -> PartitionError {
+        if self.deleted { PartitionError::Deleted } else { PartitionError::Offline }
     }
 
     fn log_mut(&mut self) -> Result<&mut Log, PartitionError> {
-        let deleted = self.deleted;
-        self.log.as_mut().ok_or(if deleted {
-            PartitionError::Deleted
-        } else {
-            PartitionError::Offline
-        })
+        let missing = self.missing();
+        self.log.as_mut().ok_or(missing)
     }
 
     fn fail(&mut self) {

@@ -2,7 +2,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::partition::Appending;
 use super::*;
 use crate::config::{Config, TopicConfig};
 use crate::model::TopicPartition;

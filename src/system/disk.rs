@@ -63,6 +63,8 @@ pub(crate) trait DiskFile: Send + Sync + Debug {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     fn sync(&self) -> io::Result<()>;
     fn set_len(&self, bytes: u64) -> io::Result<()>;
+    /// Reserves room on the disk for bytes to come; the file's length stays. Errors where the file system can't.
+    fn reserve(&self, offset: u64, bytes: u64) -> io::Result<()>;
     fn bytes(&self) -> io::Result<u64>;
     /// The operating system's file, for sendfile; `None` on a simulated disk.
     fn os_file(&self) -> Option<&std::fs::File>;

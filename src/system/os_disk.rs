@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::ReadWriteFlags;
 
 use super::disk::{Disk, DiskFile, Entry, OpenMode, SharedFile, Space};
@@ -131,6 +131,10 @@ impl DiskFile for OsFile {
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         self.0.set_len(bytes)
+    }
+
+    fn reserve(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        rustix::fs::fallocate(&self.0, FallocateFlags::KEEP_SIZE, offset, bytes).map_err(Into::into)
     }
 
     fn bytes(&self) -> io::Result<u64> {

@@ -298,6 +298,10 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
+    fn reserve(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn bytes(&self) -> io::Result<u64> {
         Ok(to_u64(self.content.lock().live.len()))
     }
