@@ -44,3 +44,6 @@ pub mod cli;
 /// A broker, its clients and its disk in one thread, from one seed.
 #[cfg(test)]
 mod simulation;
+/// Doors to the inside for fuzz targets and micro-benchmarks.
+#[cfg(any(test, feature = "internals"))]
+pub mod internals;

@@ -23,3 +23,7 @@ pub(crate) use group::{Joined, JoinedMember, Synced};
 pub(crate) use groups::{CommitRequest, DescribedMember, GroupSettings, Groups, ListedGroup};
 pub(crate) use member::{JoinRequest, SyncRequest};
 pub(crate) use records::CommittedOffset;
+#[cfg(any(test, feature = "internals"))]
+pub(crate) use records::read_record;
+#[cfg(test)]
+pub(crate) use records::sample_records;

@@ -234,11 +234,28 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Reads what may be a record's key and value (for fuzz targets).
+#[cfg(any(test, feature = "internals"))]
+pub(crate) fn read_record(key: &[u8], value: &[u8]) {
+    let _ = (GroupRecord::decode(key, None), GroupRecord::decode(key, Some(value)));
+    let _ = subscribed_topics(value);
+}
+
+/// Records to begin from: a name, a key, a value.
+#[cfg(test)]
+pub(crate) fn sample_records() -> Vec<(String, Vec<u8>, Vec<u8>)> {
+    let encode = |(number, record): (usize, &GroupRecord)| {
+        let (key, value) = record.encode();
+        (number.to_string(), key, value.unwrap_or_default())
+    };
+    tests::records().iter().enumerate().map(encode).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn records() -> Vec<GroupRecord> {
+    pub(super) fn records() -> Vec<GroupRecord> {
         let member = StoredMember {
             id: "m-1".into(),
             instance_id: Some("i".into()),

@@ -342,7 +342,7 @@ mod with_a_log {
                 }
                 let before = state(&groups);
                 if round % 2 == 1 {
-                    replicas.clean_once();
+                    replicas.clean_once(&mut |_| {});
                 }
                 drop((groups, replicas));
                 disk.crash(&random);

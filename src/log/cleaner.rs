@@ -98,6 +98,7 @@ impl Log {
                 disk.remove(&path)?;
                 continue;
             }
+            old.retire();
             // Indexes are hints: without them a reader rebuilds, with stale ones it would be led astray.
             for ending in ["index", "timeindex"] {
                 let _ = disk.remove(&old.path.with_extension(ending));
@@ -116,7 +117,8 @@ impl Log {
 
 impl CleanPlan {
     /// Reads, compacts and writes beside the old segments.
-    pub(crate) fn run(&self) -> Result<Cleaned, ReadError> {
+    /// `pace` is told of bytes moved, and may pause.
+    pub(crate) fn run(&self, pace: &mut dyn FnMut(u64)) -> Result<Cleaned, ReadError> {
         let mut map = OffsetMap::new(self.map_bytes_max);
         let mut cleaned = Cleaned {
             replaced: Vec::new(),
@@ -128,11 +130,11 @@ impl CleanPlan {
             if map.is_full() {
                 break;
             }
-            cleaned.cleaned_to = self.note_keys(segment, &mut map)?;
+            cleaned.cleaned_to = self.note_keys(segment, &mut map, pace)?;
             cleaned.bytes_read += segment.bytes;
         }
         for segment in self.segments.iter().filter(|s| s.base_offset < cleaned.cleaned_to) {
-            let bytes = self.rewrite(segment, &map)?;
+            let bytes = self.rewrite(segment, &map, pace)?;
             cleaned.bytes_read += segment.bytes;
             cleaned.bytes_written += bytes;
             cleaned.replaced.push((Arc::clone(segment), bytes));
@@ -142,9 +144,15 @@ impl CleanPlan {
 
     /// Puts a segment's keys into the map; returns the offset after its last batch. A segment is taken whole even
     /// if the map fills up meanwhile: it is bounded by `segment.bytes`.
-    fn note_keys(&self, segment: &Segment, map: &mut OffsetMap) -> Result<Offset, ReadError> {
+    fn note_keys(
+        &self,
+        segment: &Segment,
+        map: &mut OffsetMap,
+        pace: &mut dyn FnMut(u64),
+    ) -> Result<Offset, ReadError> {
         let mut next = segment.base_offset;
         self.each_batch(segment, |header, batch, _| {
+            pace(to_u64(batch.len()));
             next = header.last_offset() + 1;
             if header.is_control() {
                 return Ok(());
@@ -160,11 +168,17 @@ impl CleanPlan {
         Ok(next)
     }
 
-    fn rewrite(&self, segment: &Segment, map: &OffsetMap) -> Result<u64, ReadError> {
+    fn rewrite(
+        &self,
+        segment: &Segment,
+        map: &OffsetMap,
+        pace: &mut dyn FnMut(u64),
+    ) -> Result<u64, ReadError> {
         let path = segment.path.with_extension("cleaned");
         let file: SharedFile = self.parts.cache.disk().open(&path, OpenMode::Replace)?;
         let mut written = 0;
         self.each_batch(segment, |header, batch, is_last| {
+            pace(to_u64(2 * batch.len()));
             let must_stay = is_last || self.producer_ends.contains(&header.last_offset());
             let Some(kept) = self.filter(header, batch, segment, map, must_stay)? else {
                 return Ok(());

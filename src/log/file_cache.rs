@@ -1,6 +1,7 @@
 //! Open files and indexes of closed segments, bounded.
 //!
-//! Invariants: at most `files_max` descriptors and `indexes_max` indexes are held; the least recently used goes.
+//! Invariants: at most `files_max` descriptors and `indexes_max` indexes are held; the least recently used goes; what
+//! was opened before its segment's files changed is not held after.
 
 use std::collections::HashMap;
 use std::io;
@@ -25,11 +26,13 @@ struct Lru<V> {
     entries: HashMap<PathBuf, (V, u64)>,
     tick: u64,
     entries_max: usize,
+    /// How often something was forgotten.
+    forgotten: u64,
 }
 
 impl<V: Clone> Lru<V> {
     fn new(entries_max: usize) -> Self {
-        Self { entries: HashMap::new(), tick: 0, entries_max }
+        Self { entries: HashMap::new(), tick: 0, entries_max, forgotten: 0 }
     }
 
     fn get(&mut self, path: &Path) -> Option<V> {
@@ -41,7 +44,16 @@ impl<V: Clone> Lru<V> {
         })
     }
 
-    fn put(&mut self, path: &Path, value: V) {
+    fn forget(&mut self, path: &Path) {
+        self.entries.remove(path);
+        self.forgotten += 1;
+    }
+
+    /// Holds what was opened when `forgotten` was read.
+    fn put(&mut self, path: &Path, value: V, forgotten: u64) {
+        if self.forgotten != forgotten {
+            return;
+        }
         if self.entries.len() >= self.entries_max {
             let oldest = self
                 .entries
@@ -72,11 +84,14 @@ impl FileCache {
 
     /// The open file of a closed segment.
     pub(crate) fn file(&self, path: &Path) -> io::Result<SharedFile> {
-        if let Some(file) = self.files.lock().get(path) {
+        let mut files = self.files.lock();
+        if let Some(file) = files.get(path) {
             return Ok(file);
         }
+        let forgotten = files.forgotten;
+        drop(files);
         let file = self.disk.open(path, OpenMode::Read)?;
-        self.files.lock().put(path, Arc::clone(&file));
+        self.files.lock().put(path, Arc::clone(&file), forgotten);
         Ok(file)
     }
 
@@ -86,17 +101,20 @@ impl FileCache {
         path: &Path,
         load: impl FnOnce() -> Result<SegmentIndex, E>,
     ) -> Result<Arc<SegmentIndex>, E> {
-        if let Some(index) = self.indexes.lock().get(path) {
+        let mut indexes = self.indexes.lock();
+        if let Some(index) = indexes.get(path) {
             return Ok(index);
         }
+        let forgotten = indexes.forgotten;
+        drop(indexes);
         let index = Arc::new(load()?);
-        self.indexes.lock().put(path, Arc::clone(&index));
+        self.indexes.lock().put(path, Arc::clone(&index), forgotten);
         Ok(index)
     }
 
     /// Drops what is held of a segment whose files change or go.
     pub(crate) fn forget(&self, path: &Path) {
-        self.files.lock().entries.remove(path);
-        self.indexes.lock().entries.remove(path);
+        self.files.lock().forget(path);
+        self.indexes.lock().forget(path);
     }
 }

@@ -3,10 +3,12 @@
 //! Invariants: a slice begins at a batch and never passes the bound that the caller gives; bytes are not read here
 //! but for headers.
 
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::ReadError;
+use super::file_cache::FileCache;
 use super::index::TimeEntry;
 use super::local_log::{Log, Position};
 use super::segment::{Segment, Walk, batch_bytes_at};
@@ -43,13 +45,52 @@ pub(crate) struct FoundRecord {
     pub leader_epoch: LeaderEpoch,
 }
 
-/// One segment, closed or active, as readers see it.
+/// One segment as readers see it.
+#[derive(Debug)]
 struct View {
     base_offset: Offset,
     path: PathBuf,
     file: SharedFile,
     bytes: u64,
-    is_active: bool,
+}
+
+/// A segment that may hold what is looked for.
+#[derive(Debug)]
+enum Candidate {
+    Closed(Arc<Segment>),
+    /// With the byte to look from.
+    Active(View, u64),
+}
+
+/// A look-up by offset: made under the log's lock, carried out without it, since it may wait for the disk. What it
+/// finds holds if `Log::still_holds` says so afterwards.
+#[derive(Debug)]
+pub(crate) struct Search {
+    candidate: Candidate,
+    offset: Offset,
+    end: Position,
+    cache: Arc<FileCache>,
+}
+
+/// What a search of one segment finds.
+#[derive(Debug)]
+pub(crate) enum Searched {
+    /// `None`: nothing below the end.
+    Slice(Option<LogSlice>),
+    /// Compaction left nothing at or past the offset in this segment; look past this base offset.
+    Past(Offset),
+}
+
+/// A look-up by time: as `Search`, over all segments.
+#[derive(Debug)]
+pub(crate) struct TimeSearch {
+    closed: Vec<Arc<Segment>>,
+    active: View,
+    active_from: u64,
+    active_max: Option<TimeEntry>,
+    bounds: std::ops::Range<Offset>,
+    plain_bytes_max: usize,
+    cache: Arc<FileCache>,
 }
 
 impl Log {
@@ -62,116 +103,86 @@ impl Log {
         bytes_max: usize,
         first_whole: bool,
     ) -> Result<Option<LogSlice>, ReadError> {
+        let mut past = None;
+        while let Some(search) = self.search(offset, past, end)? {
+            match search.run(bytes_max, first_whole)? {
+                Searched::Slice(slice) => return Ok(slice),
+                Searched::Past(base_offset) => past = Some(base_offset),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where to look for `offset`; `None` where nothing lies between it and `end`. `past`: the segment that a search
+    /// before this one found empty.
+    pub(crate) fn search(
+        &self,
+        offset: Offset,
+        past: Option<Offset>,
+        end: Position,
+    ) -> Result<Option<Search>, ReadError> {
         if offset < self.log_start || offset > self.log_end {
             return Err(ReadError::OutOfRange { offset, start: self.log_start, end: self.log_end });
         }
         if offset >= end.offset {
             return Ok(None);
         }
-        let Some((view, byte)) = self.position_of(offset)? else { return Ok(None) };
-        let limit = if view.base_offset == end.segment { end.byte } else { view.bytes };
-        let available = limit.saturating_sub(byte);
-        if available == 0 {
-            return Ok(None);
-        }
-        let mut bytes = to_usize(available.min(to_u64(bytes_max)));
-        if to_u64(bytes) < available && first_whole {
-            bytes = bytes.max(batch_bytes_at(&*view.file, &view.path, byte)?);
-        }
-        Ok((bytes > 0).then_some(LogSlice {
-            file: view.file,
-            byte,
-            bytes,
-            is_active: view.is_active,
-        }))
+        let closed = match past {
+            _ if offset >= self.active.base_offset => None,
+            Some(base) => self.closed.range((Bound::Excluded(base), Bound::Unbounded)).next(),
+            None => {
+                let holding = self.closed.range(..=offset).next_back();
+                holding.or_else(|| self.closed.range(offset..).next())
+            }
+        };
+        let candidate = match closed {
+            Some((_, segment)) => Candidate::Closed(Arc::clone(segment)),
+            None => Candidate::Active(self.active_view(), self.active.index.floor(offset)),
+        };
+        let cache = Arc::clone(&self.parts.cache);
+        Ok(Some(Search { candidate, offset, end, cache }))
     }
 
-    /// The first record at or after `timestamp` below `end`.
+    /// Whether the bytes that a search looked at are still the log's.
+    pub(crate) fn still_holds(&self, search: &Search) -> bool {
+        match &search.candidate {
+            Candidate::Closed(segment) => self.holds(segment),
+            Candidate::Active(..) => true,
+        }
+    }
+
+    fn holds(&self, segment: &Arc<Segment>) -> bool {
+        self.closed.get(&segment.base_offset).is_some_and(|now| Arc::ptr_eq(now, segment))
+    }
+
+    /// The first record at or after a time, below `end`; without a time the first of those with the largest.
+    #[cfg(test)]
     pub(crate) fn find_time(
         &self,
-        timestamp: Timestamp,
+        timestamp: Option<Timestamp>,
         end: Offset,
     ) -> Result<Option<FoundRecord>, ReadError> {
-        for segment in self.closed.values() {
-            if segment.max_time(&self.parts.cache)?.is_none_or(|max| max.timestamp < timestamp) {
-                continue;
-            }
-            let from = segment.index(&self.parts.cache)?.floor_of_time(timestamp);
-            if let Some(found) = self.scan_time(&self.view_of(segment)?, from, timestamp, end)? {
-                return Ok(Some(found));
-            }
-        }
-        let from = self.active.index.floor_of_time(timestamp);
-        self.scan_time(&self.active_view(), from, timestamp, end)
+        self.time_search(timestamp, end).run(timestamp)
     }
 
-    /// The record with the largest timestamp (the first of them).
-    pub(crate) fn find_max_time(&self) -> Result<Option<FoundRecord>, ReadError> {
-        let mut best: Option<TimeEntry> = None;
-        for segment in self.closed.values() {
-            let max = segment.max_time(&self.parts.cache)?;
-            best = max.filter(|max| best.is_none_or(|b| max.timestamp > b.timestamp)).or(best);
-        }
-        let max = self.active.index.max_time();
-        best = max.filter(|max| best.is_none_or(|b| max.timestamp > b.timestamp)).or(best);
-        match best {
-            Some(best) => self.find_time(best.timestamp, self.log_end),
-            None => Ok(None),
+    /// Where to look for a record by time.
+    pub(crate) fn time_search(&self, timestamp: Option<Timestamp>, end: Offset) -> TimeSearch {
+        let index = &self.active.index;
+        let from = timestamp.or_else(|| index.max_time().map(|max| max.timestamp));
+        TimeSearch {
+            closed: self.closed.values().cloned().collect(),
+            active: self.active_view(),
+            active_from: from.map_or(0, |from| index.floor_of_time(from)),
+            active_max: index.max_time(),
+            bounds: self.log_start..end,
+            plain_bytes_max: self.parts.config.plain_bytes_max,
+            cache: Arc::clone(&self.parts.cache),
         }
     }
 
-    fn scan_time(
-        &self,
-        view: &View,
-        from: u64,
-        at: Timestamp,
-        end: Offset,
-    ) -> Result<Option<FoundRecord>, ReadError> {
-        let mut walk = Walk::new(&*view.file, &view.path, from, view.bytes);
-        while let Some((header, position)) = walk.next_header()? {
-            if header.base_offset >= end {
-                return Ok(None);
-            }
-            if header.max_timestamp < at || header.last_offset() < self.log_start {
-                continue;
-            }
-            let batch = walk.batch(&header, position)?;
-            let corrupt = || ReadError::Corrupt { path: view.path.clone(), position };
-            let records = Records::open(header, &batch, self.parts.config.plain_bytes_max)
-                .map_err(|_| corrupt())?;
-            for record in &records {
-                let record = record.map_err(|_| corrupt())?;
-                if record.timestamp >= at && record.offset >= self.log_start && record.offset < end
-                {
-                    let leader_epoch = header.leader_epoch;
-                    return Ok(Some(FoundRecord {
-                        offset: record.offset,
-                        timestamp: record.timestamp,
-                        leader_epoch,
-                    }));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// The segment and byte of the first batch whose last offset is at least `offset`.
-    fn position_of(&self, offset: Offset) -> Result<Option<(View, u64)>, ReadError> {
-        if offset >= self.active.base_offset {
-            let from = self.active.index.floor(offset);
-            let view = self.active_view();
-            return Ok(find_batch(&view, from, offset)?.map(|byte| (view, byte)));
-        }
-        let first = self.closed.range(..=offset).next_back().map_or(offset, |(base, _)| *base);
-        for segment in self.closed.range(first..).map(|(_, segment)| segment) {
-            let from = segment.index(&self.parts.cache)?.floor(offset);
-            let view = self.view_of(segment)?;
-            if let Some(byte) = find_batch(&view, from, offset)? {
-                return Ok(Some((view, byte)));
-            }
-        }
-        let view = self.active_view();
-        Ok(find_batch(&view, 0, offset)?.map(|byte| (view, byte)))
+    /// Whether the segments that a search looked at are still the log's.
+    pub(crate) fn still_holds_all(&self, search: &TimeSearch) -> bool {
+        search.closed.iter().all(|segment| self.holds(segment))
     }
 
     fn active_view(&self) -> View {
@@ -180,19 +191,114 @@ impl Log {
             path: self.active.path.clone(),
             file: Arc::clone(&self.active.file),
             bytes: self.active.bytes,
-            is_active: true,
         }
     }
+}
 
-    fn view_of(&self, segment: &Segment) -> Result<View, ReadError> {
-        Ok(View {
-            base_offset: segment.base_offset,
-            path: segment.path.clone(),
-            file: self.parts.cache.file(&segment.path)?,
-            bytes: segment.bytes,
-            is_active: false,
-        })
+impl Search {
+    /// Looks; may wait for the disk.
+    pub(crate) fn run(&self, bytes_max: usize, first_whole: bool) -> Result<Searched, ReadError> {
+        let opened;
+        let (view, from, is_active) = match &self.candidate {
+            Candidate::Active(view, from) => (view, *from, true),
+            Candidate::Closed(segment) => {
+                let from = segment.index(&self.cache)?.floor(self.offset);
+                opened = view_of(segment, &self.cache)?;
+                (&opened, from, false)
+            }
+        };
+        let Some(byte) = find_batch(view, from, self.offset)? else {
+            return Ok(if is_active {
+                Searched::Slice(None)
+            } else {
+                Searched::Past(view.base_offset)
+            });
+        };
+        let limit = if view.base_offset == self.end.segment { self.end.byte } else { view.bytes };
+        let available = limit.saturating_sub(byte);
+        if available == 0 {
+            return Ok(Searched::Slice(None));
+        }
+        let mut bytes = to_usize(available.min(to_u64(bytes_max)));
+        if to_u64(bytes) < available && first_whole {
+            bytes = bytes.max(batch_bytes_at(&*view.file, &view.path, byte)?);
+        }
+        let file = Arc::clone(&view.file);
+        Ok(Searched::Slice((bytes > 0).then_some(LogSlice { file, byte, bytes, is_active })))
     }
+}
+
+impl TimeSearch {
+    /// The first record at or after `timestamp`; without one the first of those with the largest. May wait for the
+    /// disk.
+    pub(crate) fn run(
+        &self,
+        timestamp: Option<Timestamp>,
+    ) -> Result<Option<FoundRecord>, ReadError> {
+        let Some(timestamp) = timestamp.map_or_else(|| self.max_time(), |at| Ok(Some(at)))? else {
+            return Ok(None);
+        };
+        for segment in &self.closed {
+            if segment.max_time(&self.cache)?.is_none_or(|max| max.timestamp < timestamp) {
+                continue;
+            }
+            let from = segment.index(&self.cache)?.floor_of_time(timestamp);
+            let found = self.scan(&view_of(segment, &self.cache)?, from, timestamp)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        self.scan(&self.active, self.active_from, timestamp)
+    }
+
+    fn max_time(&self) -> Result<Option<Timestamp>, ReadError> {
+        let mut best = self.active_max.map(|max| max.timestamp);
+        for segment in &self.closed {
+            best = best.max(segment.max_time(&self.cache)?.map(|max| max.timestamp));
+        }
+        Ok(best)
+    }
+
+    fn scan(
+        &self,
+        view: &View,
+        from: u64,
+        at: Timestamp,
+    ) -> Result<Option<FoundRecord>, ReadError> {
+        let mut walk = Walk::new(&*view.file, &view.path, from, view.bytes);
+        while let Some((header, position)) = walk.next_header()? {
+            if header.base_offset >= self.bounds.end {
+                return Ok(None);
+            }
+            if header.max_timestamp < at || header.last_offset() < self.bounds.start {
+                continue;
+            }
+            let batch = walk.batch(&header, position)?;
+            let corrupt = || ReadError::Corrupt { path: view.path.clone(), position };
+            let records =
+                Records::open(header, &batch, self.plain_bytes_max).map_err(|_| corrupt())?;
+            for record in &records {
+                let record = record.map_err(|_| corrupt())?;
+                if record.timestamp >= at && self.bounds.contains(&record.offset) {
+                    return Ok(Some(FoundRecord {
+                        offset: record.offset,
+                        timestamp: record.timestamp,
+                        leader_epoch: header.leader_epoch,
+                    }));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn view_of(segment: &Segment, cache: &FileCache) -> Result<View, ReadError> {
+    Ok(View {
+        base_offset: segment.base_offset,
+        path: segment.path.clone(),
+        file: cache.file(&segment.path)?,
+        bytes: segment.bytes,
+    })
 }
 
 fn find_batch(view: &View, from: u64, offset: Offset) -> Result<Option<u64>, ReadError> {

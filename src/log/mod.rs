@@ -26,7 +26,7 @@ pub(crate) use append::{Appended, NewBatch, Stamp};
 pub(crate) use error::{AppendError, OpenError, ReadError};
 pub(crate) use file_cache::FileCache;
 pub(crate) use local_log::{FlushJob, Log, LogParts, Position};
-pub(crate) use lookup::{FoundRecord, LogSlice};
+pub(crate) use lookup::{FoundRecord, LogSlice, Searched};
 pub(crate) use producer_state::{ProducerEntry, SequenceError};
 pub(crate) use recovery::RecoveryPoint;
 pub(crate) use retention::DeletedSegment;

@@ -5,6 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
+
 use super::error::ReadError;
 use super::file_cache::FileCache;
 use super::index::{SegmentIndex, TimeEntry};
@@ -27,6 +29,8 @@ pub(super) struct Segment {
     pub path: PathBuf,
     pub bytes: u64,
     max_time: OnceLock<Option<TimeEntry>>,
+    /// Set before other bytes take the place of the segment's files; then nothing may be written beside them.
+    retired: Mutex<bool>,
 }
 
 /// The file name of a segment's log.
@@ -42,7 +46,7 @@ pub(super) fn base_of(name: &str, ending: &str) -> Option<Offset> {
 
 impl Segment {
     pub(super) fn new(base_offset: Offset, path: PathBuf, bytes: u64) -> Self {
-        Self { base_offset, path, bytes, max_time: OnceLock::new() }
+        Self { base_offset, path, bytes, max_time: OnceLock::new(), retired: Mutex::new(false) }
     }
 
     /// The index, from the cache, its files, or rebuilt from the log.
@@ -54,7 +58,10 @@ impl Segment {
             }
             tracing::warn!(segment = %self.path.display(), "index missing or damaged: rebuilding it");
             let mut index = self.rebuild(cache)?;
-            index.save(disk, &self.path, true)?;
+            let retired = self.retired.lock();
+            if !*retired {
+                index.save(disk, &self.path, true)?;
+            }
             Ok(index)
         })
     }
@@ -68,8 +75,14 @@ impl Segment {
         Ok(*self.max_time.get_or_init(|| found))
     }
 
+    /// The segment's files are about to change or go.
+    pub(super) fn retire(&self) {
+        *self.retired.lock() = true;
+    }
+
     /// Removes the segment's files.
     pub(super) fn delete_files(&self, cache: &FileCache) {
+        self.retire();
         cache.forget(&self.path);
         for ending in ["log", "index", "timeindex", "txnindex"] {
             let path = self.path.with_extension(ending);

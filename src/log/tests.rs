@@ -108,10 +108,10 @@ fn segments_roll_by_size_and_reads_cross_them() {
     let expected: Vec<Offset> = (0..40).collect();
     assert_eq!(read_all(&log, 0).iter().map(|r| r.0).collect::<Vec<_>>(), expected);
     assert_eq!(
-        log.find_time(17, 40).expect("find").map(|f| (f.offset, f.timestamp)),
+        log.find_time(Some(17), 40).expect("find").map(|f| (f.offset, f.timestamp)),
         Some((17, 17))
     );
-    assert_eq!(log.find_max_time().expect("find").map(|f| f.offset), Some(39));
+    assert_eq!(log.find_time(None, 40).expect("find").map(|f| f.offset), Some(39));
     flush(&mut log);
     let again =
         open_with(&disk, &config, RecoveryPoint { offset: 40, log_start: 0, has_producers: false });
@@ -138,7 +138,7 @@ fn a_missing_or_damaged_index_is_rebuilt() {
     let point = RecoveryPoint { offset: 40, log_start: 0, has_producers: false };
     let (log, _) = open_with(&disk, &config, point).expect("reopen");
     assert_eq!(read_all(&log, 0).len(), 40);
-    assert_eq!(log.find_time(3, 40).expect("find").map(|f| f.offset), Some(3));
+    assert_eq!(log.find_time(Some(3), 40).expect("find").map(|f| f.offset), Some(3));
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn compaction_keeps_the_newest_of_each_key_and_the_last_offset() {
     let before = newest(&log);
     let clean = |log: &mut Log, now| {
         if let Some(plan) = log.clean_plan(now, log.log_end(), 1 << 20) {
-            let cleaned = plan.run().expect("clean");
+            let cleaned = plan.run(&mut |_| {}).expect("clean");
             log.swap_cleaned(cleaned).expect("swap");
         }
     };

@@ -16,25 +16,25 @@ const LENGTH_BYTES: usize = 4;
 /// A frame's length is not one.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("frame length {length} is not within 0..={limit}")]
-pub(super) struct FrameLengthError {
+pub(crate) struct FrameLengthError {
     pub length: i32,
     pub limit: usize,
 }
 
 /// The receiving side of a connection.
 #[derive(Debug)]
-pub(super) struct Frames {
+pub(crate) struct Frames {
     buffer: BytesMut,
     frame_bytes_max: usize,
 }
 
 impl Frames {
-    pub(super) fn new(frame_bytes_max: usize) -> Self {
+    pub(crate) fn new(frame_bytes_max: usize) -> Self {
         Self { buffer: BytesMut::new(), frame_bytes_max }
     }
 
     /// The buffer with room for the next read.
-    pub(super) fn room(&mut self) -> &mut BytesMut {
+    pub(crate) fn room(&mut self) -> &mut BytesMut {
         let missing = match self.length() {
             Some(length) => (length + LENGTH_BYTES).saturating_sub(self.buffer.len()),
             None => 0,
@@ -50,13 +50,13 @@ impl Frames {
     }
 
     /// Whether `next` has something to say without another read.
-    pub(super) fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         let Some(length) = self.length() else { return self.buffer.len() >= LENGTH_BYTES };
         self.buffer.len() >= LENGTH_BYTES + length
     }
 
     /// The next whole frame.
-    pub(super) fn next(&mut self) -> Result<Option<Bytes>, FrameLengthError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Bytes>, FrameLengthError> {
         if self.buffer.len() < LENGTH_BYTES {
             return Ok(None);
         }
@@ -71,7 +71,7 @@ impl Frames {
     }
 
     /// Gives the buffer's memory back.
-    pub(super) fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
         }

@@ -17,6 +17,8 @@ pub(crate) use budget::Budget;
 #[cfg(test)]
 pub(crate) use connection::serve;
 pub(crate) use connection::{Answer, ConnectionRules, Peer, Service};
+#[cfg(any(test, feature = "internals"))]
+pub(crate) use frames::Frames;
 pub(crate) use limits::ConnectionLimits;
 pub(crate) use listener::{Listening, listen};
 pub(crate) use output::{Output, Part};

@@ -7,6 +7,8 @@
 mod client;
 mod fetch_response;
 mod frame;
+#[cfg(any(test, feature = "internals"))]
+mod samples;
 mod shapes;
 mod table;
 #[cfg(test)]
@@ -20,6 +22,10 @@ pub(crate) use frame::{DecodeError, RequestHead, decode, encode, parse_head};
 pub(crate) use kafka_protocol::messages;
 pub(crate) use kafka_protocol::messages::ApiKey;
 pub(crate) use kafka_protocol::protocol::{Decodable, Encodable, Request, StrBytes};
+#[cfg(any(test, feature = "internals"))]
+pub(crate) use samples::decode_any;
+#[cfg(test)]
+pub(crate) use samples::sample_frames;
 #[cfg(test)]
 pub(crate) use table::reference_page;
 pub(crate) use table::{SERVED, ServedApi, key_number};

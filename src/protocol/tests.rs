@@ -1,48 +1,10 @@
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{HeaderVersion, Message, Request};
 use proptest::prelude::*;
 
+use super::samples::{decode_any, for_every_api, sample_frames};
 use super::table::key_number;
-use super::{DecodeError, SERVED, decode, parse_head, text};
-
-/// Runs a check for every served API with its request type.
-macro_rules! for_every_api {
-    ($check:ident) => {
-        $check::<ProduceRequest>();
-        $check::<FetchRequest>();
-        $check::<ListOffsetsRequest>();
-        $check::<MetadataRequest>();
-        $check::<OffsetCommitRequest>();
-        $check::<OffsetFetchRequest>();
-        $check::<FindCoordinatorRequest>();
-        $check::<JoinGroupRequest>();
-        $check::<HeartbeatRequest>();
-        $check::<LeaveGroupRequest>();
-        $check::<SyncGroupRequest>();
-        $check::<DescribeGroupsRequest>();
-        $check::<ListGroupsRequest>();
-        $check::<ApiVersionsRequest>();
-        $check::<CreateTopicsRequest>();
-        $check::<DeleteTopicsRequest>();
-        $check::<DeleteRecordsRequest>();
-        $check::<InitProducerIdRequest>();
-        $check::<OffsetForLeaderEpochRequest>();
-        $check::<DescribeConfigsRequest>();
-        $check::<AlterConfigsRequest>();
-        $check::<DescribeLogDirsRequest>();
-        $check::<CreatePartitionsRequest>();
-        $check::<DeleteGroupsRequest>();
-        $check::<IncrementalAlterConfigsRequest>();
-        $check::<OffsetDeleteRequest>();
-        $check::<DescribeQuorumRequest>();
-        $check::<UpdateFeaturesRequest>();
-        $check::<DescribeClusterRequest>();
-        $check::<DescribeProducersRequest>();
-        $check::<ListConfigResourcesRequest>();
-        $check::<DescribeTopicPartitionsRequest>();
-    };
-}
+use super::{DecodeError, SERVED, decode, parse_head};
 
 fn versions<R: Request>() -> std::ops::RangeInclusive<i16> {
     let api = SERVED.iter().find(|api| key_number(api.key) == R::KEY).expect("served");
@@ -131,61 +93,6 @@ fn a_future_version_of_api_versions_is_told_apart_from_other_unknown_versions() 
     assert!(matches!(parse_head(&mut Bytes::from_static(&[0, 3])), Err(DecodeError::TooShort(2))));
 }
 
-/// Decodes a frame as whatever it says it is.
-fn decode_any(mut bytes: Bytes) {
-    let Ok(head) = parse_head(&mut bytes) else { return };
-    macro_rules! try_each {
-        ($($request:ident)*) => {
-            match head.key {
-                $(key if key_number(key) == <$request as Request>::KEY => {
-                    let _ = decode::<$request>(&head, &mut bytes);
-                })*
-                _ => {}
-            }
-        };
-    }
-    try_each! {
-        ProduceRequest FetchRequest ListOffsetsRequest MetadataRequest OffsetCommitRequest OffsetFetchRequest
-        FindCoordinatorRequest JoinGroupRequest HeartbeatRequest LeaveGroupRequest SyncGroupRequest
-        DescribeGroupsRequest ListGroupsRequest ApiVersionsRequest CreateTopicsRequest DeleteTopicsRequest
-        DeleteRecordsRequest InitProducerIdRequest OffsetForLeaderEpochRequest DescribeConfigsRequest
-        AlterConfigsRequest DescribeLogDirsRequest CreatePartitionsRequest DeleteGroupsRequest
-        IncrementalAlterConfigsRequest OffsetDeleteRequest DescribeQuorumRequest UpdateFeaturesRequest
-        DescribeClusterRequest DescribeProducersRequest ListConfigResourcesRequest DescribeTopicPartitionsRequest
-    }
-}
-
-/// A frame with something in its arrays, to be damaged.
-fn sample(which: usize) -> Bytes {
-    use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-    use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-    let name = TopicName(text("topic"));
-    match which {
-        0 => {
-            let topic = MetadataRequestTopic::default().with_name(Some(name));
-            frame(9, &MetadataRequest::default().with_topics(Some(vec![topic.clone(), topic])))
-        }
-        1 => {
-            let data =
-                PartitionProduceData::default().with_records(Some(Bytes::from_static(b"records")));
-            let topic = TopicProduceData::default().with_name(name).with_partition_data(vec![data]);
-            frame(9, &ProduceRequest::default().with_topic_data(vec![topic]))
-        }
-        2 => {
-            use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-            let topic = FetchTopic::default()
-                .with_topic(name)
-                .with_partitions(vec![FetchPartition::default()]);
-            frame(11, &FetchRequest::default().with_topics(vec![topic]))
-        }
-        _ => {
-            use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
-            let protocol = JoinGroupRequestProtocol::default().with_name(text("range"));
-            frame(7, &JoinGroupRequest::default().with_protocols(vec![protocol]))
-        }
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
@@ -201,10 +108,11 @@ proptest! {
 
     #[test]
     fn no_damage_to_a_request_makes_a_decoder_panic(
-        which in 0_usize..4,
+        which in any::<prop::sample::Index>(),
         damages in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
     ) {
-        let mut bytes = sample(which).to_vec();
+        let frames = sample_frames();
+        let mut bytes = frames[which.index(frames.len())].2.slice(4..).to_vec();
         for (at, value) in damages {
             let at = at.index(bytes.len());
             bytes[at] = value;

@@ -94,3 +94,22 @@ impl LogDirectory {
         Ok(was_clean)
     }
 }
+
+/// Reads the files of a log directory that hold any bytes, and any lines under a right checksum (for fuzz targets).
+#[cfg(any(test, feature = "internals"))]
+pub(crate) fn read_checkpoints(
+    disk: &crate::system::SharedDisk,
+    directory: &Path,
+    bytes: &[u8],
+    lines: &[String],
+) {
+    for (file, kind) in [(FILE, KIND), super::log_directory::META] {
+        let path = directory.join(file);
+        let _ = crate::system::disk::replace_file(&**disk, &path, bytes);
+        let _ =
+            (Points::load(&**disk, directory), super::log_directory::read_meta(disk, directory));
+        let _ = checkpoint::write(&**disk, &path, kind, 1, lines);
+        let _ =
+            (Points::load(&**disk, directory), super::log_directory::read_meta(disk, directory));
+    }
+}

@@ -43,19 +43,8 @@ impl LogDirectory {
     }
 
     fn flush(&self, partitions: &[Arc<Partition>]) {
-        let mut jobs = Vec::with_capacity(partitions.len());
-        for partition in partitions {
-            let mut state = partition.state.lock();
-            state.flush_queued = false;
-            state.unflushed_since_ms = None;
-            let Some(log) = state.log.as_mut() else { continue };
-            let unflushed = log.unflushed_bytes();
-            if let Some(job) = log.flush_job() {
-                self.take_unflushed(unflushed);
-                jobs.push((partition, job));
-            }
-        }
-        if let Err(error) = self.carry_out(jobs.iter().map(|(_, job)| job)) {
+        let jobs = self.begin_flush(partitions);
+        if let Err(error) = self.carry_out(&jobs) {
             if let Some((partition, _)) = jobs.first() {
                 self.fail(&error, &partition.name);
             }
@@ -67,18 +56,41 @@ impl LogDirectory {
         self.points_changed.store(true, Ordering::Release);
     }
 
-    fn carry_out<'a>(&self, jobs: impl Iterator<Item = &'a FlushJob> + Clone) -> io::Result<()> {
-        let files: usize =
-            jobs.clone().map(|job| job.files.len() + usize::from(job.dir.is_some())).sum();
-        if files > FILES_ONE_BY_ONE_MAX {
+    /// What there is to flush of these partitions.
+    pub(super) fn begin_flush(
+        &self,
+        partitions: &[Arc<Partition>],
+    ) -> Vec<(Arc<Partition>, FlushJob)> {
+        let mut jobs = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            let mut state = partition.state.lock();
+            state.flush_queued = false;
+            state.unflushed_since_ms = None;
+            let Some(log) = state.log.as_mut() else { continue };
+            let unflushed = log.unflushed_bytes();
+            if let Some(job) = log.flush_job() {
+                self.take_unflushed(unflushed);
+                jobs.push((Arc::clone(partition), job));
+            }
+        }
+        jobs
+    }
+
+    pub(super) fn carry_out(&self, jobs: &[(Arc<Partition>, FlushJob)]) -> io::Result<()> {
+        let files = |(_, job): &(_, FlushJob)| job.files.len() + usize::from(job.dir.is_some());
+        if jobs.iter().map(files).sum::<usize>() > FILES_ONE_BY_ONE_MAX {
             return self.disk().sync_all(&self.path);
         }
-        for job in jobs {
+        for (partition, job) in jobs {
             for file in &job.files {
                 file.sync()?;
             }
-            if let Some(dir) = &job.dir {
-                self.disk().sync_dir(dir)?;
+            let Some(dir) = &job.dir else { continue };
+            match self.disk().sync_dir(dir) {
+                // The topic was deleted meanwhile, and its folder has another name.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && partition.is_deleted() => {
+                }
+                synced => synced?,
             }
         }
         Ok(())

@@ -22,6 +22,8 @@ use crate::system::{Random, SharedDisk, SharedFile, Space};
 
 const META_FILE: &str = "meta.properties";
 const META_KIND: &str = "strandline-meta";
+#[cfg(any(test, feature = "internals"))]
+pub(super) const META: (&str, &str) = (META_FILE, META_KIND);
 const LOCK_FILE: &str = ".lock";
 /// Where logs are not flushed for acknowledgements (`write.caching`), they are in the background once a directory holds
 /// this much that is not durable: it is what a recovery has to read again.

@@ -17,6 +17,8 @@ mod replicas;
 mod tests;
 mod waiting;
 
+#[cfg(any(test, feature = "internals"))]
+pub(crate) use checkpoints::read_checkpoints;
 pub(crate) use error::{PartitionError, StartError};
 pub(crate) use log_directory::LogDirectory;
 pub(crate) use partition::{AppendRequest, Appending, PartitionHandle};

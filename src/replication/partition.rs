@@ -13,7 +13,9 @@ use super::log_directory::LogDirectory;
 use super::replica::{Effect, Replica};
 use super::waiting::{AckWaiter, FetchWaiter, Waiting};
 use crate::config::{TimestampType, TopicConfig};
-use crate::log::{AppendError, Appended, FoundRecord, Log, LogSlice, NewBatch, Position, Stamp};
+use crate::log::{
+    AppendError, Appended, FoundRecord, Log, LogSlice, NewBatch, Position, Searched, Stamp,
+};
 use crate::model::{LeaderEpoch, Offset, Timestamp, TopicPartition};
 use crate::record::batch::stamp_append_time;
 use crate::record::{BatchHeader, BatchRules, HEADER_BYTES, validate};
@@ -22,6 +24,9 @@ pub(crate) type PartitionHandle = Arc<Partition>;
 
 /// Where a directory holds much that is not durable, logs with this much of it are flushed at their next append.
 const UNFLUSHED_WORTH_BYTES: u64 = 1 << 20;
+
+/// A look-up goes on over segments that compaction emptied, and is repeated where segments changed meanwhile.
+const LOOKUPS_MAX: usize = 10_000;
 
 /// See the file's header.
 #[derive(Debug)]
@@ -113,6 +118,10 @@ impl Partition {
 
     pub(crate) fn is_online(&self) -> bool {
         self.state.lock().log.is_some()
+    }
+
+    pub(super) fn is_deleted(&self) -> bool {
+        self.state.lock().deleted
     }
 
     /// Checks and appends a batch. Its acknowledgement may leave at once, or when the waiter has passed.
@@ -228,21 +237,40 @@ impl Partition {
         first_whole: bool,
         epoch: LeaderEpoch,
     ) -> Result<FetchRead, PartitionError> {
-        let state = self.state.lock();
-        state.check_epoch(epoch)?;
-        let log = state.log()?;
-        if offset > log.log_end() || offset < log.log_start() {
-            return Err(PartitionError::OutOfRange { offset });
-        }
-        let slice = log.slice(offset, state.hw_position, bytes_max, first_whole);
-        let (high_watermark, log_start) = (state.replica.high_watermark(), log.log_start());
-        match slice {
-            Ok(slice) => Ok(FetchRead { high_watermark, log_start, slice }),
-            Err(error) => {
-                tracing::error!(partition = %self.name, %error, "read failed");
-                Err(error.into())
+        let mut past = None;
+        // A look-up waits for the disk without the lock; where the cleaner or retention came between, it is repeated.
+        for _ in 0..LOOKUPS_MAX {
+            let (search, high_watermark, log_start) = {
+                let state = self.state.lock();
+                state.check_epoch(epoch)?;
+                let log = state.log()?;
+                if offset > log.log_end() || offset < log.log_start() {
+                    return Err(PartitionError::OutOfRange { offset });
+                }
+                let search = log.search(offset, past, state.hw_position)?;
+                (search, state.replica.high_watermark(), log.log_start())
+            };
+            let Some(search) = search else {
+                return Ok(FetchRead { high_watermark, log_start, slice: None });
+            };
+            let searched = search.run(bytes_max, first_whole);
+            if !self.state.lock().log()?.still_holds(&search) {
+                past = None;
+                continue;
+            }
+            match searched {
+                Ok(Searched::Slice(slice)) => {
+                    return Ok(FetchRead { high_watermark, log_start, slice });
+                }
+                Ok(Searched::Past(base_offset)) => past = Some(base_offset),
+                Err(error) => {
+                    tracing::error!(partition = %self.name, %error, "read failed");
+                    return Err(error.into());
+                }
             }
         }
+        tracing::error!(partition = %self.name, offset, "the log changed at each look-up");
+        Err(PartitionError::Offline)
     }
 
     /// Registers a fetch that found nothing new past `high_watermark`; `false` if there is news already.
@@ -287,13 +315,17 @@ impl Partition {
         &self,
         timestamp: Option<Timestamp>,
     ) -> Result<Option<FoundRecord>, PartitionError> {
-        let state = self.state.lock();
-        let (log, end) = (state.log()?, state.replica.high_watermark());
-        let found = match timestamp {
-            Some(timestamp) => log.find_time(timestamp, end)?,
-            None => log.find_max_time()?,
-        };
-        Ok(found.filter(|found| found.offset < end))
+        for _ in 0..LOOKUPS_MAX {
+            let search = {
+                let state = self.state.lock();
+                state.log()?.time_search(timestamp, state.replica.high_watermark())
+            };
+            let found = search.run(timestamp);
+            if self.state.lock().log()?.still_holds_all(&search) {
+                return found.map_err(Into::into);
+            }
+        }
+        Err(PartitionError::Offline)
     }
 
     /// When the batch that holds `offset` was made, by its newest record; `None` if it can't be read.

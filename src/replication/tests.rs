@@ -8,7 +8,7 @@ use crate::model::TopicPartition;
 use crate::record::BatchBuilder;
 use crate::system::clock::{monotonic, timeout_at};
 use crate::system::sim_disk::{Faults, SimDisk};
-use crate::system::{Clock, Random, SharedDisk};
+use crate::system::{Clock, Disk, Random, SharedDisk};
 
 fn settings(directories: &[&str]) -> ReplicaSettings {
     let mut settings = crate::broker::replica_settings(&Config::default());
@@ -143,4 +143,22 @@ async fn a_partition_on_a_disk_that_is_not_there_is_offline_and_not_begun_anew()
     assert_ne!(online("one"), online("two"), "one is where it was, the other is not begun anew");
     let metadata = again.metadata_directory("__cluster_metadata-0");
     assert!(matches!(metadata, Err(StartError::MetadataMissing)));
+}
+
+#[tokio::test]
+async fn a_topic_deleted_while_its_log_is_flushed_does_not_take_the_directory_offline() {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a"]);
+    let partition = create(&replicas, "gone", true);
+    append(&partition, None).expect("appended");
+    let directory = Arc::clone(&replicas.directories()[0]);
+    let jobs = directory.begin_flush(&[partition]);
+    assert!(jobs.iter().any(|(_, job)| job.dir.is_some()), "a folder to flush");
+    assert_eq!(replicas.delete("gone").len(), 1);
+    directory.carry_out(&jobs).expect("nothing failed");
+    assert!(!directory.is_offline());
+    let other = create(&replicas, "other", true);
+    let jobs = directory.begin_flush(&[other]);
+    Disk::remove_dir_all(&disk, &PathBuf::from("/a/other-0")).expect("removed");
+    directory.carry_out(&jobs).expect_err("a folder that is gone for no reason of ours");
 }

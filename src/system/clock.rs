@@ -62,6 +62,11 @@ pub(crate) fn monotonic() -> Instant {
     Instant::now()
 }
 
+/// Holds up a thread that may block.
+pub(crate) fn pause(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
 /// A duration from a setting in milliseconds; negative counts as zero.
 pub(crate) fn millis(ms: i64) -> Duration {
     Duration::from_millis(ms.try_into().unwrap_or(0))

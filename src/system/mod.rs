@@ -8,7 +8,7 @@ pub(crate) mod clock;
 pub(crate) mod disk;
 mod os_disk;
 pub(crate) mod random;
-#[cfg(test)]
+#[cfg(any(test, feature = "internals"))]
 pub(crate) mod sim_disk;
 pub(crate) mod tasks;
 

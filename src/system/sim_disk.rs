@@ -205,6 +205,9 @@ impl Disk for SimDisk {
         if state.faults.fail_syncs {
             return Err(eio("sync"));
         }
+        if !state.dirs.contains(path) {
+            return Err(missing(path));
+        }
         state.durable_names.retain(|p, _| p.parent() != Some(path));
         let now: Vec<_> = state
             .files
