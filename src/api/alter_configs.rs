@@ -26,28 +26,25 @@ pub(super) fn alter(
     request: IncrementalAlterConfigsRequest,
 ) -> Reply<IncrementalAlterConfigsResponse> {
     let (context, call) = (Arc::clone(context), call.clone());
-    Reply::blocking(
-        move || {
-            let one = |resource: &AlterConfigsResource| {
-                let changed = change(resource).and_then(|changes| {
-                    let target =
-                        target(&context, &call, resource.resource_type, &resource.resource_name)?;
-                    let altered =
-                        context.controller.alter_configs(&target, &changes, request.validate_only);
-                    altered.map_err(|error| explain(&error))
-                });
-                let (code, message) = outcome(changed);
-                AlterConfigsResourceResponse::default()
-                    .with_error_code(code)
-                    .with_error_message(message)
-                    .with_resource_type(resource.resource_type)
-                    .with_resource_name(resource.resource_name.clone())
-            };
-            let responses = request.resources.iter().map(one).collect();
-            IncrementalAlterConfigsResponse::default().with_responses(responses)
-        },
-        IncrementalAlterConfigsResponse::default(),
-    )
+    Reply::blocking(move || {
+        let one = |resource: &AlterConfigsResource| {
+            let changed = change(resource).and_then(|changes| {
+                let target =
+                    target(&context, &call, resource.resource_type, &resource.resource_name)?;
+                let altered =
+                    context.controller.alter_configs(&target, &changes, request.validate_only);
+                altered.map_err(|error| explain(&error))
+            });
+            let (code, message) = outcome(changed);
+            AlterConfigsResourceResponse::default()
+                .with_error_code(code)
+                .with_error_message(message)
+                .with_resource_type(resource.resource_type)
+                .with_resource_name(resource.resource_name.clone())
+        };
+        let responses = request.resources.iter().map(one).collect();
+        IncrementalAlterConfigsResponse::default().with_responses(responses)
+    })
 }
 
 pub(super) fn replace(
@@ -56,33 +53,29 @@ pub(super) fn replace(
     request: AlterConfigsRequest,
 ) -> Reply<AlterConfigsResponse> {
     let (context, call) = (Arc::clone(context), call.clone());
-    Reply::blocking(
-        move || {
-            let one = |resource: &ReplacedResource| {
-                let values: Vec<(String, Option<String>)> = resource
-                    .configs
-                    .iter()
-                    .map(|c| (c.name.to_string(), c.value.as_ref().map(ToString::to_string)))
-                    .collect();
-                let target =
-                    target(&context, &call, resource.resource_type, &resource.resource_name);
-                let changed = target.and_then(|target| {
-                    let replaced =
-                        context.controller.replace_configs(&target, &values, request.validate_only);
-                    replaced.map_err(|error| explain(&error))
-                });
-                let (code, message) = outcome(changed);
-                ReplacedResponse::default()
-                    .with_error_code(code)
-                    .with_error_message(message)
-                    .with_resource_type(resource.resource_type)
-                    .with_resource_name(resource.resource_name.clone())
-            };
-            let responses = request.resources.iter().map(one).collect();
-            AlterConfigsResponse::default().with_responses(responses)
-        },
-        AlterConfigsResponse::default(),
-    )
+    Reply::blocking(move || {
+        let one = |resource: &ReplacedResource| {
+            let values: Vec<(String, Option<String>)> = resource
+                .configs
+                .iter()
+                .map(|c| (c.name.to_string(), c.value.as_ref().map(ToString::to_string)))
+                .collect();
+            let target = target(&context, &call, resource.resource_type, &resource.resource_name);
+            let changed = target.and_then(|target| {
+                let replaced =
+                    context.controller.replace_configs(&target, &values, request.validate_only);
+                replaced.map_err(|error| explain(&error))
+            });
+            let (code, message) = outcome(changed);
+            ReplacedResponse::default()
+                .with_error_code(code)
+                .with_error_message(message)
+                .with_resource_type(resource.resource_type)
+                .with_resource_name(resource.resource_name.clone())
+        };
+        let responses = request.resources.iter().map(one).collect();
+        AlterConfigsResponse::default().with_responses(responses)
+    })
 }
 
 type Refusal = (ErrorCode, String);

@@ -23,39 +23,35 @@ pub(super) fn handle(
     request: CreateTopicsRequest,
 ) -> Reply<CreateTopicsResponse> {
     let (context, call) = (Arc::clone(context), call.clone());
-    Reply::blocking(
-        move || {
-            let create = |topic: &CreatableTopic| {
-                let twice =
-                    request.topics.iter().filter(|other| other.name == topic.name).count() > 1;
-                let result = CreatableTopicResult::default()
-                    .with_name(topic.name.clone())
-                    .with_error_message(None);
-                if twice {
-                    return refuse(result, ErrorCode::InvalidRequest, "Duplicate topic name.");
+    Reply::blocking(move || {
+        let create = |topic: &CreatableTopic| {
+            let twice = request.topics.iter().filter(|other| other.name == topic.name).count() > 1;
+            let result = CreatableTopicResult::default()
+                .with_name(topic.name.clone())
+                .with_error_message(None);
+            if twice {
+                return refuse(result, ErrorCode::InvalidRequest, "Duplicate topic name.");
+            }
+            if !context.allows(&call, Operation::Create, Resource::Topic(&topic.name)) {
+                return refuse(
+                    result,
+                    ErrorCode::TopicAuthorizationFailed,
+                    "Authorization failed.",
+                );
+            }
+            let wish = wish(topic);
+            match context.controller.create_topic(&wish, request.validate_only) {
+                Ok(made) => describe(&context, &call, result, &made, &wish),
+                Err(error @ ControllerError::Store(_)) => {
+                    tracing::error!(topic = wish.name, %error, "topic not made");
+                    refuse(result, ErrorCode::from(&error), ErrorCode::from(&error).text())
                 }
-                if !context.allows(&call, Operation::Create, Resource::Topic(&topic.name)) {
-                    return refuse(
-                        result,
-                        ErrorCode::TopicAuthorizationFailed,
-                        "Authorization failed.",
-                    );
-                }
-                let wish = wish(topic);
-                match context.controller.create_topic(&wish, request.validate_only) {
-                    Ok(made) => describe(&context, &call, result, &made, &wish),
-                    Err(error @ ControllerError::Store(_)) => {
-                        tracing::error!(topic = wish.name, %error, "topic not made");
-                        refuse(result, ErrorCode::from(&error), ErrorCode::from(&error).text())
-                    }
-                    Err(error) => refuse(result, ErrorCode::from(&error), &error.to_string()),
-                }
-            };
-            let topics = request.topics.iter().map(create).collect();
-            CreateTopicsResponse::default().with_topics(topics)
-        },
-        CreateTopicsResponse::default(),
-    )
+                Err(error) => refuse(result, ErrorCode::from(&error), &error.to_string()),
+            }
+        };
+        let topics = request.topics.iter().map(create).collect();
+        CreateTopicsResponse::default().with_topics(topics)
+    })
 }
 
 fn wish(topic: &CreatableTopic) -> NewTopic {

@@ -20,14 +20,11 @@ pub(super) fn handle(
     request: DeleteRecordsRequest,
 ) -> Reply<DeleteRecordsResponse> {
     let (context, call) = (Arc::clone(context), call.clone());
-    Reply::blocking(
-        move || {
-            let topics =
-                request.topics.iter().map(|topic| trim_topic(&context, &call, topic)).collect();
-            DeleteRecordsResponse::default().with_topics(topics)
-        },
-        DeleteRecordsResponse::default(),
-    )
+    Reply::blocking(move || {
+        let topics =
+            request.topics.iter().map(|topic| trim_topic(&context, &call, topic)).collect();
+        DeleteRecordsResponse::default().with_topics(topics)
+    })
 }
 
 fn trim_topic(

@@ -16,20 +16,16 @@ pub(super) fn handle(
     request: DeleteTopicsRequest,
 ) -> Reply<DeleteTopicsResponse> {
     let (context, call) = (Arc::clone(context), call.clone());
-    Reply::blocking(
-        move || {
-            let by_name = |name: TopicName| DeleteTopicState::default().with_name(Some(name));
-            let wanted: Vec<DeleteTopicState> = if call.version >= 6 {
-                request.topics
-            } else {
-                request.topic_names.into_iter().map(by_name).collect()
-            };
-            let responses =
-                wanted.into_iter().map(|topic| delete(&context, &call, topic)).collect();
-            DeleteTopicsResponse::default().with_responses(responses)
-        },
-        DeleteTopicsResponse::default(),
-    )
+    Reply::blocking(move || {
+        let by_name = |name: TopicName| DeleteTopicState::default().with_name(Some(name));
+        let wanted: Vec<DeleteTopicState> = if call.version >= 6 {
+            request.topics
+        } else {
+            request.topic_names.into_iter().map(by_name).collect()
+        };
+        let responses = wanted.into_iter().map(|topic| delete(&context, &call, topic)).collect();
+        DeleteTopicsResponse::default().with_responses(responses)
+    })
 }
 
 fn delete(context: &Context, call: &Call, wanted: DeleteTopicState) -> DeletableTopicResult {

@@ -27,17 +27,12 @@ pub(super) fn handle(
         return Reply::Now(refused);
     }
     let (context, version) = (Arc::clone(context), call.version);
-    Reply::blocking(
-        move || {
-            let directories = context.replicas.directories();
-            let results = directories
-                .iter()
-                .map(|directory| describe(directory, &request, version))
-                .collect();
-            DescribeLogDirsResponse::default().with_results(results)
-        },
-        DescribeLogDirsResponse::default(),
-    )
+    Reply::blocking(move || {
+        let directories = context.replicas.directories();
+        let results =
+            directories.iter().map(|directory| describe(directory, &request, version)).collect();
+        DescribeLogDirsResponse::default().with_results(results)
+    })
 }
 
 fn describe(

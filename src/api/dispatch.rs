@@ -263,11 +263,11 @@ fn reply_to<R: Encodable + Send + 'static>(
         Reply::Later(response) => {
             let head = head.clone();
             Answer::Later(Box::pin(async move {
-                match encode(&head, &response.await) {
-                    Ok(bytes) => Output::bytes(bytes),
+                match encode(&head, &response.await?) {
+                    Ok(bytes) => Some(Output::bytes(bytes)),
                     Err(error) => {
                         tracing::error!(%error, "response dropped");
-                        Output::default()
+                        None
                     }
                 }
             }))

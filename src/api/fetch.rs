@@ -250,7 +250,7 @@ impl Fetching {
     }
 
     /// Waits for news until there is enough of it.
-    async fn wait(self, mut found: Vec<Found>, deadline: Instant) -> Output {
+    async fn wait(self, mut found: Vec<Found>, deadline: Instant) -> Option<Output> {
         let waiter = FetchWaiter::new();
         loop {
             let handles = found.iter().filter_map(|f| f.handle.clone()).collect();
@@ -266,9 +266,9 @@ impl Fetching {
             }
         }
         match self.answer(found) {
-            Answer::Now(output) => output,
+            Answer::Now(output) => Some(output),
             Answer::Later(output) => output.await,
-            Answer::Nothing | Answer::Close => Output::default(),
+            Answer::Nothing | Answer::Close => None,
         }
     }
 
@@ -291,7 +291,6 @@ impl Fetching {
                 self.respond(&mut found)
             })
             .await
-            .unwrap_or_default()
         }))
     }
 

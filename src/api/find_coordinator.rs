@@ -22,12 +22,12 @@ pub(super) fn handle(
         return Reply::Now(respond(context, call, &request));
     }
     let (context, call) = (Arc::clone(context), call.clone());
-    Reply::Later(Box::pin(async move {
+    Reply::later(async move {
         // The topic that holds offsets is made when the first group asks for its coordinator.
         let groups = Arc::clone(&context.groups);
         blocking(move || groups.prepare()).await;
         respond(&context, &call, &request)
-    }))
+    })
 }
 
 fn respond(

@@ -71,14 +71,14 @@ pub(super) fn join(
     };
     match context.groups.join(&asked) {
         Err(error) => refuse(ErrorCode::from(&error)),
-        Ok(receiver) => Reply::Later(Box::pin(async move {
+        Ok(receiver) => Reply::later(async move {
             let gone = || Joined {
                 error: Some(GroupError::Unavailable),
                 generation: -1,
                 ..Joined::default()
             };
             joined(version, receiver.await.unwrap_or_else(|_| gone()))
-        })),
+        }),
     }
 }
 
@@ -131,7 +131,7 @@ pub(super) fn sync(
     };
     match context.groups.sync(&asked) {
         Err(error) => Reply::Now(refuse(ErrorCode::from(&error))),
-        Ok(receiver) => Reply::Later(Box::pin(async move {
+        Ok(receiver) => Reply::later(async move {
             match receiver.await.unwrap_or(Err(GroupError::Unavailable)) {
                 Ok(Synced { protocol_type, protocol, assignment }) => {
                     let response = SyncGroupResponse::default().with_assignment(assignment);
@@ -146,7 +146,7 @@ pub(super) fn sync(
                     SyncGroupResponse::default().with_error_code(ErrorCode::from(&error).code())
                 }
             }
-        })),
+        }),
     }
 }
 
@@ -293,7 +293,7 @@ pub(super) fn delete(
         };
         pending.push((id, begun));
     }
-    Reply::Later(Box::pin(async move {
+    Reply::later(async move {
         let mut results = Vec::new();
         for (id, begun) in pending {
             let code = match begun {
@@ -303,5 +303,5 @@ pub(super) fn delete(
             results.push(DeletableGroupResult::default().with_group_id(id).with_error_code(code));
         }
         DeleteGroupsResponse::default().with_results(results)
-    }))
+    })
 }

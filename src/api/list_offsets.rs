@@ -37,11 +37,7 @@ pub(super) fn handle(
         let topics = request.topics.iter().map(|topic| describe(&owned, &called, topic)).collect();
         ListOffsetsResponse::default().with_topics(topics)
     };
-    if needs_disk {
-        Reply::blocking(work, ListOffsetsResponse::default())
-    } else {
-        Reply::Now(work())
-    }
+    if needs_disk { Reply::blocking(work) } else { Reply::Now(work()) }
 }
 
 fn describe(context: &Context, call: &Call, topic: &ListOffsetsTopic) -> ListOffsetsTopicResponse {

@@ -25,16 +25,12 @@ pub(super) fn handle(
         return Reply::Now(respond(context, call, &request));
     }
     let (context, call) = (Arc::clone(context), call.clone());
-    let failed = MetadataResponse::default();
-    Reply::blocking(
-        move || {
-            for name in missing {
-                create(&context, name);
-            }
-            respond(&context, &call, &request)
-        },
-        failed,
-    )
+    Reply::blocking(move || {
+        for name in missing {
+            create(&context, name);
+        }
+        respond(&context, &call, &request)
+    })
 }
 
 /// Topics that are asked for, are not there, and may be made.

@@ -84,17 +84,22 @@ pub(crate) struct Call {
 /// A response now, later, or never.
 pub(crate) enum Reply<R> {
     Now(R),
-    Later(Pin<Box<dyn Future<Output = R> + Send>>),
+    /// `None` closes the connection.
+    Later(Pin<Box<dyn Future<Output = Option<R>> + Send>>),
     /// `acks=0`.
     Nothing,
     Close,
 }
 
 impl<R: Send + 'static> Reply<R> {
-    /// Runs work that blocks away from the connection's task; a panic in it closes the connection by way of `R`'s
-    /// default, which carries no success.
-    fn blocking(work: impl FnOnce() -> R + Send + 'static, failed: R) -> Self {
-        Reply::Later(Box::pin(async move { blocking(work).await.unwrap_or(failed) }))
+    /// Replies when the future is done.
+    fn later(response: impl Future<Output = R> + Send + 'static) -> Self {
+        Reply::Later(Box::pin(async move { Some(response.await) }))
+    }
+
+    /// Runs work that blocks away from the connection's task; a panic in it closes the connection.
+    fn blocking(work: impl FnOnce() -> R + Send + 'static) -> Self {
+        Reply::Later(Box::pin(blocking(work)))
     }
 }
 

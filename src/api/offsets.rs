@@ -73,10 +73,10 @@ pub(super) fn commit(
         return Reply::Now(committed(names, codes, ErrorCode::None));
     };
     match begun {
-        Ok(done) => Reply::Later(Box::pin(async move {
+        Ok(done) => Reply::later(async move {
             let failed = done.await.err().map_or(ErrorCode::None, |error| refusal(error, version));
             committed(names, codes, failed)
-        })),
+        }),
         Err(code) => Reply::Now(committed(names, codes, code)),
     }
 }
@@ -273,7 +273,7 @@ pub(super) fn delete(
             context.replicas.partition(&TopicPartition::new(topic, *partition)).is_some()
         })
         .collect();
-    Reply::Later(Box::pin(async move {
+    Reply::later(async move {
         if !done.await {
             return OffsetDeleteResponse::default()
                 .with_error_code(ErrorCode::CoordinatorNotAvailable.code());
@@ -299,5 +299,5 @@ pub(super) fn delete(
             );
         }
         OffsetDeleteResponse::default().with_topics(topics)
-    }))
+    })
 }

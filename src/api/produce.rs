@@ -251,13 +251,13 @@ impl<'a> Produce<'a> {
             None => Reply::Now(response),
             Some(waiter) if waiter.left() > 0 => {
                 let deadline = monotonic() + millis(request.timeout_ms.into());
-                Reply::Later(Box::pin(async move {
+                Reply::later(async move {
                     let _ = timeout_at(deadline, waiter.wait()).await;
                     for entry in &waiting {
                         settle(&mut response, entry);
                     }
                     response
-                }))
+                })
             }
             Some(_) => {
                 waiting.iter().for_each(|entry| settle(&mut response, entry));

@@ -52,7 +52,7 @@ impl SegmentIndex {
 
     /// Notes an appended batch; an entry is made when `interval_bytes` passed since the last one.
     pub(crate) fn note(&mut self, header: &BatchHeader, position: u64, interval_bytes: u64) {
-        let last_offset = to_u32(header.last_offset() - self.base_offset);
+        let last_offset = to_u32(header.last_offset().saturating_sub(self.base_offset));
         if header.max_timestamp > self.max_time.map_or(NO_TIMESTAMP, |t| t.timestamp) {
             self.max_time =
                 Some(TimeEntry { timestamp: header.max_timestamp, offset: last_offset });
@@ -81,7 +81,7 @@ impl SegmentIndex {
 
     /// Where to start looking for `offset`: the last entry whose batch begins at or before it for sure.
     pub(crate) fn floor(&self, offset: Offset) -> u64 {
-        let relative = to_u32(offset - self.base_offset);
+        let relative = to_u32(offset.saturating_sub(self.base_offset));
         // The entry's batch may begin after the offset unless the batch's last offset lies below it.
         let at = self.offsets.partition_point(|entry| entry.last_offset < relative);
         at.checked_sub(1).and_then(|i| self.offsets.get(i)).map_or(0, |entry| entry.position.into())
@@ -98,7 +98,7 @@ impl SegmentIndex {
 
     /// Drops entries that reach `offset` or lie at or past `position`.
     pub(crate) fn truncate(&mut self, offset: Offset, position: u64) {
-        let relative = to_u32(offset - self.base_offset);
+        let relative = to_u32(offset.saturating_sub(self.base_offset));
         self.offsets.retain(|e| e.last_offset < relative && u64::from(e.position) < position);
         self.times.retain(|e| e.offset < relative);
         self.max_time = self.times.last().copied();
@@ -211,5 +211,5 @@ fn append(disk: &dyn Disk, path: &Path, at: usize, bytes: &[u8], close: bool) ->
 
 /// Segments hold at most this many offsets, since indexes store them in 31 bits.
 pub(super) fn fits(base_offset: Offset, last_offset: Offset) -> bool {
-    to_i32(last_offset - base_offset) < i32::MAX
+    to_i32(last_offset.saturating_sub(base_offset)) < i32::MAX
 }

@@ -22,6 +22,9 @@ const WALK_BYTES: usize = 8 * 1024;
 /// A batch cannot be larger: lengths above this are damage.
 pub(super) const BATCH_BYTES_MAX: usize = 1 << 30;
 
+/// No batch begins at or past this: what says so is damage.
+const OFFSET_MAX: Offset = 1 << 62;
+
 /// A segment that is no longer written.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -131,6 +134,8 @@ impl<'a> Walk<'a> {
         let header = self.header_at(position)?.ok_or_else(|| self.corrupt(position))?;
         let bytes = header.total_bytes();
         let fits = header.magic == MAGIC
+            && (0..OFFSET_MAX).contains(&header.base_offset)
+            && header.last_offset_delta >= 0
             && (HEADER_BYTES..=BATCH_BYTES_MAX).contains(&bytes)
             && position + to_u64(bytes) <= self.end;
         if !fits {

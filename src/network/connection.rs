@@ -37,7 +37,8 @@ pub(crate) enum Answer {
     /// No response is sent (`acks=0`).
     Nothing,
     Now(Output),
-    Later(Pin<Box<dyn Future<Output = Output> + Send>>),
+    /// `None` closes the connection, as `Close` does.
+    Later(Pin<Box<dyn Future<Output = Option<Output>> + Send>>),
     /// The connection is closed once earlier answers have left.
     Close,
 }
@@ -72,7 +73,7 @@ pub(crate) struct ConnectionRules {
 
 enum Slot {
     Ready(Output),
-    Waiting(Pin<Box<dyn Future<Output = Output> + Send>>),
+    Waiting(Pin<Box<dyn Future<Output = Option<Output>> + Send>>),
 }
 
 struct Pending {
@@ -117,6 +118,8 @@ pub(crate) async fn serve<S: Service>(
         tokio::select! {
             biased;
             output = front(&mut pending) => {
+                // What came before has left, what came after was asked of a connection that is no more.
+                let Some(output) = output else { return Ok(()) };
                 if let Some(first) = pending.front_mut() {
                     first.slot = Slot::Ready(output);
                 }
@@ -205,7 +208,7 @@ async fn write_ready(stream: &mut Stream, pending: &mut VecDeque<Pending>) -> io
 }
 
 /// The first waiting answer; pends for ever if there is none.
-async fn front(pending: &mut VecDeque<Pending>) -> Output {
+async fn front(pending: &mut VecDeque<Pending>) -> Option<Output> {
     match pending.front_mut().map(|p| &mut p.slot) {
         Some(Slot::Waiting(future)) => future.await,
         Some(Slot::Ready(_)) | None => std::future::pending().await,
@@ -228,7 +231,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers each frame with itself; a frame `w` waits for a turn of the runtime first.
+    /// Answers each frame with itself; a frame `w` waits for a turn of the runtime first, and `wx` fails then.
     struct Echo;
 
     impl Service for Echo {
@@ -240,10 +243,11 @@ mod tests {
             let answer = |frame: Bytes| {
                 let length = u32::try_from(frame.len()).expect("small").to_be_bytes();
                 let output = Output::bytes([&length[..], &frame].concat());
+                let output_is_lost = frame.get(1) == Some(&b'x');
                 match frame.first() {
                     Some(b'w') => Answer::Later(Box::pin(async move {
                         sleep_until(monotonic() + Duration::from_millis(1)).await;
-                        output
+                        (!output_is_lost).then_some(output)
                     })),
                     Some(b'n') => Answer::Nothing,
                     Some(b'c') => Answer::Close,
@@ -299,5 +303,7 @@ mod tests {
     async fn earlier_answers_leave_before_a_connection_is_closed() {
         let input = [frame(b"w1"), frame(b"c"), frame(b"2")].concat();
         assert_eq!(exchange(input, 6).await, frame(b"w1"));
+        let input = [frame(b"1"), frame(b"wx"), frame(b"2")].concat();
+        assert_eq!(exchange(input, 5).await, frame(b"1"));
     }
 }

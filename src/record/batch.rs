@@ -66,7 +66,7 @@ impl BatchHeader {
     }
 
     pub fn last_offset(&self) -> Offset {
-        self.base_offset + i64::from(self.last_offset_delta)
+        self.base_offset.saturating_add(self.last_offset_delta.into())
     }
 
     /// The low three attribute bits: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd.

@@ -107,13 +107,13 @@ impl BatchBuilder {
 
     /// Adds a record of another batch at its own offset.
     pub(crate) fn keep(&mut self, record: &Record<'_>) {
-        let delta = to_i32(record.offset - self.base_offset);
+        let delta = to_i32(record.offset.saturating_sub(self.base_offset));
         self.push(delta, record.timestamp, record.key, record.value, record.headers);
     }
 
     /// Makes the batch reach to `last_offset` even if its last record lies before it.
     pub(crate) fn reach(&mut self, last_offset: Offset) {
-        self.last_offset_delta = to_i32(last_offset - self.base_offset);
+        self.last_offset_delta = to_i32(last_offset.saturating_sub(self.base_offset));
     }
 
     /// Marks that tombstones may go after `horizon_ms`: it takes the base timestamp's place (KIP-534). Must come
@@ -178,7 +178,8 @@ impl BatchBuilder {
     ) {
         let base = *self.base_timestamp.get_or_insert(timestamp);
         let mut record = vec![0];
-        put_varlong(&mut record, timestamp - base);
+        // Deltas wrap, as they do in Kafka: readers add them the same way.
+        put_varlong(&mut record, timestamp.wrapping_sub(base));
         put_varlong(&mut record, delta.into());
         put_bytes(&mut record, key);
         put_bytes(&mut record, value);

@@ -1,6 +1,7 @@
 //! Walking the records of a batch, with nothing copied.
 //!
-//! Invariants: every length is checked against what is left; offsets and timestamps are added with overflow checks.
+//! Invariants: every length is checked against what is left; offsets are added with overflow checks; timestamps
+//! wrap, as in Kafka.
 
 use std::borrow::Cow;
 
@@ -120,7 +121,7 @@ fn take_record<'a>(header: &BatchHeader, rest: &mut &'a [u8]) -> Option<Record<'
     let timestamp = if header.is_log_append_time() {
         header.max_timestamp
     } else {
-        header.base_timestamp.checked_add(timestamp_delta)?
+        header.base_timestamp.wrapping_add(timestamp_delta)
     };
     Some(Record {
         offset: header.base_offset.checked_add(offset_delta.into())?,
