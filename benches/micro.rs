@@ -3,12 +3,20 @@
 //! Estimates, written before the first run (of the machine that `docs/operating/performance.md` names): decoding a
 //! produce request of six partitions 1 µs (no record is looked at); checking a batch of 16 KiB 0.5 µs and of 1 MB 20 µs
 //! (the checksum at 50 GB/s); appending 16 KiB 5 µs and 1 MB 170 µs (the copy into the page cache); finding a tail
-//! batch 1 µs (one read of headers); encoding a fetch answer 0.3 µs.
+//! batch 1 µs (one read of headers); encoding a fetch answer 0.3 µs. A member of a rebalance and a group's commit 10 µs
+//! each, and the same for one of ten thousand as for one of a thousand: nothing in the coordinator is quadratic.
+
+use std::path::PathBuf;
 
 use criterion::{Criterion, Throughput};
 use strandline::internals::micro::{
-    MeasuredLog, batch, decode_produce, encode_fetch_answer, produce_frame, validate_batch,
+    MeasuredGroups, MeasuredLog, batch, decode_produce, encode_fetch_answer, produce_frame,
+    validate_batch,
 };
+
+fn folder(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("strandline-micro-{}-{name}", std::process::id()))
+}
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
@@ -25,13 +33,39 @@ fn main() {
         let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::Bytes(batch.len() as u64));
         group.bench_function("validate", |b| b.iter(|| validate_batch(batch)));
-        let folder = std::env::temp_dir().join(format!("strandline-micro-{}", std::process::id()));
-        let mut log = MeasuredLog::open(folder.join(name.replace(' ', "-")));
+        let folder = folder(&name.replace(' ', "-"));
+        let mut log = MeasuredLog::open(folder.clone());
         group.bench_function("append", |b| b.iter(|| log.append(batch)));
         group.bench_function("read at the tail", |b| b.iter(|| log.read_tail(1 << 20)));
         group.finish();
         drop(log);
         let _ = std::fs::remove_dir_all(folder);
     }
+    groups(&mut criterion);
     criterion.final_summary();
+}
+
+fn groups(criterion: &mut Criterion) {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let mut group = criterion.benchmark_group("groups");
+    group.sample_size(10);
+    for count in [1_000, 10_000] {
+        group.throughput(Throughput::Elements(count as u64));
+        let folder = folder(&count.to_string());
+        let mut measured = runtime.block_on(async { MeasuredGroups::open(&folder) });
+        // The first one waits for `group.initial.rebalance.delay.ms`.
+        runtime.block_on(measured.rebalance(count));
+        group.bench_function(format!("rebalance of {count} members"), |b| {
+            b.iter(|| runtime.block_on(measured.rebalance(count)));
+        });
+        group.bench_function(format!("heartbeats of {count} members"), |b| {
+            b.iter(|| runtime.block_on(async { measured.heartbeats() }));
+        });
+        group.bench_function(format!("commits of {count} groups"), |b| {
+            b.iter(|| runtime.block_on(measured.commits(count)));
+        });
+        drop(measured);
+        let _ = std::fs::remove_dir_all(folder);
+    }
 }

@@ -10,6 +10,6 @@ mod settings;
 mod start;
 
 pub(crate) use settings::check;
-#[cfg(test)]
-pub(crate) use settings::replicas as replica_settings;
+#[cfg(any(test, feature = "internals"))]
+pub(crate) use settings::{groups as group_settings, replicas as replica_settings};
 pub(crate) use start::Broker;

@@ -61,7 +61,7 @@ pub(crate) fn replicas(config: &Config) -> ReplicaSettings {
     }
 }
 
-pub(super) fn groups(config: &Config) -> GroupSettings {
+pub(crate) fn groups(config: &Config) -> GroupSettings {
     GroupSettings {
         initial_delay_ms: config.long("group.initial.rebalance.delay.ms"),
         session_timeout_ms: (

@@ -353,6 +353,65 @@ mod with_a_log {
         }
     }
 
+    /// The batches of the groups' log, each with the offset after it.
+    fn batches(replicas: &Replicas) -> Vec<(i64, Vec<u8>)> {
+        let name = crate::model::TopicPartition::new("__consumer_offsets", 0);
+        let partition = replicas.partition(&name).expect("made");
+        let mut found = Vec::new();
+        let (mut at, end, _) = partition.bounds(-1).expect("online");
+        while at < end {
+            let read = partition.read(at, 1, true, -1).expect("read").slice.expect("bytes");
+            let bytes = read.read().expect("read");
+            at = crate::record::BatchHeader::parse(&bytes).expect("a batch").last_offset() + 1;
+            // As a client would send it.
+            found.push((at, [&[0; 8], &bytes[8..]].concat()));
+        }
+        found
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_prefix_of_the_log_replays_to_what_was_then_and_so_does_its_compaction() {
+        for seed in 0..6 {
+            let random = Random::seeded(100 + seed);
+            let (groups, replicas) = open(&SimDisk::default());
+            // What was to be seen when the log ended there.
+            let mut states = vec![(0, state(&groups))];
+            for _ in 0..25 {
+                change(&groups, &random).await;
+                let end = batches(&replicas).last().map_or(0, |(end, _)| *end);
+                states.push((end, state(&groups)));
+            }
+            let all = batches(&replicas);
+            for (end, expected) in states {
+                let disk = SimDisk::default();
+                {
+                    let (_, copy) = open(&disk);
+                    let name = crate::model::TopicPartition::new("__consumer_offsets", 0);
+                    let partition = copy.partition(&name).expect("made");
+                    for (_, batch) in all.iter().filter(|(after, _)| *after <= end) {
+                        let request = crate::replication::AppendRequest {
+                            batch,
+                            now_ms: Clock::system().now_ms(),
+                            waiter: None,
+                            is_internal: true,
+                        };
+                        partition.append(&request).expect("appended");
+                    }
+                    copy.stop(1);
+                }
+                disk.crash(&random);
+                let (replayed, copy) = open(&disk);
+                assert_eq!(state(&replayed), expected, "seed {seed}, prefix up to {end}");
+                copy.clean_once(&mut |_| {});
+                copy.stop(1);
+                drop((replayed, copy));
+                disk.crash(&random);
+                let (compacted, _copy) = open(&disk);
+                assert_eq!(state(&compacted), expected, "seed {seed}, compacted up to {end}");
+            }
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn an_offset_is_not_visible_before_it_is_durable() {
         let disk = SimDisk::default();

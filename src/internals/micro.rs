@@ -1,12 +1,15 @@
 //! The steps of a produce and a fetch, one by one, for `benches/micro.rs`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::config::{Config, TopicConfig};
+use crate::config::{Config, Origin, TopicConfig};
+use crate::controller::Controller;
+use crate::coordinator::{CommitRequest, Groups, JoinRequest, SyncRequest};
 use crate::log::{FileCache, Log, LogParts, RecoveryPoint, Stamp};
+use crate::metadata::MetadataStore;
 use crate::model::TopicPartition;
 use crate::protocol::messages::ProduceRequest;
 use crate::protocol::messages::TopicName;
@@ -16,7 +19,8 @@ use crate::protocol::{
     parse_head, text,
 };
 use crate::record::{BatchBuilder, BatchHeader, BatchRules, TimestampRules, validate};
-use crate::system::{Disk, OsDisk, SharedDisk};
+use crate::replication::{PartitionSpec, Replicas};
+use crate::system::{Clock, Disk, OsDisk, Random, SharedDisk};
 
 /// A batch of `records` records of 1 KiB.
 pub fn batch(records: usize) -> Vec<u8> {
@@ -127,4 +131,112 @@ pub fn encode_fetch_answer(frame: &Bytes) -> usize {
         partitions: (0..6).map(partition).collect(),
     };
     encode_fetch(&head, 0, 0, &[topic], &[]).iter().map(bytes::BytesMut::len).sum()
+}
+
+/// The group coordinator over a log on the real disk.
+#[derive(Debug)]
+pub struct MeasuredGroups {
+    groups: Arc<Groups>,
+    members: Vec<String>,
+}
+
+impl MeasuredGroups {
+    /// Starts a coordinator without groups in an empty folder; needs a runtime.
+    pub fn open(folder: &Path) -> Self {
+        let disk: SharedDisk = Arc::new(OsDisk);
+        let mut config = Config::default();
+        config.set("log.dirs", &folder.to_string_lossy(), Origin::File).expect("valid");
+        config.set("offsets.topic.num.partitions", "1", Origin::File).expect("valid");
+        let (clock, random) = (Clock::system(), Random::seeded(1));
+        let settings = crate::broker::replica_settings(&config);
+        let replicas =
+            Replicas::open(&disk, settings, clock.clone(), random.clone()).expect("opens");
+        let spec = PartitionSpec {
+            name: TopicPartition::new("__consumer_offsets", 0),
+            topic_id: uuid::Uuid::from_u128(1),
+            leader_epoch: 0,
+            config: Arc::new(TopicConfig::resolve(&config, &[].into())),
+        };
+        replicas.start(&[spec]).expect("starts");
+        let (store, image) = MetadataStore::open(&disk, folder, 0).expect("opens");
+        let groups = crate::broker::group_settings(&config);
+        let controller =
+            Arc::new(Controller::new(store, image, config, clock.clone(), random.clone()));
+        let groups = Groups::new(groups, replicas, controller, clock, random);
+        groups.load();
+        groups.start_timers();
+        Self { groups, members: Vec::new() }
+    }
+
+    /// Members join one group, all get its generation, the first assigns, all get their part.
+    pub async fn rebalance(&mut self, members: usize) {
+        self.members.resize(members, String::new());
+        let joining: Vec<_> = self
+            .members
+            .iter()
+            .map(|id| self.groups.join(&join_request("g", id)).expect("joins"))
+            .collect();
+        let (mut generation, mut leader) = (0, String::new());
+        for (receiver, id) in joining.into_iter().zip(&mut self.members) {
+            let joined = receiver.await.expect("an answer");
+            assert!(joined.error.is_none(), "{:?}", joined.error);
+            *id = joined.member_id;
+            (generation, leader) = (joined.generation, joined.leader);
+        }
+        let part = |id: &String| (id.clone(), Bytes::from_static(b"partitions"));
+        let syncing: Vec<_> = self
+            .members
+            .iter()
+            .map(|id| {
+                let assigns = *id == leader;
+                let request = SyncRequest {
+                    group: "g".to_owned(),
+                    generation,
+                    member_id: id.clone(),
+                    assignments: self.members.iter().filter(|_| assigns).map(part).collect(),
+                    ..SyncRequest::default()
+                };
+                self.groups.sync(&request).expect("syncs")
+            })
+            .collect();
+        for receiver in syncing {
+            receiver.await.expect("an answer").expect("synced");
+        }
+    }
+
+    /// Heartbeats of every member.
+    pub fn heartbeats(&self) {
+        for id in &self.members {
+            let _ = self.groups.heartbeat("g", id, None, 1);
+        }
+    }
+
+    /// So many groups commit an offset each.
+    pub async fn commits(&self, groups: usize) {
+        let mut pending = Vec::new();
+        for number in 0..groups {
+            let request = CommitRequest {
+                group: format!("group-{number}"),
+                generation: -1,
+                offsets: vec![("t".into(), 0, 7, -1, String::new())],
+                ..CommitRequest::default()
+            };
+            pending.push(self.groups.commit(request).expect("written"));
+        }
+        for done in pending {
+            done.await.expect("durable");
+        }
+    }
+}
+
+fn join_request(group: &str, member_id: &str) -> JoinRequest {
+    JoinRequest {
+        group: group.to_owned(),
+        member_id: member_id.to_owned(),
+        session_timeout_ms: 30_000,
+        rebalance_timeout_ms: 60_000,
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![("range".to_owned(), Bytes::from_static(b"subscription"))],
+        ..JoinRequest::default()
+    }
 }

@@ -1,14 +1,9 @@
 //! Every request that we serve: decoded from any bytes, and well-formed ones to begin from. For tests and fuzz targets.
 
 use bytes::Bytes;
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::*;
 use kafka_protocol::protocol::Request;
 
-use super::{SERVED, decode, encode_request, key_number, parse_head, text};
+use super::{decode, key_number, parse_head};
 
 /// Runs a check for every served API with its request type.
 macro_rules! for_every_api {
@@ -46,7 +41,9 @@ pub(crate) fn decode_any(mut bytes: Bytes) {
 }
 
 /// Frames (with their length) of every API, its key and version; some with something in their arrays.
+#[cfg(test)]
 pub(crate) fn sample_frames() -> Vec<(i16, i16, Bytes)> {
+    use super::{SERVED, encode_request, text};
     fn add<R: Request + Default>(frames: &mut Vec<(i16, i16, Bytes)>) {
         let api = SERVED.iter().find(|api| key_number(api.key) == R::KEY);
         for version in api.map(|api| [api.min, api.max]).unwrap_or_default() {
@@ -61,6 +58,11 @@ pub(crate) fn sample_frames() -> Vec<(i16, i16, Bytes)> {
             frames.push((R::KEY, version, frame.freeze()));
         }
     }
+    use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+    use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+    use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+    use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+    use kafka_protocol::messages::*;
     let mut frames = Vec::new();
     for_every_api!(add(&mut frames));
     let name = TopicName(text("topic"));

@@ -52,6 +52,7 @@ struct SimFile {
     lock: Option<PathBuf>,
 }
 
+#[cfg_attr(not(test), expect(dead_code, reason = "fuzz targets use the disk without its faults"))]
 impl SimDisk {
     pub(crate) fn set_faults(&self, faults: Faults) {
         self.0.lock().faults = faults;

@@ -3,7 +3,7 @@ import sys
 import threading
 import time
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType
 
 address = sys.argv[1]
@@ -121,4 +121,24 @@ producer = Producer({"bootstrap.servers": address})
 producer.produce("compacted", value="no key", on_delivery=lambda error, _: failed.append(error.name()))
 producer.flush(20)
 assert failed == ["INVALID_RECORD"], failed
+
+# Topics whose batches the broker writes anew: its own time, its own codec. Every codec in, every codec out.
+kinds = ["gzip", "snappy", "lz4", "zstd", "uncompressed"]
+wait(admin.create_topics([NewTopic(f"as-{kind}", 1, 1, config={"compression.type": kind, "message.timestamp.type": "LogAppendTime"}) for kind in kinds]))
+begun = int(time.time() * 1000)
+for kind in kinds:
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"]:
+        produce(f"as-{kind}", [{"key": f"{i}", "value": codec * 20 + str(i), "timestamp": 1_000} for i in range(50)], **{"compression.type": codec, "enable.idempotence": True})
+    consumer, found = consume(f"as-{kind}", 250, f"as-{kind}")
+    consumer.close()
+    assert {m.value().decode() for m in found} == {c * 20 + str(i) for c in ["none", "gzip", "snappy", "lz4", "zstd"] for i in range(50)}
+    assert all(m.timestamp()[0] == TIMESTAMP_LOG_APPEND_TIME and m.timestamp()[1] >= begun for m in found), found[0].timestamp()
+
+# A record that is too old for its topic is refused, and says so.
+wait(admin.create_topics([NewTopic("fresh", 1, 1, config={"message.timestamp.before.max.ms": "60000"})]))
+failed = []
+producer.produce("fresh", value="old", timestamp=1_000, on_delivery=lambda error, _: failed.append(error.name()))
+producer.flush(20)
+assert failed == ["INVALID_TIMESTAMP"], failed
+produce("fresh", [{"value": "new"}])
 print("good")

@@ -28,6 +28,21 @@ consumer.commit()
 consumer.close()
 offsets = admin.list_consumer_group_offsets("python") if hasattr(admin, "list_consumer_group_offsets") else admin.list_group_offsets("python")
 assert sum(value.offset for value in (offsets.values() if "python" not in offsets else offsets["python"].values())) == 500, offsets
+
+# A topic whose batches the broker writes anew, as both libraries read it.
+admin.create_topics([NewTopic("rewritten", 1, 1, topic_configs={"compression.type": "zstd", "message.timestamp.type": "LogAppendTime"})])
+for codec in codecs:
+    producer = KafkaProducer(bootstrap_servers=address, compression_type=codec, acks="all")
+    sent = [producer.send("rewritten", value=f"{codec}{i}".encode() * 30, timestamp_ms=1_000) for i in range(20)]
+    assert all(future.get(30).timestamp > 1_000 for future in sent), sent[0].get(30)
+    producer.close()
+consumer = KafkaConsumer("rewritten", bootstrap_servers=address, auto_offset_reset="earliest", consumer_timeout_ms=15000)
+for count, message in enumerate(consumer, 1):
+    assert message.timestamp_type == 1 and message.timestamp > 1_000, message
+    if count == 100:
+        break
+assert count == 100, count
+consumer.close()
 admin.close()
 
 
@@ -46,6 +61,12 @@ async def aio():
         found.update(m.value for messages in batch.values() for m in messages)
     assert found == {f"{c}{i}".encode() * 30 for c in codecs for i in range(100)}
     await consumer.commit()
+    await consumer.stop()
+    consumer = AIOKafkaConsumer("rewritten", bootstrap_servers=address, auto_offset_reset="earliest")
+    await consumer.start()
+    for _ in range(100):
+        message = await asyncio.wait_for(consumer.getone(), 30)
+        assert message.timestamp_type == 1, message
     await consumer.stop()
 
 
