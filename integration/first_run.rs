@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::broker::{BINARY, Broker, folder, run};
 
@@ -164,4 +165,67 @@ fn the_commands_do_what_they_say() {
     assert!(cli(&broker, &["bench", "produce", "bench", "--seconds", "1"]).contains("MB/s"));
     assert!(cli(&broker, &["bench", "consume", "bench", "--seconds", "1"]).contains("records/s"));
     assert!(cli(&broker, &["bench", "e2e", "bench", "--seconds", "1"]).contains("p99"));
+}
+
+#[test]
+fn consumers_of_a_group_on_the_command_line_share_its_partitions_and_hand_them_over() {
+    let (folder, data) = folder();
+    let broker = Broker::start_with(&data, &["group.initial.rebalance.delay.ms=0"]);
+    cli(&broker, &["topic", "create", "shared", "-p", "4"]);
+    let shown = |name: &str| {
+        let text = std::fs::read_to_string(folder.path().join(name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let member = |name: &str| {
+        let out = std::fs::File::create(folder.path().join(name)).expect("made");
+        let arguments = ["consume", "shared", "-g", "g", "-o", "start", "-f", "%v\\n"];
+        let mut command = Command::new(BINARY);
+        command.args(arguments).args(["-b", &broker.address]).stdout(out);
+        command.spawn().expect("the binary runs")
+    };
+    let members = || cli(&broker, &["group", "describe", "g", "--format", "json"]);
+    let until = |what: &str, is_true: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !is_true() {
+            assert!(Instant::now() < deadline, "{what}: {} {:?}", members(), shown("a"));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    let count = |wanted: usize| members().matches("\"member\"").count() == wanted;
+    let mut first = member("a");
+    until("one member", &|| {
+        run(&["group", "describe", "g", "-b", &broker.address]).status.success() && count(1)
+    });
+    let mut second = member("b");
+    until("two members", &|| count(2));
+    let lines = |from: usize| (from..from + 200).map(|n| format!("{n}=v{n}\n")).collect::<String>();
+    let send = |from: usize| {
+        let mut command = Command::new(BINARY);
+        command.args(["produce", "-b", &broker.address, "shared", "-k", "="]);
+        let mut child = command.stdin(Stdio::piped()).spawn().expect("the binary runs");
+        child.stdin.take().expect("piped").write_all(lines(from).as_bytes()).expect("written");
+        assert!(child.wait().expect("it ends").success());
+    };
+    // A rebalance may still be under way when the second member is listed.
+    std::thread::sleep(Duration::from_secs(3));
+    send(0);
+    until("both have a part", &|| {
+        let (a, b) = (shown("a").len(), shown("b").len());
+        a > 0 && b > 0 && a + b >= 200
+    });
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &first.id().to_string()])
+            .status()
+            .expect("kill")
+            .success()
+    );
+    assert!(first.wait().expect("it ends").success());
+    until("one is left", &|| count(1));
+    send(200);
+    let all =
+        || shown("a").into_iter().chain(shown("b")).collect::<std::collections::BTreeSet<_>>();
+    until("everything is read", &|| all().len() == 400);
+    second.kill().expect("killed");
+    second.wait().expect("it ends");
 }

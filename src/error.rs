@@ -91,6 +91,11 @@ error_codes! {
 }
 
 impl ErrorCode {
+    /// The error of a number; `None` where we do not know it.
+    pub(crate) fn of(code: i16) -> Option<Self> {
+        Self::ALL.iter().copied().find(|error| error.code() == code)
+    }
+
     /// Whether the request succeeded.
     pub(crate) fn is_none(self) -> bool {
         self == ErrorCode::None

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prometheus::IntCounter;
+use prometheus::{Histogram, IntCounter};
 
 use super::produce::ProduceCall;
 use super::{
@@ -19,6 +19,7 @@ use crate::protocol::{
     ApiKey, Decodable, DecodeError, Encodable, RequestHead, SERVED, decode, encode, key_number,
     parse_head,
 };
+use crate::system::clock::{Instant, monotonic};
 
 /// The Kafka protocol behind a listener.
 #[derive(Debug)]
@@ -27,28 +28,52 @@ pub(crate) struct KafkaService {
     pub counts: RequestCounts,
 }
 
-/// How often each API was asked for.
+/// How often each API was asked for, and how long it took.
 #[derive(Debug)]
 pub(crate) struct RequestCounts {
-    by_key: Vec<Option<IntCounter>>,
+    by_key: Vec<Option<(IntCounter, Histogram)>>,
     refused: Option<IntCounter>,
 }
 
 impl RequestCounts {
     pub(crate) fn new(metrics: &Metrics) -> Self {
         let last = SERVED.iter().map(|api| key_number(api.key)).max().unwrap_or(0);
-        let counter = |key: i16| {
+        let measured = |key: i16| {
             let api = SERVED.iter().find(|api| key_number(api.key) == key)?;
-            metrics.counter(Name::Requests, &[api.name])
+            let counter = metrics.counter(Name::Requests, &[api.name])?;
+            Some((counter, metrics.histogram(Name::RequestSeconds, &[api.name])?))
         };
         let refused = metrics.counter(Name::RefusedFrames, &[]);
-        Self { by_key: (0..=last).map(counter).collect(), refused }
+        Self { by_key: (0..=last).map(measured).collect(), refused }
+    }
+
+    fn of(&self, key: ApiKey) -> Option<&(IntCounter, Histogram)> {
+        self.by_key.get(usize::try_from(key_number(key)).ok()?)?.as_ref()
     }
 
     fn count(&self, key: ApiKey) {
-        let index = usize::try_from(key_number(key)).unwrap_or(usize::MAX);
-        if let Some(Some(counter)) = self.by_key.get(index) {
+        if let Some((counter, _)) = self.of(key) {
             counter.inc();
+        }
+    }
+
+    /// Notes when an answer is ready.
+    fn time(&self, key: ApiKey, begun: Instant, answer: Answer) -> Answer {
+        let Some((_, histogram)) = self.of(key) else { return answer };
+        match answer {
+            Answer::Later(output) => {
+                let histogram = histogram.clone();
+                Answer::Later(Box::pin(async move {
+                    let output = output.await;
+                    histogram.observe(begun.elapsed().as_secs_f64());
+                    output
+                }))
+            }
+            Answer::Now(_) | Answer::Nothing => {
+                histogram.observe(begun.elapsed().as_secs_f64());
+                answer
+            }
+            Answer::Close => answer,
         }
     }
 }
@@ -61,6 +86,7 @@ impl Service for KafkaService {
     }
 
     fn requests(&self, peer: &mut Peer, frames: Vec<Bytes>) -> Vec<Answer> {
+        let begun = monotonic();
         let mut answers = Vec::with_capacity(frames.len());
         // Produce requests that follow one another are appended together.
         let mut produces = Vec::new();
@@ -68,11 +94,12 @@ impl Service for KafkaService {
             match self.read(peer, frame, &mut produces) {
                 Ok(None) => {}
                 Ok(Some((head, call, body))) => {
-                    self.produce(&mut produces, &mut answers);
-                    answers.push(self.or_close(peer, route(&self.context, &call, &head, body)));
+                    self.produce(&mut produces, &mut answers, begun);
+                    let answer = self.or_close(peer, route(&self.context, &call, &head, body));
+                    answers.push(self.counts.time(head.key, begun, answer));
                 }
                 Err(error) => {
-                    self.produce(&mut produces, &mut answers);
+                    self.produce(&mut produces, &mut answers, begun);
                     answers.push(self.or_close(peer, Err(error)));
                 }
             }
@@ -80,7 +107,7 @@ impl Service for KafkaService {
                 return answers;
             }
         }
-        self.produce(&mut produces, &mut answers);
+        self.produce(&mut produces, &mut answers, begun);
         answers
     }
 }
@@ -109,17 +136,23 @@ impl KafkaService {
         Ok(None)
     }
 
-    fn produce(&self, produces: &mut Vec<(RequestHead, ProduceCall)>, answers: &mut Vec<Answer>) {
+    fn produce(
+        &self,
+        produces: &mut Vec<(RequestHead, ProduceCall)>,
+        answers: &mut Vec<Answer>,
+        begun: Instant,
+    ) {
         if produces.is_empty() {
             return;
         }
         let (heads, calls): (Vec<_>, Vec<_>) = produces.drain(..).unzip();
         let replies = produce::handle(&self.context, &calls);
         let answered = heads.iter().zip(replies).map(|(head, reply)| {
-            reply_to(head, reply).unwrap_or_else(|error| {
+            let answer = reply_to(head, reply).unwrap_or_else(|error| {
                 tracing::error!(%error, "response dropped");
                 Answer::Close
-            })
+            });
+            self.counts.time(head.key, begun, answer)
         });
         answers.extend(answered);
     }

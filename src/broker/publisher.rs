@@ -12,6 +12,7 @@ use crate::model::{BrokerId, TopicId, TopicPartition};
 use crate::network::ConnectionLimits;
 use crate::replication::{PartitionSpec, Replicas};
 use crate::system::clock::{millis, sleep};
+use crate::system::descriptors_max;
 use crate::system::tasks::{blocking, spawn};
 
 /// See the file's header.
@@ -114,9 +115,7 @@ pub(super) fn topic_config(image: &Image, config: &Config, name: &str) -> Arc<To
 
 /// Open connections, open connections of one address, new ones in a second.
 pub(super) fn limits(config: &Config) -> (usize, usize, usize) {
-    (
-        config.size("max.connections"),
-        config.size("max.connections.per.ip"),
-        config.size("max.connection.creation.rate"),
-    )
+    // The other half is for logs: a log that can't be opened would be taken for a failing disk.
+    let open_max = config.size("max.connections").min(descriptors_max() / 2);
+    (open_max, config.size("max.connections.per.ip"), config.size("max.connection.creation.rate"))
 }

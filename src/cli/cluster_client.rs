@@ -142,6 +142,11 @@ impl Cluster {
         Err(last)
     }
 
+    /// The same cluster over new connections.
+    pub(super) async fn renewed(&self) -> anyhow::Result<Self> {
+        Self::connect(&self.bootstrap).await
+    }
+
     /// The broker that was named on the command line.
     pub(super) async fn any(&mut self) -> anyhow::Result<&mut Node> {
         self.node(-1).await
@@ -223,7 +228,7 @@ pub(super) fn check(code: i16, about: &str) -> anyhow::Result<()> {
     if code == 0 {
         return Ok(());
     }
-    match ErrorCode::ALL.iter().find(|error| error.code() == code) {
+    match ErrorCode::of(code) {
         Some(error) => bail!("{about}: {error:?}: {}", error.text()),
         None => bail!("{about}: Kafka error {code}"),
     }

@@ -6,8 +6,10 @@ use std::io::Write;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::cluster_client::{Cluster, check};
+use super::consumer_group::Member;
 use super::group::{commit, committed};
 use super::topic::{EARLIEST, LATEST, offsets, offsets_at};
 use crate::protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -36,7 +38,8 @@ pub(super) struct ConsumeArguments {
     /// Stop at the end
     #[arg(long, short)]
     exit: bool,
-    /// Begin where this group has committed, and commit what was shown
+    /// Join this group: read what it gives, begin where it has committed, commit what was shown. With --partition
+    /// no part is taken in the group
     #[arg(long, short)]
     group: Option<String>,
     /// %t topic, %p partition, %o offset, %T timestamp, %k key, %v value, %h headers, \n, \t
@@ -48,52 +51,80 @@ pub(super) struct ConsumeArguments {
 }
 
 pub(super) async fn run(arguments: ConsumeArguments, cluster: &mut Cluster) -> anyhow::Result<()> {
-    let topic = cluster.topic(&arguments.topic).await?;
-    let mut positions = begin(&arguments, cluster).await?;
-    if !arguments.partitions.is_empty() {
-        for wanted in &arguments.partitions {
-            if !positions.contains_key(wanted) {
-                bail!("topic {} has no partition {wanted}", arguments.topic);
-            }
+    let mut member = match &arguments.group {
+        // Named partitions are read whoever else reads them, as with a consumer that assigns itself.
+        Some(group) if arguments.partitions.is_empty() => {
+            Some(Member::join(cluster, group, &arguments.topic).await?)
         }
-        positions.retain(|index, _| arguments.partitions.contains(index));
+        _ => None,
+    };
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let read = tokio::select! {
+        read = read(&arguments, cluster, &mut member) => read,
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+    };
+    if let Some(member) = member {
+        // The old connections may still owe an answer.
+        member.leave(&mut cluster.renewed().await?).await?;
     }
+    read
+}
+
+async fn read(
+    arguments: &ConsumeArguments,
+    cluster: &mut Cluster,
+    member: &mut Option<Member>,
+) -> anyhow::Result<()> {
+    let topic = cluster.topic(&arguments.topic).await?;
+    let mut positions = begin(arguments, member.as_ref(), cluster).await?;
     let ends =
         if arguments.exit { Some(offsets(cluster, &arguments.topic, LATEST).await?) } else { None };
     let mut left = arguments.number.unwrap_or(u64::MAX);
-    let mut out = std::io::stdout().lock();
+    let mut out = std::io::stdout();
     loop {
+        if let Some(member) = member
+            && member.keep_alive(cluster).await?
+        {
+            positions = begin(arguments, Some(member), cluster).await?;
+        }
         let is_done = |positions: &BTreeMap<i32, i64>| {
             ends.as_ref()
                 .is_some_and(|ends| positions.iter().all(|(p, at)| at >= ends.get(p).unwrap_or(&0)))
         };
         if left == 0 || is_done(&positions) {
-            break;
+            return Ok(());
         }
         let before = positions.clone();
         for (leader, wanted) in by_leader(&topic.partitions, &positions) {
             let fetched = fetch(cluster, &arguments.topic, leader, &wanted, FETCH_BYTES).await?;
             for (index, records) in fetched {
-                let shown = show(&arguments, index, &records, &mut positions, &mut left, &mut out)?;
+                let shown = show(arguments, index, &records, &mut positions, &mut left, &mut out)?;
                 if !shown {
                     break;
                 }
             }
         }
         out.flush()?;
-        if let Some(group) = arguments.group.as_ref().filter(|_| positions != before) {
-            commit(cluster, group, &arguments.topic, &positions).await?;
-        }
         if positions == before {
             sleep(std::time::Duration::from_millis(20)).await;
+        } else {
+            match (member.as_mut(), &arguments.group) {
+                (Some(member), _) => {
+                    member.commit(cluster, &positions).await?;
+                }
+                (None, Some(group)) => commit(cluster, group, &arguments.topic, &positions).await?,
+                (None, None) => {}
+            }
         }
     }
-    Ok(())
 }
 
-/// The first offset of each partition.
+/// The first offset of each partition that is to be read.
 async fn begin(
     arguments: &ConsumeArguments,
+    member: Option<&Member>,
     cluster: &mut Cluster,
 ) -> anyhow::Result<BTreeMap<i32, i64>> {
     let topic = &arguments.topic;
@@ -121,6 +152,15 @@ async fn begin(
             }
         }
     }
+    for wanted in &arguments.partitions {
+        if !positions.contains_key(wanted) {
+            bail!("topic {topic} has no partition {wanted}");
+        }
+    }
+    let is_named =
+        |index: &i32| arguments.partitions.is_empty() || arguments.partitions.contains(index);
+    let is_ours = |index: &i32| member.is_none_or(|member| member.partitions.contains(index));
+    positions.retain(|index, _| is_named(index) && is_ours(index));
     Ok(positions)
 }
 

@@ -10,6 +10,7 @@ use super::cluster_client::{Cluster, check};
 use super::consume::fetch;
 use super::output::{Format, Rows};
 use super::topic::{EARLIEST, LATEST, offsets, offsets_at};
+use crate::error::ErrorCode;
 use crate::protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
@@ -236,6 +237,22 @@ pub(super) async fn commit(
     topic: &str,
     positions: &BTreeMap<i32, i64>,
 ) -> anyhow::Result<()> {
+    let request = commit_request(group, topic, positions).with_generation_id_or_member_epoch(-1);
+    let answered = cluster.coordinator(group).await?.call(8, &request).await?;
+    for partition in answered.topics.into_iter().flat_map(|topic| topic.partitions) {
+        if ErrorCode::of(partition.error_code) == Some(ErrorCode::UnknownMemberId) {
+            bail!("group {group} has members: stop them first");
+        }
+        check(partition.error_code, &format!("group {group}"))?;
+    }
+    Ok(())
+}
+
+pub(super) fn commit_request(
+    group: &str,
+    topic: &str,
+    positions: &BTreeMap<i32, i64>,
+) -> OffsetCommitRequest {
     let partition = |(index, at): (&i32, &i64)| {
         OffsetCommitRequestPartition::default()
             .with_partition_index(*index)
@@ -243,21 +260,8 @@ pub(super) async fn commit(
             .with_committed_leader_epoch(-1)
             .with_committed_metadata(Some(text("")))
     };
-    let topics = vec![
-        OffsetCommitRequestTopic::default()
-            .with_name(TopicName(text(topic)))
-            .with_partitions(positions.iter().map(partition).collect()),
-    ];
-    let request = OffsetCommitRequest::default()
-        .with_group_id(GroupId(text(group)))
-        .with_generation_id_or_member_epoch(-1)
-        .with_topics(topics);
-    let answered = cluster.coordinator(group).await?.call(8, &request).await?;
-    for partition in answered.topics.into_iter().flat_map(|topic| topic.partitions) {
-        if partition.error_code == 25 {
-            bail!("group {group} has members: stop them first");
-        }
-        check(partition.error_code, &format!("group {group}"))?;
-    }
-    Ok(())
+    let topic = OffsetCommitRequestTopic::default()
+        .with_name(TopicName(text(topic)))
+        .with_partitions(positions.iter().map(partition).collect());
+    OffsetCommitRequest::default().with_group_id(GroupId(text(group))).with_topics(vec![topic])
 }

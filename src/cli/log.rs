@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::output::{Format, Rows};
+use super::output::{Format, Rows, spinner};
 use crate::log::dump::{Verified, each_batch, verify};
 use crate::record::{Codec, Records, reader};
 use crate::system::OsDisk;
@@ -89,8 +89,10 @@ fn dump(file: &Path, with_records: bool, format: Format) -> anyhow::Result<()> {
 
 fn check(folder: &Path, format: Format) -> anyhow::Result<()> {
     let mut report = Verified::default();
-    verify(&OsDisk, folder, &mut report)
-        .with_context(|| format!("can't read {}", folder.display()))?;
+    let progress = spinner("{spinner} {bytes} read, {bytes_per_sec}");
+    let checked = verify(&OsDisk, folder, &mut report, &mut |bytes| progress.inc(bytes));
+    progress.finish_and_clear();
+    checked.with_context(|| format!("can't read {}", folder.display()))?;
     let damages = report.damages.len();
     let mut rows = Rows::new(&["file", "position", "damage"]);
     for damage in report.damages {

@@ -12,6 +12,7 @@ mod bench;
 mod cluster;
 mod cluster_client;
 mod consume;
+mod consumer_group;
 mod group;
 mod log;
 mod output;

@@ -1,7 +1,10 @@
 //! Tables for people, JSON for programs.
 
+use std::io::IsTerminal as _;
+
 use clap::ValueEnum;
 use comfy_table::{Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
 /// How results are shown.
@@ -9,6 +12,16 @@ use serde_json::{Map, Value};
 pub(super) enum Format {
     Table,
     Json,
+}
+
+/// Progress of long work on a terminal's stderr.
+pub(super) fn spinner(template: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(template);
+    ProgressBar::new_spinner()
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 
 /// Rows under named columns.

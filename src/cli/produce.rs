@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::cluster_client::{Cluster, check_with};
+use super::output::spinner;
 use crate::model::number::{to_i32, to_u64};
 use crate::protocol::messages::metadata_request::MetadataRequestTopic;
 use crate::protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
@@ -106,13 +107,12 @@ pub(super) async fn run(arguments: ProduceArguments, cluster: &mut Cluster) -> a
     Ok(())
 }
 
+/// Lines that a person types need no counter.
 fn progress() -> ProgressBar {
-    if !std::io::stderr().is_terminal() || std::io::stdin().is_terminal() {
+    if std::io::stdin().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{spinner} {pos} records, {per_sec}");
-    ProgressBar::new_spinner()
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+    spinner("{spinner} {pos} records, {per_sec}")
 }
 
 fn headers(items: &[String]) -> anyhow::Result<Headers> {

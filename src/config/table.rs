@@ -111,7 +111,7 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "log.segment.bytes" Int, "1073741824", 1 << 20, INT, true, "Size at which a segment is rolled.";
     "log.segment.delete.delay.ms" Long, "60000", 0, MAX, true, "How long a deleted segment's files stay.";
     "max.connection.creation.rate" Int, "2147483647", 0, INT, true, "Most new connections accepted in a second.";
-    "max.connections" Int, "10000", 0, INT, true, "Most connections at a time.";
+    "max.connections" Int, "2147483647", 0, INT, true, "Most connections at a time; never more than half of the files that the process may open.";
     "max.connections.per.ip" Int, "2147483647", 0, INT, true, "Most connections at a time from one address.";
     "max.decompressed.message.bytes" Int, "2147483639", 1, INT, true, "Most bytes that a compressed batch may yield.";
     "max.incremental.fetch.session.cache.slots" Int, "1000", 0, INT, false, "Most fetch sessions kept.";

@@ -132,7 +132,7 @@ pub fn log_files(bytes: &[u8]) {
     for (name, part) in NAMES.iter().zip(rest.chunks(share)) {
         write(&disk, &folder.join(name), part);
     }
-    let _ = dump::verify(&*disk, &folder, &mut dump::Verified::default());
+    let _ = dump::verify(&*disk, &folder, &mut dump::Verified::default(), &mut |_| {});
     let cache = Arc::new(FileCache::new(disk, 4, 4));
     let config =
         Arc::new(TopicConfig::resolve(&Config::default(), &std::collections::BTreeMap::new()));

@@ -8,6 +8,7 @@ use super::error::ReadError;
 use super::index::SegmentIndex;
 use super::segment::{Walk, base_of};
 use crate::model::Offset;
+use crate::model::number::to_u64;
 use crate::record::batch::checksum;
 use crate::record::{BatchHeader, Records};
 use crate::system::{Disk, OpenMode};
@@ -47,20 +48,30 @@ pub(crate) fn each_batch(
     Ok(())
 }
 
-/// Checks every batch and index of the partition folders below `folder`.
-pub(crate) fn verify(disk: &dyn Disk, folder: &Path, report: &mut Verified) -> std::io::Result<()> {
+/// Checks every batch and index of the partition folders below `folder`; `progress` is told of bytes read.
+pub(crate) fn verify(
+    disk: &dyn Disk,
+    folder: &Path,
+    report: &mut Verified,
+    progress: &mut dyn FnMut(u64),
+) -> std::io::Result<()> {
     for entry in disk.list(folder)? {
         let path = folder.join(&entry.name);
         if entry.is_dir {
-            verify(disk, &path, report)?;
+            verify(disk, &path, report, progress)?;
         } else if let Some(base) = base_of(&entry.name, ".log") {
-            verify_segment(disk, &path, base, entry.bytes, report);
+            verify_segment(disk, (&path, base, entry.bytes), report, progress);
         }
     }
     Ok(())
 }
 
-fn verify_segment(disk: &dyn Disk, path: &Path, base: Offset, bytes: u64, report: &mut Verified) {
+fn verify_segment(
+    disk: &dyn Disk,
+    (path, base, bytes): (&Path, Offset, u64),
+    report: &mut Verified,
+    progress: &mut dyn FnMut(u64),
+) {
     report.files += 1;
     report.bytes += bytes;
     let mut found = Vec::new();
@@ -71,6 +82,7 @@ fn verify_segment(disk: &dyn Disk, path: &Path, base: Offset, bytes: u64, report
     };
     let visited = each_batch(disk, path, |header, position, batch, is_true| {
         batches += 1;
+        progress(to_u64(batch.len()));
         if !is_true {
             damage(position, "checksum differs");
         } else if header.base_offset < next {

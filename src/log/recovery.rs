@@ -294,6 +294,7 @@ fn scan(
 ) -> Result<Scan, OpenError> {
     let mut walk = Walk::new(file, path, start.0, bytes);
     let mut end = Scan { byte: start.0, next_offset: start.1, checked: 0 };
+    let mut batch = Vec::new();
     let skip = index.last().map(|entry| u64::from(entry.position));
     loop {
         let (header, position) = match walk.next_header() {
@@ -307,7 +308,7 @@ fn scan(
             return Ok(end);
         }
         if header.last_offset() >= recovery_point {
-            let batch = walk.batch(&header, position).map_err(damage(recovery_point))?;
+            walk.batch_into(&header, position, &mut batch).map_err(damage(recovery_point))?;
             end.checked += to_u64(batch.len());
             if checksum(&batch) != Some(header.crc) {
                 return Ok(end);

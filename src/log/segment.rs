@@ -147,11 +147,23 @@ impl<'a> Walk<'a> {
 
     /// Reads a whole batch that `next_header` returned.
     pub(super) fn batch(&self, header: &BatchHeader, position: u64) -> Result<Vec<u8>, ReadError> {
-        let mut batch = vec![0; header.total_bytes()];
-        if read_full(self.file, &mut batch, position)? < batch.len() {
+        let mut batch = Vec::new();
+        self.batch_into(header, position, &mut batch)?;
+        Ok(batch)
+    }
+
+    /// The same, into a buffer that is used again and again.
+    pub(super) fn batch_into(
+        &self,
+        header: &BatchHeader,
+        position: u64,
+        batch: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        batch.resize(header.total_bytes(), 0);
+        if read_full(self.file, batch, position)? < batch.len() {
             return Err(self.corrupt(position));
         }
-        Ok(batch)
+        Ok(())
     }
 
     fn header_at(&mut self, position: u64) -> Result<Option<BatchHeader>, ReadError> {

@@ -3,11 +3,14 @@
 #[cfg(test)]
 use std::fmt::Write;
 
-/// Whether a metric only grows.
+/// What kind of values a metric has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
+    /// Only grows.
     Counter,
     Gauge,
+    /// How many were at most so long, in seconds.
+    Histogram,
 }
 
 /// One metric.
@@ -36,6 +39,7 @@ metrics! {
     BuildInfo "strandline_build_info" Gauge ["version"] "Always 1; the label is the version.";
     Ready "strandline_ready" Gauge [] "1 when requests are served.";
     Requests "strandline_requests_total" Counter ["api"] "Requests by API.";
+    RequestSeconds "strandline_request_seconds" Histogram ["api"] "Time from a request's arrival until its answer is ready to leave; long polls and the wait for durability are in it.";
     RefusedFrames "strandline_refused_frames_total" Counter [] "Frames that closed their connection: malformed, or of an API or version that is not served.";
     Connections "strandline_connections" Gauge [] "Open connections.";
     RequestBytes "strandline_request_bytes_in_progress" Gauge [] "Bytes of requests in progress; see queued.max.request.bytes.";
@@ -73,7 +77,11 @@ pub(crate) fn reference_page() -> String {
          | name | kind | labels | what it says |\n|---|---|---|---|\n",
     );
     for row in ROWS {
-        let kind = if row.kind == Kind::Counter { "counter" } else { "gauge" };
+        let kind = match row.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
         let labels = row.labels.join(", ");
         let _ = writeln!(page, "| `{}` | {kind} | {labels} | {} |", row.name, row.help);
     }

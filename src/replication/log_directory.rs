@@ -27,7 +27,7 @@ pub(super) const META: (&str, &str) = (META_FILE, META_KIND);
 const LOCK_FILE: &str = ".lock";
 /// Where logs are not flushed for acknowledgements (`write.caching`), they are in the background once a directory holds
 /// this much that is not durable: it is what a recovery has to read again.
-const UNFLUSHED_BYTES_MAX: u64 = 2 << 30;
+const UNFLUSHED_BYTES_MAX: u64 = 512 << 20;
 
 /// See the file's header.
 #[derive(Debug)]

@@ -5,6 +5,7 @@
 //! Left to others: what the files mean.
 
 pub(crate) mod clock;
+mod descriptors;
 pub(crate) mod disk;
 mod os_disk;
 pub(crate) mod random;
@@ -13,6 +14,7 @@ pub(crate) mod sim_disk;
 pub(crate) mod tasks;
 
 pub(crate) use clock::Clock;
+pub(crate) use descriptors::descriptors_max;
 pub(crate) use disk::{Disk, DiskFile, OpenMode, SharedDisk, SharedFile, Space};
 pub(crate) use os_disk::OsDisk;
 pub(crate) use random::Random;
