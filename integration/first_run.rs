@@ -185,7 +185,7 @@ fn consumers_of_a_group_on_the_command_line_share_its_partitions_and_hand_them_o
     };
     let members = || cli(&broker, &["group", "describe", "g", "--format", "json"]);
     let until = |what: &str, is_true: &dyn Fn() -> bool| {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         while !is_true() {
             assert!(Instant::now() < deadline, "{what}: {} {:?}", members(), shown("a"));
             std::thread::sleep(Duration::from_millis(100));
@@ -198,7 +198,10 @@ fn consumers_of_a_group_on_the_command_line_share_its_partitions_and_hand_them_o
     });
     let mut second = member("b");
     until("two members", &|| count(2));
-    let lines = |from: usize| (from..from + 200).map(|n| format!("{n}=v{n}\n")).collect::<String>();
+    let lines = |from: usize| {
+        let line = |n: usize| format!("{n}=v{n}");
+        (from..from + 200).map(line).collect::<Vec<_>>().join("\n") + "\n"
+    };
     let send = |from: usize| {
         let mut command = Command::new(BINARY);
         command.args(["produce", "-b", &broker.address, "shared", "-k", "="]);

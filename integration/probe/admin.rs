@@ -20,7 +20,7 @@ pub(super) fn configs(asking: &mut Asking) -> Result<()> {
                 .with_configuration_keys(keys.map(|k| k.iter().map(|x| s(x)).collect())),
         ])
     };
-    let r = c.call(4, dc(2, &t2, None))?;
+    let r = c.call(4, dc(2, t2, None))?;
     say!(
         "## DescribeConfigs v4 topic: {} entries: {}",
         r.results[0].configs.len(),
@@ -62,7 +62,7 @@ pub(super) fn configs(asking: &mut Asking) -> Result<()> {
     );
     show(
         "DescribeConfigs empty key list",
-        c.call(4, dc(2, &t1, Some(vec![]))).map(|r| r.results[0].configs.len()),
+        c.call(4, dc(2, t1, Some(vec![]))).map(|r| r.results[0].configs.len()),
     );
     let iac = |n: &str, k: &str, op: i8, v: Option<&str>| {
         use incremental_alter_configs_request::*;
@@ -90,7 +90,7 @@ pub(super) fn configs(asking: &mut Asking) -> Result<()> {
     ] {
         show(
             &format!("IncrementalAlterConfigs {k} op {op} {v:?}"),
-            c.call(1, iac(&t2, k, op, v))
+            c.call(1, iac(t2, k, op, v))
                 .map(|r| (r.responses[0].error_code, r.responses[0].error_message.clone())),
         );
     }
@@ -104,7 +104,7 @@ pub(super) fn the_rest(asking: &mut Asking) -> Result<()> {
         c.call(
             4,
             OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![
-                OffsetForLeaderTopic::default().with_topic(topic(&t1)).with_partitions(
+                OffsetForLeaderTopic::default().with_topic(topic(t1)).with_partitions(
                     [0, 5, -1]
                         .iter()
                         .map(|e| {
@@ -122,7 +122,7 @@ pub(super) fn the_rest(asking: &mut Asking) -> Result<()> {
         use delete_records_request::*;
         let q = |o: i64| {
             DeleteRecordsRequest::default().with_timeout_ms(2000).with_topics(vec![
-                DeleteRecordsTopic::default().with_name(topic(&t3)).with_partitions(vec![
+                DeleteRecordsTopic::default().with_name(topic(t3)).with_partitions(vec![
                     DeleteRecordsPartition::default().with_partition_index(0).with_offset(o),
                 ]),
             ])
@@ -161,7 +161,7 @@ pub(super) fn the_rest(asking: &mut Asking) -> Result<()> {
         c.call(
             0,
             DescribeTopicPartitionsRequest::default()
-                .with_topics(vec![TopicRequest::default().with_name(topic(&t1))])
+                .with_topics(vec![TopicRequest::default().with_name(topic(t1))])
                 .with_response_partition_limit(2000),
         )
     });
@@ -181,14 +181,14 @@ pub(super) fn the_rest(asking: &mut Asking) -> Result<()> {
         c.call(
             3,
             CreatePartitionsRequest::default().with_timeout_ms(2000).with_topics(vec![
-                CreatePartitionsTopic::default().with_name(topic(&t2)).with_count(1),
+                CreatePartitionsTopic::default().with_name(topic(t2)).with_count(1),
             ]),
         )
     });
     show("Produce acks 0: is there an answer?", {
         let mut d = C::new();
         d.s.set_read_timeout(Some(Duration::from_millis(700)))?;
-        d.call(12, produce(&t3, Some(recs(1, true, 5)), 0)).map(pr)
+        d.call(12, produce(t3, Some(recs(1, true, 5)), 0)).map(pr)
     });
     show("Produce acks 0 with an error: is the connection closed?", {
         let mut d = C::new();

@@ -10,28 +10,28 @@ pub(super) fn fetches(asking: &mut Asking) -> Result<()> {
     let Asking { c, t1, t3, tid, .. } = asking;
     show(
         "Fetch v12 offset 1 (mid batch) (err, session, topics, (err, hw, lso, start, replica, aborted, (len, base)))",
-        c.call(12, fetch(Some(&t1), Z, 1, 1 << 20, 1 << 20, 0, -1, 0)).map(fp),
+        c.call(12, fetch(Some(t1), Z, 1, 1 << 20, 1 << 20, 0, -1, 0)).map(fp),
     );
     show(
         "Fetch v12 max_bytes 1, partition max 1",
-        c.call(12, fetch(Some(&t1), Z, 0, 1, 1, 0, -1, 0)).map(fp),
+        c.call(12, fetch(Some(t1), Z, 0, 1, 1, 0, -1, 0)).map(fp),
     );
     show(
         "Fetch v12 read committed",
-        c.call(12, fetch(Some(&t1), Z, 0, 1 << 20, 1 << 20, 0, -1, 1)).map(fp),
+        c.call(12, fetch(Some(t1), Z, 0, 1 << 20, 1 << 20, 0, -1, 1)).map(fp),
     );
-    let end = one(c.call(10, lo(&t1, -1, -1))?).2;
+    let end = one(c.call(10, lo(t1, -1, -1))?).2;
     show(
         "Fetch v12 at the end",
-        c.call(12, fetch(Some(&t1), Z, end, 1 << 20, 1 << 20, 0, -1, 0)).map(fp),
+        c.call(12, fetch(Some(t1), Z, end, 1 << 20, 1 << 20, 0, -1, 0)).map(fp),
     );
     show(
         "Fetch v12 beyond the end",
-        c.call(12, fetch(Some(&t1), Z, 9999, 1 << 20, 1 << 20, 0, -1, 0)).map(fp),
+        c.call(12, fetch(Some(t1), Z, 9999, 1 << 20, 1 << 20, 0, -1, 0)).map(fp),
     );
     show(
         "Fetch v12 offset -1",
-        c.call(12, fetch(Some(&t1), Z, -1, 1 << 20, 1 << 20, 0, -1, 0)).map(fp),
+        c.call(12, fetch(Some(t1), Z, -1, 1 << 20, 1 << 20, 0, -1, 0)).map(fp),
     );
     show(
         "Fetch v12 unknown topic",
@@ -77,7 +77,7 @@ pub(super) fn fetches(asking: &mut Asking) -> Result<()> {
         }),
     );
     // LogAppendTime
-    let r = c.call(12, fetch(Some(&t3), Z, 0, 1 << 20, 1 << 20, 0, -1, 0))?;
+    let r = c.call(12, fetch(Some(t3), Z, 0, 1 << 20, 1 << 20, 0, -1, 0))?;
     let b = r.responses[0].partitions[0].records.clone().unwrap();
     say!(
         "## LogAppendTime batch as stored: attributes {:#x} baseTs {} maxTs {} leaderEpoch {}",

@@ -177,17 +177,17 @@ pub(super) fn groups(asking: &mut Asking) -> Result<()> {
     };
     show(
         "OffsetCommit v9 no group, empty member, gen -1",
-        c.call(9, oc("simple", "", -1, &t1, Some("meta"))).map(oce),
+        c.call(9, oc("simple", "", -1, t1, Some("meta"))).map(oce),
     );
-    show("OffsetCommit v9 null metadata", c.call(9, oc("simple2", "", -1, &t1, None)).map(oce));
+    show("OffsetCommit v9 null metadata", c.call(9, oc("simple2", "", -1, t1, None)).map(oce));
     show(
         "OffsetCommit v9 unknown group with member",
-        c.call(9, oc("nogroup", "m", 1, &t1, None)).map(oce),
+        c.call(9, oc("nogroup", "m", 1, t1, None)).map(oce),
     );
     show("OffsetCommit v9 unknown topic", c.call(9, oc("simple", "", -1, "nope", None)).map(oce));
     show(
         "OffsetCommit v9 live group, empty member",
-        c.call(9, oc("g1", "", -1, &t1, None)).map(oce),
+        c.call(9, oc("g1", "", -1, t1, None)).map(oce),
     );
     let of8 = |g: &str, t: Option<&str>| {
         use offset_fetch_request::*;
@@ -207,7 +207,7 @@ pub(super) fn groups(asking: &mut Asking) -> Result<()> {
     show("OffsetFetch v8 null metadata commit", c.call(8, of8("simple2", None)).map(|r| r.groups));
     show(
         "OffsetFetch v8 unknown group, named topic",
-        c.call(8, of8("nogroup", Some(&t1))).map(|r| r.groups),
+        c.call(8, of8("nogroup", Some(t1))).map(|r| r.groups),
     );
     show("OffsetFetch v8 unknown group, all", c.call(8, of8("nogroup", None)).map(|r| r.groups));
     show(
@@ -217,7 +217,7 @@ pub(super) fn groups(asking: &mut Asking) -> Result<()> {
             OffsetFetchRequest::default().with_group_id(GroupId(s("nogroup"))).with_topics(Some(
                 vec![
                     OffsetFetchRequestTopic::default()
-                        .with_name(topic(&t1))
+                        .with_name(topic(t1))
                         .with_partition_indexes(vec![0]),
                 ],
             ))
@@ -260,7 +260,7 @@ pub(super) fn groups(asking: &mut Asking) -> Result<()> {
                 .with_group_id(GroupId(s("cg")))
                 .with_member_epoch(0)
                 .with_rebalance_timeout_ms(5000)
-                .with_subscribed_topic_names(Some(vec![topic(&t1)]))
+                .with_subscribed_topic_names(Some(vec![topic(t1)]))
                 .with_topic_partitions(Some(vec![])),
         )
         .map(|r| (r.error_code, r.error_message)),
@@ -274,7 +274,7 @@ pub(super) fn groups(asking: &mut Asking) -> Result<()> {
                 .with_member_id(s("AAAAAAAAAAAAAAAAAAAAAA"))
                 .with_member_epoch(0)
                 .with_rebalance_timeout_ms(5000)
-                .with_subscribed_topic_names(Some(vec![topic(&t1)]))
+                .with_subscribed_topic_names(Some(vec![topic(t1)]))
                 .with_topic_partitions(Some(vec![])),
         ),
     );

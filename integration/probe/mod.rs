@@ -6,7 +6,7 @@
     clippy::cast_sign_loss,
     clippy::default_trait_access,
     clippy::items_after_statements,
-    clippy::many_single_char_names,
+    clippy::unnecessary_wraps,
     clippy::unreadable_literal,
     clippy::too_many_arguments,
     clippy::too_many_lines,

@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::Result;
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::*;
-use kafka_protocol::protocol::*;
 use kafka_protocol::records::*;
 
 use super::OUT;
@@ -16,7 +15,7 @@ pub(super) fn empty_partition(asking: &mut Asking) -> Result<()> {
     for ts in [-1i64, -2, -3, -4, -5, -6, -7, 1] {
         show(
             &format!("ListOffsets v10 empty partition ts {ts}: (err, ts, offset, epoch)"),
-            c.call(10, lo(&t1, ts, -1)).map(one),
+            c.call(10, lo(t1, ts, -1)).map(one),
         );
     }
     Ok(())
@@ -26,16 +25,16 @@ pub(super) fn produces(asking: &mut Asking) -> Result<()> {
     let Asking { c, t1, t2, t3, tid, .. } = asking;
     show(
         "Produce v12 3 records (err, base, append ts, start, n record errors, msg, first)",
-        c.call(12, produce(&t1, Some(recs(3, true, 10)), -1)).map(pr),
+        c.call(12, produce(t1, Some(recs(3, true, 10)), -1)).map(pr),
     );
-    show("Produce v12 5 records", c.call(12, produce(&t1, Some(recs(5, true, 10)), 1)).map(pr));
+    show("Produce v12 5 records", c.call(12, produce(t1, Some(recs(5, true, 10)), 1)).map(pr));
     show(
         "Produce v9 LogAppendTime topic",
-        c.call(9, produce(&t3, Some(recs(2, true, 10)), -1)).map(pr),
+        c.call(9, produce(t3, Some(recs(2, true, 10)), -1)).map(pr),
     );
-    show("Produce acks 2", c.call(12, produce(&t1, Some(recs(1, true, 10)), 2)).map(pr));
-    show("Produce null records", C::new().call(12, produce(&t1, None, -1)).map(pr));
-    show("Produce empty records", C::new().call(12, produce(&t1, Some(Bytes::new()), -1)).map(pr));
+    show("Produce acks 2", c.call(12, produce(t1, Some(recs(1, true, 10)), 2)).map(pr));
+    show("Produce null records", C::new().call(12, produce(t1, None, -1)).map(pr));
+    show("Produce empty records", C::new().call(12, produce(t1, Some(Bytes::new()), -1)).map(pr));
     let two = {
         let mut b = BytesMut::from(&recs(1, true, 5)[..]);
         b.extend_from_slice(&recs(1, true, 5));
@@ -43,14 +42,14 @@ pub(super) fn produces(asking: &mut Asking) -> Result<()> {
     };
     show(
         "Produce two batches in one partition",
-        C::new().call(12, produce(&t1, Some(two), -1)).map(pr),
+        C::new().call(12, produce(t1, Some(two), -1)).map(pr),
     );
     let bad = {
         let mut b = BytesMut::from(&recs(1, true, 5)[..]);
         b[20] ^= 1;
         b.freeze()
     };
-    show("Produce bad CRC", C::new().call(12, produce(&t1, Some(bad), -1)).map(pr));
+    show("Produce bad CRC", C::new().call(12, produce(t1, Some(bad), -1)).map(pr));
     let cnt = {
         let mut b = BytesMut::from(&recs(3, true, 5)[..]);
         b[57..61].copy_from_slice(&2i32.to_be_bytes());
@@ -59,20 +58,20 @@ pub(super) fn produces(asking: &mut Asking) -> Result<()> {
     };
     show(
         "Produce record count not lastOffsetDelta+1",
-        C::new().call(12, produce(&t1, Some(cnt), -1)).map(pr),
+        C::new().call(12, produce(t1, Some(cnt), -1)).map(pr),
     );
     let base = {
         let mut b = BytesMut::from(&recs(3, true, 5)[..]);
         b[0..8].copy_from_slice(&500i64.to_be_bytes());
         b.freeze()
     };
-    show("Produce base offset 500", C::new().call(12, produce(&t1, Some(base), -1)).map(pr));
+    show("Produce base offset 500", C::new().call(12, produce(t1, Some(base), -1)).map(pr));
     let m1 = {
         let mut b = BytesMut::from(&recs(1, true, 5)[..]);
         b[16] = 1;
         b.freeze()
     };
-    show("Produce magic 1", C::new().call(12, produce(&t1, Some(m1), -1)).map(pr));
+    show("Produce magic 1", C::new().call(12, produce(t1, Some(m1), -1)).map(pr));
     let ctl = {
         let mut b = BytesMut::from(&recs(1, true, 5)[..]);
         b[22] |= 0x20;
@@ -81,7 +80,7 @@ pub(super) fn produces(asking: &mut Asking) -> Result<()> {
     };
     show(
         "Produce control batch from a client",
-        C::new().call(12, produce(&t1, Some(ctl), -1)).map(pr),
+        C::new().call(12, produce(t1, Some(ctl), -1)).map(pr),
     );
     let unused = {
         let mut b = BytesMut::from(&recs(1, true, 5)[..]);
@@ -91,13 +90,13 @@ pub(super) fn produces(asking: &mut Asking) -> Result<()> {
     };
     show(
         "Produce with an unused attribute bit",
-        C::new().call(12, produce(&t1, Some(unused), -1)).map(pr),
+        C::new().call(12, produce(t1, Some(unused), -1)).map(pr),
     );
     let cut = {
         let b = recs(3, true, 50);
         b.slice(..b.len() - 10)
     };
-    show("Produce truncated batch", C::new().call(12, produce(&t1, Some(cut), -1)).map(pr));
+    show("Produce truncated batch", C::new().call(12, produce(t1, Some(cut), -1)).map(pr));
     let lat = {
         let mut b = BytesMut::from(&recs(1, true, 5)[..]);
         b[22] |= 0x08;
@@ -106,11 +105,11 @@ pub(super) fn produces(asking: &mut Asking) -> Result<()> {
     };
     show(
         "Produce with LogAppendTime bit set by the client, CreateTime topic",
-        C::new().call(12, produce(&t1, Some(lat), -1)).map(pr),
+        C::new().call(12, produce(t1, Some(lat), -1)).map(pr),
     );
     show(
         "Produce 2 MB to default topic",
-        C::new().call(12, produce(&t1, Some(recs(1, true, 2_000_000)), -1)).map(pr),
+        C::new().call(12, produce(t1, Some(recs(1, true, 2_000_000)), -1)).map(pr),
     );
     show(
         "Encoder: 3 records all with NO_SEQUENCE make how many batches",
@@ -144,7 +143,7 @@ pub(super) fn produces(asking: &mut Asking) -> Result<()> {
     );
     show(
         "Produce keyless to compacted",
-        C::new().call(12, produce(&t2, Some(recs(2, false, 10)), -1)).map(pr),
+        C::new().call(12, produce(t2, Some(recs(2, false, 10)), -1)).map(pr),
     );
     show("Produce unknown topic", c.call(12, produce("nope", Some(recs(1, true, 5)), -1)).map(pr));
     show(
@@ -171,7 +170,7 @@ pub(super) fn produces(asking: &mut Asking) -> Result<()> {
         c.call(
             12,
             produce(
-                &t1,
+                t1,
                 Some({
                     let mut b = BytesMut::from(&recs(1, true, 5)[..]);
                     b[43..51].copy_from_slice(&4242i64.to_be_bytes());
@@ -214,43 +213,43 @@ pub(super) fn produces(asking: &mut Asking) -> Result<()> {
         pid.producer_epoch
     );
     for sq in [0, 1, 2, 3, 4, 5, 6] {
-        c.call(12, produce(&t1, Some(seq(pid.producer_id.0, 0, sq)), -1)).map(pr)?;
+        c.call(12, produce(t1, Some(seq(pid.producer_id.0, 0, sq)), -1)).map(pr)?;
     }
     show(
         "idempotent: repeat seq 6 (last)",
-        c.call(12, produce(&t1, Some(seq(pid.producer_id.0, 0, 6)), -1)).map(pr),
+        c.call(12, produce(t1, Some(seq(pid.producer_id.0, 0, 6)), -1)).map(pr),
     );
     show(
         "idempotent: repeat seq 2 (5th from last)",
-        c.call(12, produce(&t1, Some(seq(pid.producer_id.0, 0, 2)), -1)).map(pr),
+        c.call(12, produce(t1, Some(seq(pid.producer_id.0, 0, 2)), -1)).map(pr),
     );
     show(
         "idempotent: repeat seq 1 (6th from last)",
-        c.call(12, produce(&t1, Some(seq(pid.producer_id.0, 0, 1)), -1)).map(pr),
+        c.call(12, produce(t1, Some(seq(pid.producer_id.0, 0, 1)), -1)).map(pr),
     );
     show(
         "idempotent: gap seq 9",
-        c.call(12, produce(&t1, Some(seq(pid.producer_id.0, 0, 9)), -1)).map(pr),
+        c.call(12, produce(t1, Some(seq(pid.producer_id.0, 0, 9)), -1)).map(pr),
     );
     show(
         "idempotent: epoch 1 with seq 3",
-        c.call(12, produce(&t1, Some(seq(pid.producer_id.0, 1, 3)), -1)).map(pr),
+        c.call(12, produce(t1, Some(seq(pid.producer_id.0, 1, 3)), -1)).map(pr),
     );
     show(
         "idempotent: epoch 1 with seq 0",
-        c.call(12, produce(&t1, Some(seq(pid.producer_id.0, 1, 0)), -1)).map(pr),
+        c.call(12, produce(t1, Some(seq(pid.producer_id.0, 1, 0)), -1)).map(pr),
     );
     show(
         "idempotent: old epoch 0 seq 7",
-        c.call(12, produce(&t1, Some(seq(pid.producer_id.0, 0, 7)), -1)).map(pr),
+        c.call(12, produce(t1, Some(seq(pid.producer_id.0, 0, 7)), -1)).map(pr),
     );
     for ts in [-1i64, -2, -3, -4, -5, 1_700_000_000_001, 1_900_000_000_000] {
         show(
             &format!("ListOffsets v10 filled partition ts {ts}"),
-            c.call(10, lo(&t1, ts, -1)).map(one),
+            c.call(10, lo(t1, ts, -1)).map(one),
         );
     }
-    show("ListOffsets current epoch 99", c.call(10, lo(&t1, -1, 99)).map(one));
+    show("ListOffsets current epoch 99", c.call(10, lo(t1, -1, 99)).map(one));
     show("ListOffsets unknown topic", c.call(10, lo("nope", -1, -1)).map(one));
     Ok(())
 }

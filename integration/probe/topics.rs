@@ -81,7 +81,7 @@ pub(super) fn topics(asking: &mut Asking) -> Result<()> {
                     ),
             ])
     };
-    let r = c.call(7, ct(&t1, 1, &[], false))?;
+    let r = c.call(7, ct(t1, 1, &[], false))?;
     *tid = r.topics[0].topic_id;
     let tid = *tid;
     say!(
@@ -97,7 +97,7 @@ pub(super) fn topics(asking: &mut Asking) -> Result<()> {
     say!("   first config {:?}", r.topics[0].configs.as_ref().unwrap()[0]);
     show(
         "CreateTopics again",
-        c.call(7, ct(&t1, 1, &[], false)).map(|r| {
+        c.call(7, ct(t1, 1, &[], false)).map(|r| {
             (
                 r.topics[0].error_code,
                 r.topics[0].error_message.clone(),
@@ -143,8 +143,8 @@ pub(super) fn topics(asking: &mut Asking) -> Result<()> {
         c.call(7, ct("zz-0", 0, &[], false))
             .map(|r| (r.topics[0].error_code, r.topics[0].error_message.clone())),
     );
-    c.call(7, ct(&t2, 1, &[("cleanup.policy", "compact")], false))?;
-    c.call(7, ct(&t3, 1, &[("message.timestamp.type", "LogAppendTime")], false))?;
+    c.call(7, ct(t2, 1, &[("cleanup.policy", "compact")], false))?;
+    c.call(7, ct(t3, 1, &[("message.timestamp.type", "LogAppendTime")], false))?;
     std::thread::sleep(Duration::from_millis(500));
     Ok(())
 }

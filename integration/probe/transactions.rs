@@ -64,7 +64,7 @@ pub(super) fn transactions(asking: &mut Asking) -> Result<()> {
             "Produce v11 transactional without AddPartitionsToTxn",
             c.call(
                 11,
-                produce(&t1, Some(txb(e, 0)), -1)
+                produce(t1, Some(txb(e, 0)), -1)
                     .with_transactional_id(Some(TransactionalId(s("tx1")))),
             )
             .map(pr),
@@ -73,14 +73,14 @@ pub(super) fn transactions(asking: &mut Asking) -> Result<()> {
             "Produce v12 transactional without AddPartitionsToTxn",
             c.call(
                 12,
-                produce(&t1, Some(txb(e, 0)), -1)
+                produce(t1, Some(txb(e, 0)), -1)
                     .with_transactional_id(Some(TransactionalId(s("tx1")))),
             )
             .map(pr),
         );
         show(
             "Fetch read committed while open (hw vs lso)",
-            c.call(12, fetch(Some(&t1), Z, 0, 1 << 20, 1 << 20, 0, -1, 1)).map(fp),
+            c.call(12, fetch(Some(t1), Z, 0, 1 << 20, 1 << 20, 0, -1, 1)).map(fp),
         );
         show(
             "EndTxn v5 commit: epoch in the answer",
@@ -137,7 +137,7 @@ pub(super) fn transactions(asking: &mut Asking) -> Result<()> {
                     .with_v3_and_below_producer_epoch(e)
                     .with_v3_and_below_topics(vec![
                         AddPartitionsToTxnTopic::default()
-                            .with_name(topic(&t1))
+                            .with_name(topic(t1))
                             .with_partitions(vec![0]),
                     ])
             })
@@ -157,7 +157,7 @@ pub(super) fn transactions(asking: &mut Asking) -> Result<()> {
         c.call(0, {
             use describe_producers_request::*;
             DescribeProducersRequest::default().with_topics(vec![
-                TopicRequest::default().with_name(topic(&t1)).with_partition_indexes(vec![0]),
+                TopicRequest::default().with_name(topic(t1)).with_partition_indexes(vec![0]),
             ])
         })
         .map(|r| r.topics[0].partitions[0].active_producers.clone()),

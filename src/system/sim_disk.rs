@@ -228,7 +228,8 @@ impl Disk for SimDisk {
         }
         for content in state.files.values() {
             let mut content = content.lock();
-            content.durable = content.live.clone();
+            let Content { live, durable } = &mut *content;
+            durable.clone_from(live);
         }
         state.durable_names = state.files.clone();
         Ok(())
@@ -290,7 +291,8 @@ impl DiskFile for SimFile {
             // The page cache still shows the bytes, but they will not survive.
             return Err(eio("sync"));
         }
-        content.durable = content.live.clone();
+        let Content { live, durable } = &mut *content;
+        durable.clone_from(live);
         Ok(())
     }
 
