@@ -295,15 +295,63 @@ mod with_a_log {
 
     type Offsets = Vec<((String, i32), i64)>;
 
-    fn state(groups: &Groups) -> Vec<(ListedGroup, Offsets)> {
+    fn state(groups: &Groups) -> Vec<(ListedGroup, Vec<DescribedMember>, Offsets)> {
         let offsets = |group: &ListedGroup| {
             let offsets = groups.offsets(&group.id).expect("loaded");
             offsets.into_iter().map(|(key, committed)| (key, committed.offset)).collect()
         };
-        groups.list().into_iter().map(|group| (group.clone(), offsets(&group))).collect()
+        let members = |group: &ListedGroup| {
+            let described = groups.describe(&group.id).expect("loaded");
+            described.map(|group| group.members).unwrap_or_default()
+        };
+        let whole = |group: ListedGroup| (group.clone(), members(&group), offsets(&group));
+        groups.list().into_iter().map(whole).collect()
+    }
+
+    /// Waits until everything that was appended is durable: nobody waits for a leave.
+    async fn settled(replicas: &Replicas) {
+        let name = crate::model::TopicPartition::new("__consumer_offsets", 0);
+        let partition = replicas.partition(&name).expect("made");
+        let end = || partition.with_log(crate::log::Log::log_end).expect("online");
+        while partition.high_watermark() < end() {
+            crate::system::clock::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Somebody joins a group of members, gets its part, and may leave.
+    async fn take_part(groups: &Arc<Groups>, random: &Random) {
+        let group = format!("m{}", random.below(2));
+        let members = groups.describe(&group).expect("loaded").map_or(0, |g| g.members.len());
+        if members > 0 {
+            return;
+        }
+        let joining = JoinRequest {
+            group: group.clone(),
+            client_id: "client".into(),
+            session_timeout_ms: 90_000,
+            rebalance_timeout_ms: 90_000,
+            protocol_type: "consumer".into(),
+            protocols: vec![("range".into(), Bytes::from_static(b"subscription"))],
+            ..JoinRequest::default()
+        };
+        let joined = groups.join(&joining).expect("joins").await.expect("an answer");
+        let sync = SyncRequest {
+            group: group.clone(),
+            generation: joined.generation,
+            member_id: joined.member_id.clone(),
+            assignments: vec![(joined.member_id.clone(), Bytes::from_static(b"part"))],
+            ..SyncRequest::default()
+        };
+        groups.sync(&sync).expect("syncs").await.expect("an answer").expect("synced");
+        if random.below(2) == 0 {
+            groups.leave(&group, &joined.member_id, None).expect("leaves");
+        }
     }
 
     async fn change(groups: &Arc<Groups>, random: &Random) {
+        if random.below(4) == 0 {
+            return take_part(groups, random).await;
+        }
         let group = format!("g{}", random.below(4));
         match random.below(10) {
             0 => {
@@ -340,6 +388,7 @@ mod with_a_log {
                 for _ in 0..random.below(30) {
                     change(&groups, &random).await;
                 }
+                settled(&replicas).await;
                 let before = state(&groups);
                 if round % 2 == 1 {
                     replicas.clean_once(&mut |_| {});
@@ -378,6 +427,7 @@ mod with_a_log {
             let mut states = vec![(0, state(&groups))];
             for _ in 0..25 {
                 change(&groups, &random).await;
+                settled(&replicas).await;
                 let end = batches(&replicas).last().map_or(0, |(end, _)| *end);
                 states.push((end, state(&groups)));
             }
