@@ -24,14 +24,14 @@ fn main() {
     let large = batch(950);
     let frame = produce_frame(&small);
     criterion.bench_function("decode a produce request of 6 x 16 KiB", |b| {
-        b.iter(|| decode_produce(&frame))
+        b.iter(|| decode_produce(&frame));
     });
     criterion.bench_function("encode a fetch answer of 6 partitions", |b| {
-        b.iter(|| encode_fetch_answer(&frame))
+        b.iter(|| encode_fetch_answer(&frame));
     });
     for (name, batch) in [("16 KiB", &small), ("1 MB", &large)] {
         let mut group = criterion.benchmark_group(name);
-        group.throughput(Throughput::Bytes(batch.len() as u64));
+        group.throughput(Throughput::Bytes(batch.len().try_into().expect("small")));
         group.bench_function("validate", |b| b.iter(|| validate_batch(batch)));
         let folder = folder(&name.replace(' ', "-"));
         let mut log = MeasuredLog::open(folder.clone());
@@ -50,20 +50,21 @@ fn groups(criterion: &mut Criterion) {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let mut group = criterion.benchmark_group("groups");
     group.sample_size(10);
-    for count in [1_000, 10_000] {
-        group.throughput(Throughput::Elements(count as u64));
+    for count in [1_000_u32, 10_000] {
+        group.throughput(Throughput::Elements(count.into()));
         let folder = folder(&count.to_string());
+        let members = usize::try_from(count).expect("small");
         let mut measured = runtime.block_on(async { MeasuredGroups::open(&folder) });
         // The first one waits for `group.initial.rebalance.delay.ms`.
-        runtime.block_on(measured.rebalance(count));
+        runtime.block_on(measured.rebalance(members));
         group.bench_function(format!("rebalance of {count} members"), |b| {
-            b.iter(|| runtime.block_on(measured.rebalance(count)));
+            b.iter(|| runtime.block_on(measured.rebalance(members)));
         });
         group.bench_function(format!("heartbeats of {count} members"), |b| {
             b.iter(|| runtime.block_on(async { measured.heartbeats() }));
         });
         group.bench_function(format!("commits of {count} groups"), |b| {
-            b.iter(|| runtime.block_on(measured.commits(count)));
+            b.iter(|| runtime.block_on(measured.commits(members)));
         });
         drop(measured);
         let _ = std::fs::remove_dir_all(folder);

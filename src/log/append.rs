@@ -21,7 +21,7 @@ const RUN_BATCHES_MAX: usize = 128;
 /// A run of this size is written before more is added.
 const RUN_BYTES_MAX: u64 = 1 << 20;
 /// Segments that grow past this have room reserved ahead of them …
-const RESERVE_FROM_BYTES: u64 = 1 << 20;
+pub(super) const RESERVE_FROM_BYTES: u64 = 1 << 20;
 /// … by as much as they hold, and at most this.
 const RESERVE_BYTES_MAX: u64 = 32 << 20;
 

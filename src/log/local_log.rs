@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::append::RESERVE_FROM_BYTES;
 use super::checkpoint;
 use super::error::OpenError;
 use super::file_cache::FileCache;
@@ -300,5 +301,7 @@ pub(super) fn open_active(
     let file = parts.cache.disk().open(&path, OpenMode::Write)?;
     let bytes = file.bytes()?;
     let index = SegmentIndex::new(base_offset);
-    Ok(Active { base_offset, path, file, bytes, reserved: 0, index, first_append_ms: None })
+    // A crash leaves room reserved that nobody remembers: it is given back with the rest.
+    let reserved = if bytes >= RESERVE_FROM_BYTES { bytes + 1 } else { 0 };
+    Ok(Active { base_offset, path, file, bytes, reserved, index, first_append_ms: None })
 }
