@@ -15,10 +15,14 @@ use crate::protocol::messages::{
     ApiVersionsRequest, FindCoordinatorRequest, MetadataRequest, MetadataResponse, TopicName,
 };
 use crate::protocol::{Request, decode_response, encode_request, text};
-use crate::system::clock::{monotonic, timeout_at};
+use crate::system::clock::{monotonic, sleep, timeout_at};
 
 /// How long a broker may take to answer.
 const ANSWER: Duration = Duration::from_secs(40);
+
+/// How often and how fast a coordinator that is not there yet is asked for again.
+const COORDINATOR_TRIES: usize = 100;
+pub(super) const COORDINATOR_PAUSE: Duration = Duration::from_millis(200);
 
 /// One broker.
 pub(super) struct Node {
@@ -216,11 +220,31 @@ impl Cluster {
     /// The broker that keeps a group.
     pub(super) async fn coordinator(&mut self, group: &str) -> anyhow::Result<&mut Node> {
         let request = FindCoordinatorRequest::default().with_key(text(group));
-        let found = self.any().await?.call(3, &request).await?;
+        let mut found = self.any().await?.call(3, &request).await?;
+        // The topic that holds groups may be in the making.
+        for _ in 0..COORDINATOR_TRIES {
+            if !is_between_coordinators(found.error_code) {
+                break;
+            }
+            sleep(COORDINATOR_PAUSE).await;
+            found = self.any().await?.call(3, &request).await?;
+        }
         check(found.error_code, &format!("group {group}"))?;
         self.addresses.insert(found.node_id.0, format!("{}:{}", found.host.as_str(), found.port));
         self.node(found.node_id.0).await
     }
+}
+
+/// Whether the group's coordinator is loading or moving: the same request will be served soon.
+pub(super) fn is_between_coordinators(code: i16) -> bool {
+    matches!(
+        ErrorCode::of(code),
+        Some(
+            ErrorCode::CoordinatorLoadInProgress
+                | ErrorCode::CoordinatorNotAvailable
+                | ErrorCode::NotCoordinator
+        )
+    )
 }
 
 /// Turns a Kafka error code into an error that names what it is about.

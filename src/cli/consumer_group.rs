@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::bail;
 use bytes::{Buf, BufMut, Bytes};
 
-use super::cluster_client::{Cluster, check};
+use super::cluster_client::{COORDINATOR_PAUSE, Cluster, check, is_between_coordinators};
 use super::group::commit_request;
 use crate::error::ErrorCode;
 use crate::protocol::messages::join_group_request::JoinGroupRequestProtocol;
@@ -21,7 +21,7 @@ use crate::protocol::messages::{
     GroupId, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest,
 };
 use crate::protocol::text;
-use crate::system::clock::{Instant, monotonic};
+use crate::system::clock::{Instant, monotonic, sleep};
 
 const PROTOCOL: &str = "range";
 const SESSION_TIMEOUT_MS: i32 = 10_000;
@@ -83,7 +83,7 @@ impl Member {
             self.id = joined.member_id.to_string();
             return Ok(false);
         }
-        if self.must_begin_anew(code) {
+        if self.must_begin_anew(code) || pauses(joined.error_code).await {
             return Ok(false);
         }
         check(joined.error_code, &format!("group {}", self.group))?;
@@ -100,7 +100,10 @@ impl Member {
             .with_assignments(assignments);
         let synced = cluster.coordinator(&self.group).await?.call(3, &request).await?;
         let code = ErrorCode::of(synced.error_code);
-        if code == Some(ErrorCode::RebalanceInProgress) || self.must_begin_anew(code) {
+        if code == Some(ErrorCode::RebalanceInProgress)
+            || self.must_begin_anew(code)
+            || pauses(synced.error_code).await
+        {
             return Ok(false);
         }
         check(synced.error_code, &format!("group {}", self.group))?;
@@ -124,6 +127,9 @@ impl Member {
             self.rejoin(cluster).await?;
             return Ok(true);
         }
+        if pauses(answered.error_code).await {
+            return Ok(false);
+        }
         check(answered.error_code, &format!("group {}", self.group))?;
         Ok(false)
     }
@@ -142,6 +148,9 @@ impl Member {
             let code = ErrorCode::of(partition.error_code);
             if code == Some(ErrorCode::RebalanceInProgress) || self.must_begin_anew(code) {
                 self.heartbeat_due = monotonic();
+                return Ok(false);
+            }
+            if pauses(partition.error_code).await {
                 return Ok(false);
             }
             check(partition.error_code, &format!("group {}", self.group))?;
@@ -203,6 +212,15 @@ impl Member {
         };
         Ok(members.iter().zip(shares).map(assignment).collect())
     }
+}
+
+/// Waits a moment where the coordinator is loading or moving; whether it did.
+async fn pauses(code: i16) -> bool {
+    let is_between = is_between_coordinators(code);
+    if is_between {
+        sleep(COORDINATOR_PAUSE).await;
+    }
+    is_between
 }
 
 fn member_id(members: &[JoinGroupResponseMember], number: usize) -> &str {
