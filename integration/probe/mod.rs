@@ -44,8 +44,10 @@ thread_local! {
 pub(crate) fn ask(address: &str) -> Result<String> {
     ADDRESS.set(address.to_owned());
     OUT.take();
-    let stamp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis()
-        % 10_000_000;
+    // Seven digits at any time of day: the comparison takes them out of names by their number.
+    let stamp = 1_000_000
+        + std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis()
+            % 9_000_000;
     let name = |what: &str| format!("{what}-{stamp}");
     let (t1, t2, t3) = (name("t1"), name("compact"), name("lat"));
     let mut asking = Asking { c: C::new(), stamp, t1, t2, t3, tid: Z };
