@@ -207,7 +207,8 @@ pub(super) fn pr(r: ProduceResponse) -> impl std::fmt::Debug {
 pub(super) fn fp(r: FetchResponse) -> impl std::fmt::Debug {
     (
         r.error_code,
-        r.session_id,
+        // Chosen at random: shown as one number, however many digits it has.
+        if r.session_id > 100_000 { 999_999_999 } else { r.session_id },
         r.responses.len(),
         r.responses.first().and_then(|t| t.partitions.first()).map(|p| {
             (
