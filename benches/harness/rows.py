@@ -1,6 +1,7 @@
 """What is measured of each broker, row by row, and how a row's figures are told."""
 import json
 import statistics
+import subprocess
 import time
 
 from .machine import KIT, ROOT, cpu_seconds, run
@@ -85,8 +86,6 @@ def replay(broker, topic, batch_bytes, acks, seconds):
 
 def fan_out(broker, client, groups, acks, seconds):
     """20,000 records a second in, read by one consumer that also times them and by others beside it."""
-    import subprocess
-
     others = [
         subprocess.Popen(client + ["-mode", "consume", "-size", "1024", "-partitions", "6", "-group", f"g{n}", "-seconds", str(seconds + 2)],
                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

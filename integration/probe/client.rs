@@ -103,10 +103,13 @@ pub(super) fn recs(n: usize, key: bool, val: usize) -> Bytes {
             headers: Default::default(),
         })
         .collect();
+    encoded(&r)
+}
+pub(super) fn encoded(r: &[Record]) -> Bytes {
     let mut b = BytesMut::new();
     RecordBatchEncoder::encode(
         &mut b,
-        &r,
+        r,
         &RecordEncodeOptions { version: 2, compression: Compression::None },
     )
     .unwrap();

@@ -131,14 +131,7 @@ pub(super) fn produces(asking: &mut Asking) -> Result<()> {
                     headers: Default::default(),
                 })
                 .collect();
-            let mut b = BytesMut::new();
-            RecordBatchEncoder::encode(
-                &mut b,
-                &r,
-                &RecordEncodeOptions { version: 2, compression: Compression::None },
-            )
-            .unwrap();
-            RecordBatchDecoder::decode_all(&mut b.freeze()).unwrap().len()
+            RecordBatchDecoder::decode_all(&mut encoded(&r)).unwrap().len()
         }),
     );
     show(
@@ -215,34 +208,20 @@ pub(super) fn produces(asking: &mut Asking) -> Result<()> {
     for sq in [0, 1, 2, 3, 4, 5, 6] {
         c.call(12, produce(t1, Some(seq(pid.producer_id.0, 0, sq)), -1)).map(pr)?;
     }
-    show(
-        "idempotent: repeat seq 6 (last)",
-        c.call(12, produce(t1, Some(seq(pid.producer_id.0, 0, 6)), -1)).map(pr),
-    );
-    show(
-        "idempotent: repeat seq 2 (5th from last)",
-        c.call(12, produce(t1, Some(seq(pid.producer_id.0, 0, 2)), -1)).map(pr),
-    );
-    show(
-        "idempotent: repeat seq 1 (6th from last)",
-        c.call(12, produce(t1, Some(seq(pid.producer_id.0, 0, 1)), -1)).map(pr),
-    );
-    show(
-        "idempotent: gap seq 9",
-        c.call(12, produce(t1, Some(seq(pid.producer_id.0, 0, 9)), -1)).map(pr),
-    );
-    show(
-        "idempotent: epoch 1 with seq 3",
-        c.call(12, produce(t1, Some(seq(pid.producer_id.0, 1, 3)), -1)).map(pr),
-    );
-    show(
-        "idempotent: epoch 1 with seq 0",
-        c.call(12, produce(t1, Some(seq(pid.producer_id.0, 1, 0)), -1)).map(pr),
-    );
-    show(
-        "idempotent: old epoch 0 seq 7",
-        c.call(12, produce(t1, Some(seq(pid.producer_id.0, 0, 7)), -1)).map(pr),
-    );
+    for (what, epoch, sq) in [
+        ("repeat seq 6 (last)", 0, 6),
+        ("repeat seq 2 (5th from last)", 0, 2),
+        ("repeat seq 1 (6th from last)", 0, 1),
+        ("gap seq 9", 0, 9),
+        ("epoch 1 with seq 3", 1, 3),
+        ("epoch 1 with seq 0", 1, 0),
+        ("old epoch 0 seq 7", 0, 7),
+    ] {
+        show(
+            &format!("idempotent: {what}"),
+            c.call(12, produce(t1, Some(seq(pid.producer_id.0, epoch, sq)), -1)).map(pr),
+        );
+    }
     for ts in [-1i64, -2, -3, -4, -5, 1_700_000_000_001, 1_900_000_000_000] {
         show(
             &format!("ListOffsets v10 filled partition ts {ts}"),

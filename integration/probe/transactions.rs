@@ -60,24 +60,17 @@ pub(super) fn transactions(asking: &mut Asking) -> Result<()> {
             b.freeze()
         };
         let e = p.producer_epoch;
-        show(
-            "Produce v11 transactional without AddPartitionsToTxn",
-            c.call(
-                11,
-                produce(t1, Some(txb(e, 0)), -1)
-                    .with_transactional_id(Some(TransactionalId(s("tx1")))),
-            )
-            .map(pr),
-        );
-        show(
-            "Produce v12 transactional without AddPartitionsToTxn",
-            c.call(
-                12,
-                produce(t1, Some(txb(e, 0)), -1)
-                    .with_transactional_id(Some(TransactionalId(s("tx1")))),
-            )
-            .map(pr),
-        );
+        for version in [11, 12] {
+            show(
+                &format!("Produce v{version} transactional without AddPartitionsToTxn"),
+                c.call(
+                    version,
+                    produce(t1, Some(txb(e, 0)), -1)
+                        .with_transactional_id(Some(TransactionalId(s("tx1")))),
+                )
+                .map(pr),
+            );
+        }
         show(
             "Fetch read committed while open (hw vs lso)",
             c.call(12, fetch(Some(t1), Z, 0, 1 << 20, 1 << 20, 0, -1, 1)).map(fp),

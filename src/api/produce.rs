@@ -81,19 +81,17 @@ pub(super) fn handle(context: &Context, calls: &[ProduceCall]) -> Vec<Reply<Prod
 /// Appends batches of one partition and notes what became of each.
 fn append(produces: &mut [Produce<'_>], jobs: &[Job<'_>], now_ms: i64) {
     let Some(first) = jobs.first() else { return };
-    let waiter_of = |job: &Job<'_>| produces.get(job.place.0)?.waiter.clone();
-    let waiters: Vec<_> = jobs.iter().map(waiter_of).collect();
     let requests: Vec<AppendRequest<'_>> = jobs
         .iter()
-        .zip(&waiters)
-        .map(|(job, waiter)| AppendRequest {
+        .map(|job| AppendRequest {
             batch: job.batch,
             now_ms,
-            waiter: waiter.as_ref(),
+            waiter: produces.get(job.place.0).and_then(|produce| produce.waiter.as_ref()),
             is_internal: false,
         })
         .collect();
-    for (job, outcome) in jobs.iter().zip(first.handle.append_all(&requests)) {
+    let outcomes = first.handle.append_all(&requests);
+    for (job, outcome) in jobs.iter().zip(outcomes) {
         if let Some(produce) = produces.get_mut(job.place.0) {
             produce.note(job, outcome);
         }

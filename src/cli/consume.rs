@@ -111,9 +111,7 @@ async fn read(
             sleep(std::time::Duration::from_millis(20)).await;
         } else {
             match (member.as_mut(), &arguments.group) {
-                (Some(member), _) => {
-                    member.commit(cluster, &positions).await?;
-                }
+                (Some(member), _) => member.commit(cluster, &positions).await?,
                 (None, Some(group)) => commit(cluster, group, &arguments.topic, &positions).await?,
                 (None, None) => {}
             }

@@ -78,12 +78,11 @@ impl Member {
             .with_protocol_type(text("consumer"))
             .with_protocols(vec![protocol]);
         let joined = cluster.coordinator(&self.group).await?.call(5, &request).await?;
-        let code = ErrorCode::of(joined.error_code);
-        if code == Some(ErrorCode::MemberIdRequired) {
+        if ErrorCode::of(joined.error_code) == Some(ErrorCode::MemberIdRequired) {
             self.id = joined.member_id.to_string();
             return Ok(false);
         }
-        if self.must_begin_anew(code) || pauses(joined.error_code).await {
+        if self.must_rejoin(joined.error_code) || pauses(joined.error_code).await {
             return Ok(false);
         }
         check(joined.error_code, &format!("group {}", self.group))?;
@@ -99,11 +98,7 @@ impl Member {
             .with_member_id(text(self.id.as_str()))
             .with_assignments(assignments);
         let synced = cluster.coordinator(&self.group).await?.call(3, &request).await?;
-        let code = ErrorCode::of(synced.error_code);
-        if code == Some(ErrorCode::RebalanceInProgress)
-            || self.must_begin_anew(code)
-            || pauses(synced.error_code).await
-        {
+        if self.must_rejoin(synced.error_code) || pauses(synced.error_code).await {
             return Ok(false);
         }
         check(synced.error_code, &format!("group {}", self.group))?;
@@ -122,8 +117,7 @@ impl Member {
             .with_generation_id(self.generation)
             .with_member_id(text(self.id.as_str()));
         let answered = cluster.coordinator(&self.group).await?.call(3, &request).await?;
-        let code = ErrorCode::of(answered.error_code);
-        if code == Some(ErrorCode::RebalanceInProgress) || self.must_begin_anew(code) {
+        if self.must_rejoin(answered.error_code) {
             self.rejoin(cluster).await?;
             return Ok(true);
         }
@@ -134,28 +128,27 @@ impl Member {
         Ok(false)
     }
 
-    /// Commits; `false` where the group moved on, and whoever has the partitions now reads the records again.
+    /// Commits. Where the group moved on, nothing is, and whoever has the partitions now reads the records again.
     pub(super) async fn commit(
         &mut self,
         cluster: &mut Cluster,
         positions: &BTreeMap<i32, i64>,
-    ) -> anyhow::Result<bool> {
+    ) -> anyhow::Result<()> {
         let request = commit_request(&self.group, &self.topic, positions)
             .with_generation_id_or_member_epoch(self.generation)
             .with_member_id(text(self.id.as_str()));
         let answered = cluster.coordinator(&self.group).await?.call(8, &request).await?;
         for partition in answered.topics.into_iter().flat_map(|topic| topic.partitions) {
-            let code = ErrorCode::of(partition.error_code);
-            if code == Some(ErrorCode::RebalanceInProgress) || self.must_begin_anew(code) {
+            if self.must_rejoin(partition.error_code) {
                 self.heartbeat_due = monotonic();
-                return Ok(false);
+                return Ok(());
             }
             if pauses(partition.error_code).await {
-                return Ok(false);
+                return Ok(());
             }
             check(partition.error_code, &format!("group {}", self.group))?;
         }
-        Ok(true)
+        Ok(())
     }
 
     pub(super) async fn leave(self, cluster: &mut Cluster) -> anyhow::Result<()> {
@@ -172,14 +165,16 @@ impl Member {
         check(answered.error_code, &format!("group {}", self.group))
     }
 
-    /// Whether the group does not know the member any more; then it has no id.
-    fn must_begin_anew(&mut self, code: Option<ErrorCode>) -> bool {
-        let is_unknown =
-            matches!(code, Some(ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration));
-        if is_unknown {
-            self.id.clear();
+    /// Whether the group moved on; a member that it does not know any more has no id from then on.
+    fn must_rejoin(&mut self, code: i16) -> bool {
+        match ErrorCode::of(code) {
+            Some(ErrorCode::RebalanceInProgress) => true,
+            Some(ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration) => {
+                self.id.clear();
+                true
+            }
+            _ => false,
         }
-        is_unknown
     }
 
     /// The leader's work: consecutive ranges of each topic to the members that want it.

@@ -331,12 +331,11 @@ mod tests {
             key in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60),
             value in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
         ) {
-            let _ = GroupRecord::decode(&key, Some(&value));
+            read_record(&key, &value);
             for kind in 0..3 {
                 let known = [&[0, kind, 0, 1, b'g', 0, 1, b't', 0, 0, 0, 0][..], &key].concat();
                 let _ = GroupRecord::decode(&known, Some(&[&[0, 3], &value[..]].concat()));
             }
-            let _ = subscribed_topics(&value);
         }
     }
 }

@@ -250,34 +250,16 @@ fn java_hash(text: &str) -> i32 {
 mod with_a_log {
     use super::*;
     use crate::config::{Config, Origin};
-    use crate::controller::Controller;
-    use crate::metadata::MetadataStore;
-    use crate::replication::{PartitionSpec, Replicas};
+
+    use crate::replication::Replicas;
     use crate::system::sim_disk::SimDisk;
     use crate::system::{Clock, Random, SharedDisk};
 
     /// Groups over one partition of the topic.
     fn open(disk: &SimDisk) -> (Arc<Groups>, Arc<Replicas>) {
-        let shared: SharedDisk = Arc::new(disk.clone());
         let mut config = Config::default();
-        config.set("log.dirs", "/d", Origin::File).expect("valid");
         config.set("log.cleanup.policy", "compact", Origin::File).expect("valid");
         config.set("log.cleaner.min.cleanable.ratio", "0", Origin::File).expect("valid");
-        let (clock, random) = (Clock::system(), Random::seeded(5));
-        let settings = crate::broker::replica_settings(&config);
-        let replicas =
-            Replicas::open(&shared, settings, clock.clone(), random.clone()).expect("opens");
-        let spec = PartitionSpec {
-            name: crate::model::TopicPartition::new("__consumer_offsets", 0),
-            topic_id: uuid::Uuid::from_u128(1),
-            leader_epoch: 0,
-            config: Arc::new(crate::config::TopicConfig::resolve(&config, &[].into())),
-        };
-        replicas.start(&[spec]).expect("starts");
-        let (store, image) =
-            MetadataStore::open(&shared, std::path::Path::new("/d"), 0).expect("opens");
-        let controller =
-            Arc::new(Controller::new(store, image, config, clock.clone(), random.clone()));
         let settings = GroupSettings {
             initial_delay_ms: 0,
             session_timeout_ms: (1, 100_000),
@@ -288,9 +270,8 @@ mod with_a_log {
             topic_partitions: 1,
             topic_segment_bytes: 1 << 20,
         };
-        let groups = Groups::new(settings, Arc::clone(&replicas), controller, clock, random);
-        groups.load();
-        (groups, replicas)
+        let shared: SharedDisk = Arc::new(disk.clone());
+        crate::internals::micro::coordinator(&shared, std::path::Path::new("/d"), config, settings)
     }
 
     type Offsets = Vec<((String, i32), i64)>;

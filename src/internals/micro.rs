@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::config::{Config, Origin, TopicConfig};
 use crate::controller::Controller;
-use crate::coordinator::{CommitRequest, Groups, JoinRequest, SyncRequest};
+use crate::coordinator::{CommitRequest, GroupSettings, Groups, JoinRequest, SyncRequest};
 use crate::log::{FileCache, Log, LogParts, RecoveryPoint, Stamp};
 use crate::metadata::MetadataStore;
 use crate::model::TopicPartition;
@@ -133,6 +133,31 @@ pub fn encode_fetch_answer(frame: &Bytes) -> usize {
     encode_fetch(&head, 0, 0, &[topic], &[]).iter().map(bytes::BytesMut::len).sum()
 }
 
+/// A loaded coordinator over one partition of its topic in `folder`, and the replicas below it.
+pub(crate) fn coordinator(
+    disk: &SharedDisk,
+    folder: &Path,
+    mut config: Config,
+    settings: GroupSettings,
+) -> (Arc<Groups>, Arc<Replicas>) {
+    config.set("log.dirs", &folder.to_string_lossy(), Origin::File).expect("valid");
+    let (clock, random) = (Clock::system(), Random::seeded(5));
+    let replicas = crate::broker::replica_settings(&config);
+    let replicas = Replicas::open(disk, replicas, clock.clone(), random.clone()).expect("opens");
+    let spec = PartitionSpec {
+        name: TopicPartition::new("__consumer_offsets", 0),
+        topic_id: uuid::Uuid::from_u128(1),
+        leader_epoch: 0,
+        config: Arc::new(TopicConfig::resolve(&config, &[].into())),
+    };
+    replicas.start(&[spec]).expect("starts");
+    let (store, image) = MetadataStore::open(disk, folder, 0).expect("opens");
+    let controller = Arc::new(Controller::new(store, image, config, clock.clone(), random.clone()));
+    let groups = Groups::new(settings, Arc::clone(&replicas), controller, clock, random);
+    groups.load();
+    (groups, replicas)
+}
+
 /// The group coordinator over a log on the real disk.
 #[derive(Debug)]
 pub struct MeasuredGroups {
@@ -143,27 +168,11 @@ pub struct MeasuredGroups {
 impl MeasuredGroups {
     /// Starts a coordinator without groups in an empty folder; needs a runtime.
     pub fn open(folder: &Path) -> Self {
-        let disk: SharedDisk = Arc::new(OsDisk);
         let mut config = Config::default();
-        config.set("log.dirs", &folder.to_string_lossy(), Origin::File).expect("valid");
         config.set("offsets.topic.num.partitions", "1", Origin::File).expect("valid");
-        let (clock, random) = (Clock::system(), Random::seeded(1));
-        let settings = crate::broker::replica_settings(&config);
-        let replicas =
-            Replicas::open(&disk, settings, clock.clone(), random.clone()).expect("opens");
-        let spec = PartitionSpec {
-            name: TopicPartition::new("__consumer_offsets", 0),
-            topic_id: uuid::Uuid::from_u128(1),
-            leader_epoch: 0,
-            config: Arc::new(TopicConfig::resolve(&config, &[].into())),
-        };
-        replicas.start(&[spec]).expect("starts");
-        let (store, image) = MetadataStore::open(&disk, folder, 0).expect("opens");
-        let groups = crate::broker::group_settings(&config);
-        let controller =
-            Arc::new(Controller::new(store, image, config, clock.clone(), random.clone()));
-        let groups = Groups::new(groups, replicas, controller, clock, random);
-        groups.load();
+        let settings = crate::broker::group_settings(&config);
+        let disk: SharedDisk = Arc::new(OsDisk);
+        let (groups, _) = coordinator(&disk, folder, config, settings);
         groups.start_timers();
         Self { groups, members: Vec::new() }
     }

@@ -99,20 +99,14 @@ impl Log {
     ) -> Result<(), AppendError> {
         let mut run = Run::default();
         for batch in batches {
-            let mut is_next = false;
             if batch.header.has_producer() {
-                is_next = run.precedes(&batch.header) == Some(true);
-                if run.precedes(&batch.header) == Some(false) {
+                let follows = run.precedes(&batch.header);
+                if follows == Some(false) {
                     self.write(&mut run, stamp, outcomes)?;
                 }
-            }
-            if batch.header.has_producer() && !is_next {
-                let known = match self.producers.check(&batch.header) {
-                    Ok(None) => None,
-                    Ok(Some(copy)) => Some(Ok(already(&copy))),
-                    Err(error) => Some(Err(error)),
-                };
-                if let Some(outcome) = known {
+                if follows != Some(true)
+                    && let Some(outcome) = self.judge(&batch.header)
+                {
                     self.write(&mut run, stamp, outcomes)?;
                     outcomes.push(outcome);
                     continue;
@@ -130,6 +124,12 @@ impl Log {
             run.batches.push(NewBatch { header: placed, bytes: batch.bytes });
         }
         self.write(&mut run, stamp, outcomes)
+    }
+
+    /// What becomes of a producer's batch by what the log knows; `None` if it is to be appended.
+    fn judge(&self, header: &BatchHeader) -> Option<Result<Appended, SequenceError>> {
+        let copy = self.producers.check(header).transpose()?;
+        Some(copy.map(|copy| already(&copy)))
     }
 
     fn place(&self, batch: &NewBatch<'_>, run: &Run<'_>, stamp: Stamp) -> BatchHeader {

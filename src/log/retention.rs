@@ -60,6 +60,7 @@ impl Log {
             if !below_start && !expired {
                 break;
             }
+            segment.retire();
             self.closed.remove(&segment.base_offset);
             self.log_start = self.log_start.max(next);
             deleted.push(self.rename_deleted(segment.base_offset, &segment.path));
