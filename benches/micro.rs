@@ -54,7 +54,7 @@ fn groups(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(count.into()));
         let folder = folder(&count.to_string());
         let members = usize::try_from(count).expect("small");
-        let mut measured = runtime.block_on(async { MeasuredGroups::open(&folder) });
+        let mut measured = runtime.block_on(MeasuredGroups::open(&folder));
         // The first one waits for `group.initial.rebalance.delay.ms`.
         runtime.block_on(measured.rebalance(members));
         group.bench_function(format!("rebalance of {count} members"), |b| {

@@ -42,6 +42,7 @@ error_codes! {
     NotCoordinator = 16 "This is not the correct coordinator.";
     InvalidTopicException = 17 "The request attempted to perform an operation on an invalid topic.";
     NotEnoughReplicas = 19 "Messages are rejected since there are fewer in-sync replicas than required.";
+    NotEnoughReplicasAfterAppend = 20 "Messages are written to the log, but to fewer in-sync replicas than required.";
     InvalidRequiredAcks = 21 "Produce request specified an invalid value for required acks.";
     IllegalGeneration = 22 "Specified group generation id is not valid.";
     InconsistentGroupProtocol = 23 "The group member's supported protocols are incompatible with those of existing members or first group member tried to join with empty protocol type or empty protocol list.";
@@ -74,18 +75,26 @@ error_codes! {
     FencedLeaderEpoch = 74 "The leader epoch in the request is older than the epoch on the broker.";
     UnknownLeaderEpoch = 75 "The leader epoch in the request is newer than the epoch on the broker.";
     UnsupportedCompressionType = 76 "The requesting client does not support the compression type of given partition.";
+    StaleBrokerEpoch = 77 "Broker epoch has changed.";
     OffsetNotAvailable = 78 "The leader high watermark has not caught up from a recent leader election so the offsets cannot be guaranteed to be monotonically increasing.";
     MemberIdRequired = 79 "The group member needs to have a valid member id before actually entering a consumer group.";
+    PreferredLeaderNotAvailable = 80 "The preferred leader was not available.";
     GroupMaxSizeReached = 81 "The consumer group has reached its max size.";
     FencedInstanceId = 82 "The broker rejected this static consumer since another consumer with the same group.instance.id has registered with a different member.id.";
+    EligibleLeadersNotAvailable = 83 "Eligible topic partition leaders are not available.";
+    ElectionNotNeeded = 84 "Leader election not needed for topic partition.";
+    NoReassignmentInProgress = 85 "No partition reassignment is in progress.";
     GroupSubscribedToTopic = 86 "Deleting offsets of a topic is forbidden while the consumer group is actively subscribed to it.";
     InvalidRecord = 87 "This record has failed the validation on broker and hence will be rejected.";
     ThrottlingQuotaExceeded = 89 "The throttling quota has been exceeded.";
     InvalidUpdateVersion = 95 "The given update version was invalid.";
     FeatureUpdateFailed = 96 "Unable to update finalized features due to an unexpected server error.";
     UnknownTopicId = 100 "This server does not host this topic ID.";
+    DuplicateBrokerRegistration = 101 "This broker ID is already in use.";
+    BrokerIdNotRegistered = 102 "The given broker ID was not registered.";
     InconsistentTopicId = 103 "The log's topic ID did not match the topic ID in the request.";
     FetchSessionTopicIdError = 106 "The fetch session encountered inconsistent topic ID usage.";
+    IneligibleReplica = 107 "The new ISR contains at least one ineligible replica.";
     MismatchedEndpointType = 114 "The request was sent to an endpoint of the wrong type.";
     UnsupportedEndpointType = 115 "This endpoint type is not supported yet.";
 }

@@ -23,6 +23,8 @@ mod protocol;
 mod network;
 /// One partition's local log.
 mod log;
+/// Agreement of the voters on one log.
+mod quorum;
 /// The cluster's metadata as a log of records.
 mod metadata;
 /// The cluster's decisions.

@@ -7,7 +7,6 @@ use super::{Call, Context, Reply};
 use crate::controller::{ConfigChange, ConfigOperation, ControllerError};
 use crate::error::ErrorCode;
 use crate::metadata::ConfigResource;
-use crate::protocol::messages::alter_configs_request::AlterConfigsResource as ReplacedResource;
 use crate::protocol::messages::alter_configs_response::AlterConfigsResourceResponse as ReplacedResponse;
 use crate::protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
@@ -26,23 +25,29 @@ pub(super) fn alter(
     request: IncrementalAlterConfigsRequest,
 ) -> Reply<IncrementalAlterConfigsResponse> {
     let (context, call) = (Arc::clone(context), call.clone());
-    Reply::blocking(move || {
-        let one = |resource: &AlterConfigsResource| {
-            let changed = change(resource).and_then(|changes| {
-                let target =
-                    target(&context, &call, resource.resource_type, &resource.resource_name)?;
-                let altered =
-                    context.controller.alter_configs(&target, &changes, request.validate_only);
-                altered.map_err(|error| explain(&error))
-            });
+    Reply::later(async move {
+        let mut responses = Vec::with_capacity(request.resources.len());
+        for resource in &request.resources {
+            let (kind, name) = (resource.resource_type, &resource.resource_name);
+            let asked = change(resource)
+                .and_then(|changes| Ok((changes, target(&context, &call, kind, name)?)));
+            let changed = match asked {
+                Ok((changes, target)) => {
+                    let altered =
+                        context.controller.alter_configs(&target, &changes, request.validate_only);
+                    altered.await.map_err(|error| explain(&error))
+                }
+                Err(refused) => Err(refused),
+            };
             let (code, message) = outcome(changed);
-            AlterConfigsResourceResponse::default()
-                .with_error_code(code)
-                .with_error_message(message)
-                .with_resource_type(resource.resource_type)
-                .with_resource_name(resource.resource_name.clone())
-        };
-        let responses = request.resources.iter().map(one).collect();
+            responses.push(
+                AlterConfigsResourceResponse::default()
+                    .with_error_code(code)
+                    .with_error_message(message)
+                    .with_resource_type(kind)
+                    .with_resource_name(name.clone()),
+            );
+        }
         IncrementalAlterConfigsResponse::default().with_responses(responses)
     })
 }
@@ -53,27 +58,32 @@ pub(super) fn replace(
     request: AlterConfigsRequest,
 ) -> Reply<AlterConfigsResponse> {
     let (context, call) = (Arc::clone(context), call.clone());
-    Reply::blocking(move || {
-        let one = |resource: &ReplacedResource| {
+    Reply::later(async move {
+        let mut responses = Vec::with_capacity(request.resources.len());
+        for resource in &request.resources {
             let values: Vec<(String, Option<String>)> = resource
                 .configs
                 .iter()
                 .map(|c| (c.name.to_string(), c.value.as_ref().map(ToString::to_string)))
                 .collect();
             let target = target(&context, &call, resource.resource_type, &resource.resource_name);
-            let changed = target.and_then(|target| {
-                let replaced =
-                    context.controller.replace_configs(&target, &values, request.validate_only);
-                replaced.map_err(|error| explain(&error))
-            });
+            let changed = match target {
+                Ok(target) => {
+                    let replaced =
+                        context.controller.replace_configs(&target, &values, request.validate_only);
+                    replaced.await.map_err(|error| explain(&error))
+                }
+                Err(refused) => Err(refused),
+            };
             let (code, message) = outcome(changed);
-            ReplacedResponse::default()
-                .with_error_code(code)
-                .with_error_message(message)
-                .with_resource_type(resource.resource_type)
-                .with_resource_name(resource.resource_name.clone())
-        };
-        let responses = request.resources.iter().map(one).collect();
+            responses.push(
+                ReplacedResponse::default()
+                    .with_error_code(code)
+                    .with_error_message(message)
+                    .with_resource_type(resource.resource_type)
+                    .with_resource_name(resource.resource_name.clone()),
+            );
+        }
         AlterConfigsResponse::default().with_responses(responses)
     })
 }

@@ -17,29 +17,38 @@ pub(super) fn handle(
     request: CreatePartitionsRequest,
 ) -> Reply<CreatePartitionsResponse> {
     let (context, call) = (Arc::clone(context), call.clone());
-    Reply::blocking(move || {
-        let extend = |topic: &CreatePartitionsTopic| {
-            let result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
-            if !context.allows(&call, Operation::Alter, Resource::Topic(&topic.name)) {
-                return result.with_error_code(ErrorCode::TopicAuthorizationFailed.code());
-            }
-            if is_internal(&topic.name) {
-                // A group's partition follows from their number.
-                let message = "The number of partitions of an internal topic is fixed.";
-                return result
-                    .with_error_code(ErrorCode::InvalidPartitions.code())
-                    .with_error_message(Some(text(message)));
-            }
-            match context.controller.create_partitions(&wish(topic), request.validate_only) {
-                Ok(()) => result,
-                Err(error) => result
-                    .with_error_code(ErrorCode::from(&error).code())
-                    .with_error_message(Some(text(error.to_string()))),
-            }
-        };
-        let results = request.topics.iter().map(extend).collect();
+    Reply::later(async move {
+        let mut results = Vec::with_capacity(request.topics.len());
+        for topic in &request.topics {
+            results.push(extend(&context, &call, topic, request.validate_only).await);
+        }
         CreatePartitionsResponse::default().with_results(results)
     })
+}
+
+async fn extend(
+    context: &Context,
+    call: &Call,
+    topic: &CreatePartitionsTopic,
+    validate_only: bool,
+) -> CreatePartitionsTopicResult {
+    let result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
+    if !context.allows(call, Operation::Alter, Resource::Topic(&topic.name)) {
+        return result.with_error_code(ErrorCode::TopicAuthorizationFailed.code());
+    }
+    if is_internal(&topic.name) {
+        // A group's partition follows from their number.
+        let message = "The number of partitions of an internal topic is fixed.";
+        return result
+            .with_error_code(ErrorCode::InvalidPartitions.code())
+            .with_error_message(Some(text(message)));
+    }
+    match context.controller.create_partitions(&wish(topic), validate_only).await {
+        Ok(()) => result,
+        Err(error) => result
+            .with_error_code(ErrorCode::from(&error).code())
+            .with_error_message(Some(text(error.to_string()))),
+    }
 }
 
 fn wish(topic: &CreatePartitionsTopic) -> NewPartitions {

@@ -23,35 +23,39 @@ pub(super) fn handle(
     request: CreateTopicsRequest,
 ) -> Reply<CreateTopicsResponse> {
     let (context, call) = (Arc::clone(context), call.clone());
-    Reply::blocking(move || {
-        let create = |topic: &CreatableTopic| {
-            let twice = request.topics.iter().filter(|other| other.name == topic.name).count() > 1;
-            let result = CreatableTopicResult::default()
-                .with_name(topic.name.clone())
-                .with_error_message(None);
-            if twice {
-                return refuse(result, ErrorCode::InvalidRequest, "Duplicate topic name.");
-            }
-            if !context.allows(&call, Operation::Create, Resource::Topic(&topic.name)) {
-                return refuse(
-                    result,
-                    ErrorCode::TopicAuthorizationFailed,
-                    "Authorization failed.",
-                );
-            }
-            let wish = wish(topic);
-            match context.controller.create_topic(&wish, request.validate_only) {
-                Ok(made) => describe(&context, &call, result, &made, &wish),
-                Err(error @ ControllerError::Store(_)) => {
-                    tracing::error!(topic = wish.name, %error, "topic not made");
-                    refuse(result, ErrorCode::from(&error), ErrorCode::from(&error).text())
-                }
-                Err(error) => refuse(result, ErrorCode::from(&error), &error.to_string()),
-            }
-        };
-        let topics = request.topics.iter().map(create).collect();
+    Reply::later(async move {
+        let mut topics = Vec::with_capacity(request.topics.len());
+        for topic in &request.topics {
+            topics.push(create(&context, &call, &request, topic).await);
+        }
         CreateTopicsResponse::default().with_topics(topics)
     })
+}
+
+async fn create(
+    context: &Context,
+    call: &Call,
+    request: &CreateTopicsRequest,
+    topic: &CreatableTopic,
+) -> CreatableTopicResult {
+    let twice = request.topics.iter().filter(|other| other.name == topic.name).count() > 1;
+    let result =
+        CreatableTopicResult::default().with_name(topic.name.clone()).with_error_message(None);
+    if twice {
+        return refuse(result, ErrorCode::InvalidRequest, "Duplicate topic name.");
+    }
+    if !context.allows(call, Operation::Create, Resource::Topic(&topic.name)) {
+        return refuse(result, ErrorCode::TopicAuthorizationFailed, "Authorization failed.");
+    }
+    let wish = wish(topic);
+    match context.controller.create_topic(&wish, request.validate_only).await {
+        Ok(made) => describe(context, call, result, &made, &wish),
+        Err(error @ ControllerError::Unavailable(_)) => {
+            tracing::error!(topic = wish.name, %error, "topic not made");
+            refuse(result, ErrorCode::from(&error), ErrorCode::from(&error).text())
+        }
+        Err(error) => refuse(result, ErrorCode::from(&error), &error.to_string()),
+    }
 }
 
 fn wish(topic: &CreatableTopic) -> NewTopic {

@@ -56,7 +56,7 @@ fn trim_partition(
     partition: &DeleteRecordsPartition,
 ) -> Result<i64, ErrorCode> {
     let name = TopicPartition::new(topic, partition.partition_index);
-    let handle = context.replicas.partition(&name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let handle = context.partition(&name)?;
     let config = context.controller.topic_config(topic);
     if config.is_compacted && !config.is_deleted {
         return Err(ErrorCode::PolicyViolation);

@@ -16,19 +16,22 @@ pub(super) fn handle(
     request: DeleteTopicsRequest,
 ) -> Reply<DeleteTopicsResponse> {
     let (context, call) = (Arc::clone(context), call.clone());
-    Reply::blocking(move || {
+    Reply::later(async move {
         let by_name = |name: TopicName| DeleteTopicState::default().with_name(Some(name));
         let wanted: Vec<DeleteTopicState> = if call.version >= 6 {
             request.topics
         } else {
             request.topic_names.into_iter().map(by_name).collect()
         };
-        let responses = wanted.into_iter().map(|topic| delete(&context, &call, topic)).collect();
+        let mut responses = Vec::with_capacity(wanted.len());
+        for topic in wanted {
+            responses.push(delete(&context, &call, topic).await);
+        }
         DeleteTopicsResponse::default().with_responses(responses)
     })
 }
 
-fn delete(context: &Context, call: &Call, wanted: DeleteTopicState) -> DeletableTopicResult {
+async fn delete(context: &Context, call: &Call, wanted: DeleteTopicState) -> DeletableTopicResult {
     let image = context.image();
     let by_id = wanted.name.is_none();
     let found = match &wanted.name {
@@ -47,7 +50,7 @@ fn delete(context: &Context, call: &Call, wanted: DeleteTopicState) -> Deletable
         Some(_) if !context.controller.config().boolean("delete.topic.enable") => {
             ErrorCode::TopicDeletionDisabled
         }
-        Some(topic) => match context.controller.delete_topic(topic.id) {
+        Some(topic) => match context.controller.delete_topic(topic.id).await {
             Ok(()) => ErrorCode::None,
             Err(error) => {
                 tracing::warn!(topic = %topic.name, %error, "topic not deleted");

@@ -32,12 +32,14 @@ pub(super) fn handle(
             response.with_error_code(code.code()).with_error_message(Some(text(message))),
         );
     }
-    let (host, port) = context.endpoint(call);
-    let broker = DescribeClusterBroker::default()
-        .with_broker_id(BrokerId(context.node_id))
-        .with_host(host)
-        .with_port(port)
-        .with_rack(context.rack.clone().map(text));
+    let image = context.image();
+    let brokers = context.brokers(call, &image).into_iter().map(|broker| {
+        DescribeClusterBroker::default()
+            .with_broker_id(BrokerId(broker.id))
+            .with_host(text(broker.host))
+            .with_port(broker.port)
+            .with_rack(broker.rack.map(text))
+    });
     if request.include_cluster_authorized_operations {
         response.cluster_authorized_operations =
             authorized_operations(context, call, Resource::Cluster);
@@ -45,7 +47,7 @@ pub(super) fn handle(
     Reply::Now(
         response
             .with_cluster_id(text(context.cluster_id.as_str()))
-            .with_controller_id(BrokerId(context.node_id))
-            .with_brokers(vec![broker]),
+            .with_controller_id(BrokerId(context.controller_id(&image)))
+            .with_brokers(brokers.collect()),
     )
 }

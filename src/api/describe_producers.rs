@@ -33,9 +33,13 @@ pub(super) fn handle(
             if !is_allowed {
                 return refuse(ErrorCode::TopicAuthorizationFailed);
             }
-            let Some(handle) = context.replicas.partition(&name) else {
-                return refuse(ErrorCode::UnknownTopicOrPartition);
+            let handle = match context.partition(&name) {
+                Ok(handle) => handle,
+                Err(code) => return refuse(code),
             };
+            if handle.is_online() && !handle.is_leader() {
+                return refuse(ErrorCode::NotLeaderOrFollower);
+            }
             match handle.with_log(producers) {
                 Some(producers) => response.with_active_producers(producers),
                 None => refuse(ErrorCode::KafkaStorageError),

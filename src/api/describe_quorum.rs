@@ -1,9 +1,10 @@
-//! DescribeQuorum: the metadata log's quorum, for now this node alone (KIP-595).
+//! DescribeQuorum: the metadata log's quorum as this node sees it (KIP-595); only its leader knows how far others are.
 
 use std::sync::Arc;
 
 use super::{Call, Context, Reply};
 use crate::error::ErrorCode;
+use crate::model::number::to_i64;
 use crate::protocol::messages::describe_quorum_response::{PartitionData, ReplicaState, TopicData};
 use crate::protocol::messages::{BrokerId, DescribeQuorumRequest, DescribeQuorumResponse};
 use crate::protocol::text;
@@ -49,22 +50,29 @@ fn unknown(index: i32) -> PartitionData {
 }
 
 fn voter(context: &Context, call: &Call) -> PartitionData {
-    let end = context.controller.metadata_end();
+    let status = context.controller.quorum();
+    let image = context.image();
     let now_ms = context.clock.now_ms();
-    let mut replica =
-        ReplicaState::default().with_replica_id(BrokerId(context.node_id)).with_log_end_offset(end);
-    if call.version >= 1 {
-        replica.last_fetch_timestamp = now_ms;
-        replica.last_caught_up_timestamp = now_ms;
-    }
-    if call.version >= 2 {
-        replica.replica_directory_id =
-            context.replicas.directories().first().map(|d| d.id).unwrap_or_default();
-    }
+    let replica = |id: &i32| {
+        let is_here = *id == context.node_id;
+        let known = status.replicated.get(id).copied().flatten().map(|index| to_i64(index) + 1);
+        let end = if is_here { status.log_end } else { known.unwrap_or(-1) };
+        let mut replica =
+            ReplicaState::default().with_replica_id(BrokerId(*id)).with_log_end_offset(end);
+        if call.version >= 1 {
+            let is_current = is_here || end >= status.log_end;
+            replica.last_fetch_timestamp = if is_current { now_ms } else { -1 };
+            replica.last_caught_up_timestamp = if is_current { now_ms } else { -1 };
+        }
+        if call.version >= 2 {
+            replica.replica_directory_id = image.voters.get(id).copied().unwrap_or_default();
+        }
+        replica
+    };
     PartitionData::default()
         .with_error_message(None)
-        .with_leader_id(BrokerId(context.node_id))
-        .with_leader_epoch(1)
-        .with_high_watermark(end)
-        .with_current_voters(vec![replica])
+        .with_leader_id(BrokerId(status.leader.unwrap_or(-1)))
+        .with_leader_epoch(i32::try_from(status.term).unwrap_or(i32::MAX))
+        .with_high_watermark(to_i64(status.applied))
+        .with_current_voters(status.voters.iter().map(replica).collect())
 }

@@ -79,28 +79,22 @@ fn describe(
     topic: &TopicImage,
     range: std::ops::Range<usize>,
 ) -> DescribeTopicPartitionsResponseTopic {
-    let replicas = context.replicas.topic(&topic.name);
+    let image = context.image();
     let partitions = range.filter_map(|index| {
-        let image = topic.partitions.get(index)?;
+        let found = topic.partitions.get(index)?;
         let index = to_i32(index);
-        let is_online =
-            replicas.as_ref().and_then(|t| t.partition(index)).is_some_and(|p| p.is_online());
-        let code = if is_online { ErrorCode::None } else { ErrorCode::LeaderNotAvailable };
+        let shown = context.shown(&image, &topic.name, index, found);
         Some(
             DescribeTopicPartitionsResponsePartition::default()
-                .with_error_code(code.code())
+                .with_error_code(shown.code.code())
                 .with_partition_index(index)
-                .with_leader_id(BrokerId(if is_online { image.leader } else { -1 }))
-                .with_leader_epoch(image.leader_epoch)
-                .with_replica_nodes(broker_ids(&image.replicas))
-                .with_isr_nodes(broker_ids(&image.isr))
-                .with_eligible_leader_replicas(Some(Vec::new()))
+                .with_leader_id(BrokerId(shown.leader))
+                .with_leader_epoch(found.leader_epoch)
+                .with_replica_nodes(broker_ids(&found.replicas))
+                .with_isr_nodes(broker_ids(&found.isr))
+                .with_eligible_leader_replicas(Some(broker_ids(&found.elr)))
                 .with_last_known_elr(Some(Vec::new()))
-                .with_offline_replicas(if is_online {
-                    Vec::new()
-                } else {
-                    broker_ids(&image.replicas)
-                }),
+                .with_offline_replicas(broker_ids(&shown.offline)),
         )
     });
     DescribeTopicPartitionsResponseTopic::default()

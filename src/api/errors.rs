@@ -22,6 +22,9 @@ impl From<&PartitionError> for ErrorCode {
             PartitionError::FencedEpoch { .. } => ErrorCode::FencedLeaderEpoch,
             PartitionError::UnknownEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
             PartitionError::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,
+            PartitionError::NotEnoughReplicasAfterAppend => ErrorCode::NotEnoughReplicasAfterAppend,
+            PartitionError::NotLeader { .. } => ErrorCode::NotLeaderOrFollower,
+            PartitionError::Unsettled => ErrorCode::OffsetNotAvailable,
             PartitionError::Transactional => ErrorCode::InvalidTxnState,
             PartitionError::Deleted => ErrorCode::UnknownTopicOrPartition,
         }
@@ -63,7 +66,18 @@ impl From<&ControllerError> for ErrorCode {
             ControllerError::Request(_) | ControllerError::WrongBroker { .. } => {
                 ErrorCode::InvalidRequest
             }
-            ControllerError::Store(_) => ErrorCode::KafkaStorageError,
+            ControllerError::UnknownBroker(_) => ErrorCode::BrokerIdNotRegistered,
+            ControllerError::DuplicateBroker(_) => ErrorCode::DuplicateBrokerRegistration,
+            ControllerError::StaleBrokerEpoch => ErrorCode::StaleBrokerEpoch,
+            ControllerError::FencedLeaderEpoch => ErrorCode::FencedLeaderEpoch,
+            ControllerError::InvalidUpdateVersion => ErrorCode::InvalidUpdateVersion,
+            ControllerError::IneligibleReplica(_) => ErrorCode::IneligibleReplica,
+            ControllerError::PreferredLeaderNotAvailable => ErrorCode::PreferredLeaderNotAvailable,
+            ControllerError::EligibleLeadersNotAvailable => ErrorCode::EligibleLeadersNotAvailable,
+            ControllerError::ElectionNotNeeded => ErrorCode::ElectionNotNeeded,
+            ControllerError::NoReassignment => ErrorCode::NoReassignmentInProgress,
+            ControllerError::NotController => ErrorCode::NotController,
+            ControllerError::Unavailable(_) => ErrorCode::RequestTimedOut,
         }
     }
 }
@@ -83,6 +97,7 @@ impl From<&GroupError> for ErrorCode {
             GroupError::NotEmpty => ErrorCode::NonEmptyGroup,
             GroupError::NotFound => ErrorCode::GroupIdNotFound,
             GroupError::Subscribed => ErrorCode::GroupSubscribedToTopic,
+            GroupError::NotCoordinator => ErrorCode::NotCoordinator,
             GroupError::Loading => ErrorCode::CoordinatorLoadInProgress,
             GroupError::Unavailable => ErrorCode::CoordinatorNotAvailable,
         }

@@ -12,14 +12,16 @@ use super::{Call, Context};
 use crate::error::ErrorCode;
 use crate::log::LogSlice;
 use crate::model::number::{to_i64, to_usize};
-use crate::model::{LeaderEpoch, Offset};
+use crate::model::{BrokerId, LeaderEpoch, Offset};
 use crate::network::{Answer, Output, Part};
 use crate::protocol::messages::FetchRequest;
 use crate::protocol::{
     DecodeError, FetchNode, FetchedPartition, FetchedRecords, FetchedTopic, RequestHead, decode,
     encode_fetch,
 };
-use crate::replication::{FetchWaiter, PartitionHandle, Topic};
+use crate::replication::{
+    Diverging, FetchWaiter, FollowerFetch, PartitionError, PartitionHandle, ReadRules, Topic,
+};
 use crate::security::{Operation, Resource};
 use crate::system::clock::{Instant, millis, monotonic, timeout_at};
 use crate::system::tasks::blocking;
@@ -27,6 +29,8 @@ use crate::system::tasks::blocking;
 /// Ranges from this size on are sent by the kernel; smaller ones are read into the response.
 const SENDFILE_BYTES_MIN: usize = 32 << 10;
 const BY_ID_VERSION: i16 = 13;
+/// Consumers of this version may read from followers (KIP-392).
+const FOLLOWERS_VERSION: i16 = 11;
 
 /// What a fetch allows.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +38,8 @@ struct Limits {
     bytes_max: usize,
     bytes_min: usize,
     is_read_committed: bool,
-    is_follower: bool,
+    /// Id and broker epoch of a follower; `None`: a consumer.
+    follower: Option<(BrokerId, i64)>,
 }
 
 /// A partition's state as it was found.
@@ -46,7 +51,10 @@ struct Found {
     high_watermark: Offset,
     log_start: Offset,
     slice: Option<LogSlice>,
-    leader_epoch: Option<LeaderEpoch>,
+    log_end: Offset,
+    diverging: Option<Diverging>,
+    /// Who leads, and in which epoch, where the asker has it wrong.
+    leader: Option<(BrokerId, LeaderEpoch)>,
     handle: Option<PartitionHandle>,
 }
 
@@ -87,7 +95,7 @@ pub(super) fn handle(
         bytes_max,
         bytes_min: to_usize(request.min_bytes).min(bytes_max),
         is_read_committed: request.isolation_level == 1,
-        is_follower: request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0,
+        follower: follower_of(&request),
     };
     let fetching = Fetching {
         context: Arc::clone(context),
@@ -96,13 +104,20 @@ pub(super) fn handle(
         plan,
         limits,
     };
-    let found = fetching.look();
+    let found = fetching.look(true);
     let max_wait_ms = request.max_wait_ms;
     if max_wait_ms <= 0 || fetching.plan.followed.is_empty() || fetching.is_enough(&found) {
         return Ok(fetching.answer(found));
     }
     let deadline = monotonic() + millis(max_wait_ms.into());
     Ok(Answer::Later(Box::pin(fetching.wait(found, deadline))))
+}
+
+/// The follower that asks, if it is one.
+fn follower_of(request: &FetchRequest) -> Option<(BrokerId, i64)> {
+    let state = &request.replica_state;
+    let id = if state.replica_id.0 >= 0 { state.replica_id.0 } else { request.replica_id.0 };
+    (id >= 0).then_some((id, state.replica_epoch))
 }
 
 fn wanted(request: &FetchRequest, by_id: bool) -> Vec<Followed> {
@@ -119,6 +134,7 @@ fn wanted(request: &FetchRequest, by_id: bool) -> Vec<Followed> {
             offset: partition.fetch_offset,
             bytes_max: to_usize(partition.partition_max_bytes),
             leader_epoch: partition.current_leader_epoch,
+            last_epoch: partition.last_fetched_epoch,
             told_high_watermark: -1,
             told_log_start: -1,
             told_error: false,
@@ -156,7 +172,7 @@ impl Drop for Registered<'_> {
 
 impl Fetching {
     /// Looks at every partition, in order, until the bytes are used up.
-    fn look(&self) -> Vec<Found> {
+    fn look(&self, is_first: bool) -> Vec<Found> {
         let mut left = self.limits.bytes_max;
         let mut has_data = false;
         let mut topic: Option<(&TopicKey, Option<Arc<Topic>>)> = None;
@@ -166,7 +182,7 @@ impl Fetching {
                 topic = Some((&followed.topic, self.topic(&followed.topic)));
             }
             let found = topic.as_ref().and_then(|(_, found)| found.as_deref());
-            let found = self.partition(at, followed, found, left, !has_data);
+            let found = self.partition((at, is_first), followed, found, (left, !has_data));
             if let Some(slice) = &found.slice {
                 has_data = true;
                 left = left.saturating_sub(slice.bytes);
@@ -185,11 +201,10 @@ impl Fetching {
 
     fn partition(
         &self,
-        at: usize,
+        (at, is_first): (usize, bool),
         followed: &Followed,
         topic: Option<&Topic>,
-        left: usize,
-        first_whole: bool,
+        (left, first_whole): (usize, bool),
     ) -> Found {
         let mut found = Found {
             at,
@@ -197,15 +212,14 @@ impl Fetching {
             error: ErrorCode::None,
             high_watermark: -1,
             log_start: -1,
+            log_end: -1,
             slice: None,
-            leader_epoch: None,
+            diverging: None,
+            leader: None,
             handle: None,
         };
         let Some(topic) = topic else {
-            found.error = match &followed.topic {
-                TopicKey::Name(_) => ErrorCode::UnknownTopicOrPartition,
-                TopicKey::Id(_) => ErrorCode::UnknownTopicId,
-            };
+            self.find_elsewhere(followed, &mut found);
             return found;
         };
         if !self.context.allows(&self.call, Operation::Read, Resource::Topic(&topic.name)) {
@@ -213,40 +227,88 @@ impl Fetching {
             return found;
         }
         let Some(handle) = topic.partition(followed.partition) else {
-            found.error = ErrorCode::UnknownTopicOrPartition;
+            self.find_elsewhere(followed, &mut found);
             return found;
         };
-        if self.limits.is_follower {
-            found.error = ErrorCode::NotLeaderOrFollower;
-            return found;
-        }
-        match handle.read(
-            followed.offset,
-            followed.bytes_max.min(left),
-            first_whole,
-            followed.leader_epoch,
-        ) {
+        let bytes_max = followed.bytes_max.min(left);
+        let read = self.acknowledge(&handle, followed, is_first).and_then(|diverging| {
+            found.diverging = diverging;
+            let bytes_max = if diverging.is_some() { 0 } else { bytes_max };
+            let first_whole = first_whole && diverging.is_none();
+            let rules = ReadRules {
+                epoch: followed.leader_epoch,
+                from_follower: self.limits.follower.is_none()
+                    && self.call.version >= FOLLOWERS_VERSION,
+                up_to_log_end: self.limits.follower.is_some(),
+            };
+            let offset = if diverging.is_some() { handle.log_start() } else { followed.offset };
+            handle.read(offset, bytes_max, first_whole, rules)
+        });
+        match read {
             Ok(read) => {
                 found.high_watermark = read.high_watermark;
                 found.log_start = read.log_start;
+                found.log_end = read.log_end;
                 found.slice = read.slice;
                 found.handle = Some(handle);
             }
             Err(error) => {
                 found.error = ErrorCode::from(&error);
-                if found.error == ErrorCode::FencedLeaderEpoch {
-                    found.leader_epoch = Some(handle.leader_epoch());
+                if self.limits.follower.is_some() {
+                    found.log_start = handle.log_start();
                 }
+                found.leader = match error {
+                    PartitionError::NotLeader { leader, epoch } => Some((leader, epoch)),
+                    PartitionError::FencedEpoch { .. } => Some(handle.leader()),
+                    _ => None,
+                };
             }
         }
         found
+    }
+
+    /// Takes a follower's fetch as its acknowledgement, once.
+    fn acknowledge(
+        &self,
+        handle: &PartitionHandle,
+        followed: &Followed,
+        is_first: bool,
+    ) -> Result<Option<Diverging>, PartitionError> {
+        let Some((replica, broker_epoch)) = self.limits.follower.filter(|_| is_first) else {
+            return Ok(None);
+        };
+        handle.fetched_by(&FollowerFetch {
+            follower: replica,
+            broker_epoch,
+            offset: followed.offset,
+            last_epoch: followed.last_epoch,
+            leader_epoch: followed.leader_epoch,
+        })
+    }
+
+    /// A partition that is not here: who leads it, if it is anywhere.
+    fn find_elsewhere(&self, followed: &Followed, found: &mut Found) {
+        let image = self.context.image();
+        let topic = match &followed.topic {
+            TopicKey::Name(name) => image.topic(name),
+            TopicKey::Id(id) => image.topic_by_id(*id),
+        };
+        let index = usize::try_from(followed.partition).unwrap_or(usize::MAX);
+        let partition = topic.and_then(|topic| topic.partitions.get(index));
+        found.leader = partition.map(|partition| (partition.leader, partition.leader_epoch));
+        found.error = match (&followed.topic, topic, partition) {
+            (_, _, Some(_)) => ErrorCode::NotLeaderOrFollower,
+            (TopicKey::Id(_), None, None) => ErrorCode::UnknownTopicId,
+            (_, _, None) => ErrorCode::UnknownTopicOrPartition,
+        };
     }
 
     /// Whether the client is to be answered now.
     fn is_enough(&self, found: &[Found]) -> bool {
         let bytes: usize =
             found.iter().filter_map(|f| f.slice.as_ref()).map(|slice| slice.bytes).sum();
-        bytes >= self.limits.bytes_min || found.iter().any(|f| !f.error.is_none())
+        let is_final = |f: &Found| !f.error.is_none() || f.diverging.is_some();
+        bytes >= self.limits.bytes_min || found.iter().any(is_final)
     }
 
     /// Waits for news until there is enough of it.
@@ -257,10 +319,10 @@ impl Fetching {
             let registered = Registered { handles, waiter: &waiter };
             let quiet = found
                 .iter()
-                .all(|f| f.handle.as_ref().is_none_or(|h| h.wait(f.high_watermark, &waiter)));
+                .all(|f| f.handle.as_ref().is_none_or(|handle| self.register(f, handle, &waiter)));
             let timed_out = quiet && timeout_at(deadline, waiter.wait()).await.is_err();
             drop(registered);
-            found = self.look();
+            found = self.look(false);
             if timed_out || self.is_enough(&found) || deadline <= monotonic() {
                 break;
             }
@@ -269,6 +331,15 @@ impl Fetching {
             Answer::Now(output) => Some(output),
             Answer::Later(output) => output.await,
             Answer::Nothing | Answer::Close => None,
+        }
+    }
+
+    /// Registers for news of a partition; `false` if there is some already.
+    fn register(&self, found: &Found, handle: &PartitionHandle, waiter: &Arc<FetchWaiter>) -> bool {
+        if self.limits.follower.is_some() {
+            handle.wait_for_growth(found.log_end, waiter)
+        } else {
+            handle.wait(found.high_watermark, waiter)
         }
     }
 
@@ -299,7 +370,9 @@ impl Fetching {
         self.note_told(found);
         if self.plan.is_incremental {
             found.retain(|f| {
-                f.slice.is_some() || followed.get(f.at).is_some_and(|followed| is_news(f, followed))
+                f.slice.is_some()
+                    || f.diverging.is_some()
+                    || followed.get(f.at).is_some_and(|followed| is_news(f, followed))
             });
         }
         let mut buffers: Vec<Option<Vec<u8>>> = Vec::with_capacity(found.len());
@@ -327,8 +400,7 @@ impl Fetching {
             }
         }
         let topics = self.topics(found, &buffers);
-        let nodes =
-            if found.iter().any(|f| f.leader_epoch.is_some()) { self.nodes() } else { Vec::new() };
+        let nodes = self.nodes(found);
         let chunks = encode_fetch(&self.head, 0, self.plan.session_id, &topics, &nodes);
         assemble(chunks, outside)
     }
@@ -364,7 +436,8 @@ impl Fetching {
                 last_stable_offset: f.high_watermark,
                 log_start: f.log_start,
                 has_aborted: is_unknown || (self.limits.is_read_committed && f.error.is_none()),
-                leader: f.leader_epoch.map(|epoch| (self.context.node_id, epoch)),
+                leader: f.leader,
+                diverging: f.diverging.map(|at| (at.epoch, at.end)),
                 records,
             };
             if let Some(topic) = topics.last_mut() {
@@ -388,10 +461,16 @@ impl Fetching {
         self.context.sessions.told(self.plan.session_id, found.iter().filter_map(told).collect());
     }
 
-    fn nodes(&self) -> Vec<FetchNode> {
-        let (host, port) = self.context.endpoint(&self.call);
-        let rack = self.context.rack.clone();
-        vec![FetchNode { id: self.context.node_id, host: host.to_string(), port, rack }]
+    /// Where the leaders are that the asker has to turn to (KIP-951).
+    fn nodes(&self, found: &[Found]) -> Vec<FetchNode> {
+        let mut ids: Vec<BrokerId> = found.iter().filter_map(|f| Some(f.leader?.0)).collect();
+        if ids.is_empty() {
+            return Vec::new();
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        let image = self.context.image();
+        ids.into_iter().filter_map(|id| self.context.broker(&self.call, &image, id)).collect()
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Followed {
     pub offset: Offset,
     pub bytes_max: usize,
     pub leader_epoch: LeaderEpoch,
+    /// Of a follower: the epoch of the last batch that it has; -1: none.
+    pub last_epoch: LeaderEpoch,
     /// What the client was told; news is what differs.
     pub told_high_watermark: Offset,
     pub told_log_start: Offset,
@@ -183,6 +185,7 @@ impl Session {
                     old.offset = new.offset;
                     old.bytes_max = new.bytes_max;
                     old.leader_epoch = new.leader_epoch;
+                    old.last_epoch = new.last_epoch;
                 }
                 None => self.followed.push(new),
             }
@@ -205,6 +208,7 @@ mod tests {
             offset: 0,
             bytes_max: 1,
             leader_epoch: -1,
+            last_epoch: -1,
             told_high_watermark: -1,
             told_log_start: -1,
             told_error: false,

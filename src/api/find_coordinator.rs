@@ -8,7 +8,6 @@ use crate::protocol::messages::find_coordinator_response::Coordinator;
 use crate::protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 use crate::protocol::{StrBytes, text};
 use crate::security::{Operation, Resource};
-use crate::system::tasks::blocking;
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
@@ -18,14 +17,13 @@ pub(super) fn handle(
     call: &Call,
     request: FindCoordinatorRequest,
 ) -> Reply<FindCoordinatorResponse> {
-    if request.key_type != GROUP || context.groups.is_ready() {
+    if request.key_type != GROUP || !context.groups.is_new() {
         return Reply::Now(respond(context, call, &request));
     }
     let (context, call) = (Arc::clone(context), call.clone());
     Reply::later(async move {
         // The topic that holds offsets is made when the first group asks for its coordinator.
-        let groups = Arc::clone(&context.groups);
-        blocking(move || groups.prepare()).await;
+        context.groups.prepare().await;
         respond(&context, &call, &request)
     })
 }
@@ -58,11 +56,14 @@ fn respond(
 }
 
 fn find(context: &Context, call: &Call, key_type: i8, key: StrBytes) -> Coordinator {
+    let image = context.image();
+    let keeper = context.groups.coordinator_of(&key);
+    let keeper = keeper.and_then(|id| context.broker(call, &image, id));
     let code = match key_type {
         GROUP if !context.allows(call, Operation::Describe, Resource::Group(&key)) => {
             ErrorCode::GroupAuthorizationFailed
         }
-        GROUP if context.groups.is_ready() => ErrorCode::None,
+        GROUP if keeper.is_some() => ErrorCode::None,
         GROUP => ErrorCode::CoordinatorNotAvailable,
         // Not a retriable code: a client would otherwise wait until it times out.
         _ => ErrorCode::InvalidRequest,
@@ -80,11 +81,11 @@ fn find(context: &Context, call: &Call, key_type: i8, key: StrBytes) -> Coordina
             .with_error_code(code.code())
             .with_error_message(Some(text(message)));
     }
-    let (host, port) = context.endpoint(call);
+    let Some(keeper) = keeper else { return Coordinator::default() };
     Coordinator::default()
         .with_key(key)
-        .with_node_id(BrokerId(context.node_id))
-        .with_host(host)
-        .with_port(port)
+        .with_node_id(BrokerId(keeper.id))
+        .with_host(text(keeper.host))
+        .with_port(keeper.port)
         .with_error_message(Some(text("")))
 }

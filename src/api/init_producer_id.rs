@@ -26,13 +26,15 @@ pub(super) fn handle(
         return Reply::Now(refused(ErrorCode::ClusterAuthorizationFailed));
     }
     let (owned, failed) = (Arc::clone(context), refused(ErrorCode::CoordinatorLoadInProgress));
-    Reply::blocking(move || match owned.controller.next_producer_id() {
-        Ok(id) => InitProducerIdResponse::default()
-            .with_producer_id(ProducerId(id))
-            .with_producer_epoch(0),
-        Err(error) => {
-            tracing::error!(%error, "no producer id");
-            failed
+    Reply::later(async move {
+        match owned.controller.next_producer_id().await {
+            Ok(id) => InitProducerIdResponse::default()
+                .with_producer_id(ProducerId(id))
+                .with_producer_epoch(0),
+            Err(error) => {
+                tracing::error!(%error, "no producer id");
+                failed
+            }
         }
     })
 }

@@ -70,7 +70,7 @@ fn offset(
     partition: &ListOffsetsPartition,
 ) -> Result<(i64, i64, i32), ErrorCode> {
     let name = TopicPartition::new(topic, partition.partition_index);
-    let handle = context.replicas.partition(&name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let handle = context.partition(&name)?;
     let failed = |error: PartitionError| ErrorCode::from(&error);
     let (start, high_watermark, epoch) =
         handle.bounds(partition.current_leader_epoch).map_err(failed)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Call, Context, NO_OPERATIONS, Reply, authorized_operations, broker_ids, is_internal};
 use crate::controller::{ControllerError, NewTopic};
 use crate::error::ErrorCode;
-use crate::metadata::TopicImage;
+use crate::metadata::{Image, PartitionImage, TopicImage};
 use crate::model::validate_topic_name;
 use crate::protocol::messages::metadata_request::MetadataRequestTopic;
 use crate::protocol::messages::metadata_response::{
@@ -25,9 +25,9 @@ pub(super) fn handle(
         return Reply::Now(respond(context, call, &request));
     }
     let (context, call) = (Arc::clone(context), call.clone());
-    Reply::blocking(move || {
+    Reply::later(async move {
         for name in missing {
-            create(&context, name);
+            create(&context, name).await;
         }
         respond(&context, &call, &request)
     })
@@ -49,13 +49,13 @@ fn missing(context: &Context, call: &Call, request: &MetadataRequest) -> Vec<Str
 }
 
 /// Makes a topic with the broker's defaults.
-fn create(context: &Context, name: String) {
+async fn create(context: &Context, name: String) {
     let topic = if is_internal(&name) {
         context.groups.offsets_topic()
     } else {
         NewTopic { name, partitions: -1, replication_factor: -1, ..NewTopic::default() }
     };
-    match context.controller.create_topic(&topic, false) {
+    match context.controller.create_topic(&topic, false).await {
         Ok(_) => tracing::info!(topic = topic.name, "topic made on demand"),
         Err(ControllerError::TopicExists(_)) => {}
         Err(error) => tracing::warn!(topic = topic.name, %error, "topic not made"),
@@ -72,27 +72,30 @@ fn respond(context: &Context, call: &Call, request: &MetadataRequest) -> Metadat
     };
     let topics = if is_all {
         let visible = image.topics.values().filter(|topic| is_visible(&topic.name));
-        visible.map(|topic| describe(context, call, topic, operations)).collect()
+        visible.map(|topic| describe((context, call, &image), topic, operations)).collect()
     } else {
         let wanted = request.topics.iter().flatten();
         wanted
             .map(|wanted| match find(&image, wanted) {
-                Ok(topic) if is_visible(&topic.name) => describe(context, call, topic, operations),
+                Ok(topic) if is_visible(&topic.name) => {
+                    describe((context, call, &image), topic, operations)
+                }
                 Ok(_) => unknown(call, wanted, ErrorCode::TopicAuthorizationFailed),
                 Err(code) => unknown(call, wanted, code),
             })
             .collect()
     };
-    let (host, port) = context.endpoint(call);
-    let broker = MetadataResponseBroker::default()
-        .with_node_id(BrokerId(context.node_id))
-        .with_host(host)
-        .with_port(port)
-        .with_rack(context.rack.clone().map(text).filter(|_| call.version >= 1));
+    let brokers = context.brokers(call, &image).into_iter().map(|broker| {
+        MetadataResponseBroker::default()
+            .with_node_id(BrokerId(broker.id))
+            .with_host(text(broker.host))
+            .with_port(broker.port)
+            .with_rack(broker.rack.map(text).filter(|_| call.version >= 1))
+    });
     let mut response = MetadataResponse::default()
-        .with_brokers(vec![broker])
+        .with_brokers(brokers.collect())
         .with_cluster_id(Some(text(context.cluster_id.as_str())).filter(|_| call.version >= 2))
-        .with_controller_id(BrokerId(context.node_id))
+        .with_controller_id(BrokerId(context.controller_id(&image)))
         .with_topics(topics);
     if (8..=10).contains(&call.version) && request.include_cluster_authorized_operations {
         response.cluster_authorized_operations =
@@ -102,7 +105,7 @@ fn respond(context: &Context, call: &Call, request: &MetadataRequest) -> Metadat
 }
 
 fn find<'a>(
-    image: &'a crate::metadata::Image,
+    image: &'a Image,
     wanted: &MetadataRequestTopic,
 ) -> Result<&'a Arc<TopicImage>, ErrorCode> {
     match &wanted.name {
@@ -129,8 +132,7 @@ fn unknown(call: &Call, wanted: &MetadataRequestTopic, code: ErrorCode) -> Metad
 }
 
 fn describe(
-    context: &Context,
-    call: &Call,
+    (context, call, image): (&Context, &Call, &Image),
     topic: &TopicImage,
     operations: bool,
 ) -> MetadataResponseTopic {
@@ -145,24 +147,21 @@ fn describe(
         described.topic_authorized_operations =
             authorized_operations(context, call, Resource::Topic(&topic.name));
     }
-    let replicas = context.replicas.topic(&topic.name);
-    let partition = |(index, image): (i32, &crate::metadata::PartitionImage)| {
-        let handle = replicas.as_ref().and_then(|topic| topic.partition(index));
-        let is_online = handle.is_some_and(|handle| handle.is_online());
-        let code = if is_online { ErrorCode::None } else { ErrorCode::LeaderNotAvailable };
-        let mut found = MetadataResponsePartition::default()
-            .with_error_code(code.code())
+    let partition = |(index, found): (i32, &PartitionImage)| {
+        let shown = context.shown(image, &topic.name, index, found);
+        let mut partition = MetadataResponsePartition::default()
+            .with_error_code(shown.code.code())
             .with_partition_index(index)
-            .with_leader_id(BrokerId(if is_online { image.leader } else { -1 }))
-            .with_replica_nodes(broker_ids(&image.replicas))
-            .with_isr_nodes(broker_ids(&image.isr));
+            .with_leader_id(BrokerId(shown.leader))
+            .with_replica_nodes(broker_ids(&found.replicas))
+            .with_isr_nodes(broker_ids(&found.isr));
         if call.version >= 7 {
-            found.leader_epoch = image.leader_epoch;
+            partition.leader_epoch = found.leader_epoch;
         }
-        if call.version >= 5 && !is_online {
-            found.offline_replicas = broker_ids(&image.replicas);
+        if call.version >= 5 {
+            partition.offline_replicas = broker_ids(&shown.offline);
         }
-        found
+        partition
     };
     described.partitions = (0..).zip(&topic.partitions).map(partition).collect();
     described

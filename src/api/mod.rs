@@ -42,11 +42,12 @@ pub(crate) use fetch_sessions::FetchSessions;
 
 use crate::controller::Controller;
 use crate::coordinator::Groups;
-use crate::metadata::Image;
-use crate::model::BrokerId;
+use crate::error::ErrorCode;
+use crate::metadata::{Image, PartitionImage};
+use crate::model::{BrokerId, PartitionId, TopicPartition};
+use crate::protocol::FetchNode;
 use crate::protocol::messages::BrokerId as WireBrokerId;
-use crate::protocol::{StrBytes, text};
-use crate::replication::Replicas;
+use crate::replication::{PartitionHandle, Replicas};
 use crate::security::{Authorizer, Operation, Principal, Resource};
 use crate::system::Clock;
 use crate::system::tasks::blocking;
@@ -109,15 +110,78 @@ impl Context {
         self.authorizer.is_allowed(&Principal { address: call.address }, operation, resource)
     }
 
-    /// Host and port that the caller can reach this broker at.
-    fn endpoint(&self, call: &Call) -> (StrBytes, i32) {
-        let (host, port) = self.advertised.get(&call.listener).cloned().unwrap_or_default();
-        (text(host), port.into())
-    }
-
     fn image(&self) -> Arc<Image> {
         self.controller.image()
     }
+
+    /// Host, port and rack of a live broker, as the caller can reach it.
+    fn broker(&self, call: &Call, image: &Image, id: BrokerId) -> Option<FetchNode> {
+        if id == self.node_id {
+            let (host, port) = self.advertised.get(&call.listener).cloned()?;
+            return Some(FetchNode { id, host, port: port.into(), rack: self.rack.clone() });
+        }
+        let broker = image.brokers.get(&id).filter(|broker| !broker.is_fenced)?;
+        let endpoint = broker.endpoint(&call.listener)?;
+        let (host, port) = (endpoint.host.clone(), endpoint.port.into());
+        Some(FetchNode { id, host, port, rack: broker.rack.clone() })
+    }
+
+    /// Every live broker that the caller can reach.
+    fn brokers(&self, call: &Call, image: &Image) -> Vec<FetchNode> {
+        image.brokers.keys().filter_map(|id| self.broker(call, image, *id)).collect()
+    }
+
+    /// The controller where it is a live broker, else this one: any broker passes on what is for the controller.
+    fn controller_id(&self, image: &Image) -> BrokerId {
+        let id = self.controller.controller_id();
+        let is_alive = image.brokers.get(&id).is_some_and(|broker| !broker.is_fenced);
+        if is_alive { id } else { self.node_id }
+    }
+
+    /// A partition of this broker, or why there is none.
+    fn partition(&self, name: &TopicPartition) -> Result<PartitionHandle, ErrorCode> {
+        self.replicas.partition(name).ok_or_else(|| self.elsewhere(&name.topic, name.partition))
+    }
+
+    /// What a partition that is not here is answered with.
+    fn elsewhere(&self, topic: &str, partition: PartitionId) -> ErrorCode {
+        let image = self.image();
+        let partitions = image.topic(topic).map_or(0, |topic| topic.partitions.len());
+        if usize::try_from(partition).is_ok_and(|index| index < partitions) {
+            ErrorCode::NotLeaderOrFollower
+        } else {
+            ErrorCode::UnknownTopicOrPartition
+        }
+    }
+
+    /// How a partition is shown: its leader, an error where there is none, and replicas that are not there.
+    fn shown(
+        &self,
+        image: &Image,
+        topic: &str,
+        index: PartitionId,
+        found: &PartitionImage,
+    ) -> Shown {
+        let name = TopicPartition::new(topic, index);
+        let is_here = found.leader == self.node_id;
+        let has_failed = is_here && self.replicas.partition(&name).is_none_or(|p| !p.is_online());
+        let is_alive =
+            |id: &BrokerId| image.brokers.get(id).is_some_and(|broker| !broker.is_fenced);
+        let is_led = found.leader >= 0 && !has_failed;
+        let gone = |id: &&BrokerId| !is_alive(id) || (has_failed && **id == self.node_id);
+        Shown {
+            code: if is_led { ErrorCode::None } else { ErrorCode::LeaderNotAvailable },
+            leader: if is_led { found.leader } else { -1 },
+            offline: found.replicas.iter().filter(gone).copied().collect(),
+        }
+    }
+}
+
+/// See `Context::shown`.
+struct Shown {
+    code: ErrorCode,
+    leader: BrokerId,
+    offline: Vec<BrokerId>,
 }
 
 /// Brokers as responses name them.

@@ -29,8 +29,9 @@ pub(super) fn handle(
                 return answer.with_error_code(ErrorCode::TopicAuthorizationFailed.code());
             }
             let name = TopicPartition::new(&topic.topic, partition.partition);
-            let Some(handle) = context.replicas.partition(&name) else {
-                return answer.with_error_code(ErrorCode::UnknownTopicOrPartition.code());
+            let handle = match context.partition(&name) {
+                Ok(handle) => handle,
+                Err(code) => return answer.with_error_code(code.code()),
             };
             match handle.end_of_epoch(partition.leader_epoch, partition.current_leader_epoch) {
                 Ok(Some((epoch, end))) => answer.with_leader_epoch(epoch).with_end_offset(end),

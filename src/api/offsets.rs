@@ -162,9 +162,7 @@ fn known(context: &Context, call: &Call, group: &str) -> Result<Known, ErrorCode
     match context.groups.offsets(group) {
         Ok(offsets) => Ok(offsets.into_iter().collect()),
         // The topic of the groups is not there yet, so nobody has committed anything.
-        Err(GroupError::Unavailable) if !context.groups.is_ready() && context.groups.is_new() => {
-            Ok(Known::new())
-        }
+        Err(GroupError::Unavailable) if context.groups.is_new() => Ok(Known::new()),
         Err(error) => Err(ErrorCode::from(&error)),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Call, Context, Reply, is_internal};
 use crate::error::ErrorCode;
-use crate::model::{Offset, TopicPartition};
+use crate::model::TopicPartition;
 use crate::protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use crate::protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, PartitionProduceResponse, TopicProduceResponse,
@@ -36,7 +36,7 @@ struct Waiting {
     topic: usize,
     partition: usize,
     handle: PartitionHandle,
-    last_offset: Offset,
+    done: Appending,
 }
 
 /// One request on its way to its response.
@@ -87,7 +87,7 @@ fn append(produces: &mut [Produce<'_>], jobs: &[Job<'_>], now_ms: i64) {
             batch: job.batch,
             now_ms,
             waiter: produces.get(job.place.0).and_then(|produce| produce.waiter.as_ref()),
-            is_internal: false,
+            internal_epoch: None,
         })
         .collect();
     let outcomes = first.handle.append_all(&requests);
@@ -100,14 +100,11 @@ fn append(produces: &mut [Produce<'_>], jobs: &[Job<'_>], now_ms: i64) {
 
 /// Says what became of a partition once the waiting is over: an acknowledgement only if it is true.
 fn settle(response: &mut ProduceResponse, entry: &Waiting) {
-    if entry.handle.high_watermark() > entry.last_offset {
+    if entry.handle.is_committed(&entry.done) {
         return;
     }
-    let code = if entry.handle.is_online() {
-        ErrorCode::RequestTimedOut
-    } else {
-        ErrorCode::KafkaStorageError
-    };
+    let why = entry.handle.why_uncommitted(&entry.done);
+    let code = why.as_ref().map_or(ErrorCode::RequestTimedOut, ErrorCode::from);
     if let Some(answer) = answer_at(response, entry.topic, entry.partition) {
         *answer = refused(answer.index, code);
     }
@@ -161,7 +158,8 @@ impl<'a> Produce<'a> {
         for (position, data) in topic.partition_data.iter().enumerate() {
             let checked = match (refusal, &found) {
                 (None, Some(found)) => self.partition(found, data),
-                (code, _) => Err(code.unwrap_or(ErrorCode::UnknownTopicOrPartition)),
+                (Some(code), _) => Err(code),
+                (None, None) => Err(self.context.elsewhere(&topic.name, data.index)),
             };
             partitions.push(match checked {
                 Ok((handle, batch)) => {
@@ -195,7 +193,8 @@ impl<'a> Produce<'a> {
         } else if is_internal(name) {
             Some(ErrorCode::InvalidTopicException)
         } else if found.is_none() && self.call.version >= BY_ID_VERSION {
-            Some(ErrorCode::UnknownTopicId)
+            let is_known = self.context.image().topic_by_id(topic.topic_id).is_some();
+            Some(if is_known { ErrorCode::NotLeaderOrFollower } else { ErrorCode::UnknownTopicId })
         } else {
             None
         }
@@ -206,7 +205,8 @@ impl<'a> Produce<'a> {
         found: &Topic,
         data: &'a PartitionProduceData,
     ) -> Result<(PartitionHandle, &'a [u8]), ErrorCode> {
-        let handle = found.partition(data.index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let elsewhere = || self.context.elsewhere(&found.name, data.index);
+        let handle = found.partition(data.index).ok_or_else(elsewhere)?;
         let batch = data.records.as_deref().unwrap_or_default();
         let is_zstd = |header: BatchHeader| header.codec_bits() == Codec::Zstd.bits();
         if self.call.version < ZSTD_VERSION && BatchHeader::parse(batch).is_some_and(is_zstd) {
@@ -221,8 +221,8 @@ impl<'a> Produce<'a> {
         let answer = match outcome {
             Ok(done) => {
                 if self.waiter.is_some() {
-                    let (handle, last_offset) = (Arc::clone(&job.handle), done.last_offset);
-                    self.waiting.push(Waiting { topic, partition, handle, last_offset });
+                    let handle = Arc::clone(&job.handle);
+                    self.waiting.push(Waiting { topic, partition, handle, done });
                 }
                 PartitionProduceResponse::default()
                     .with_index(job.index)

@@ -2,7 +2,7 @@
 
 use crate::config::ConfigError;
 use crate::controller::ControllerError;
-use crate::metadata::StoreError;
+use crate::quorum::StoreError;
 use crate::replication::StartError;
 
 /// See the file's header.
@@ -13,7 +13,7 @@ pub(crate) enum BrokerError {
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
-    Metadata(#[from] StoreError),
+    Quorum(#[from] StoreError),
     #[error(transparent)]
     Controller(#[from] ControllerError),
     #[error("can't listen on {address}: {error}: choose another address with --set {setting}=...")]

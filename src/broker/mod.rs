@@ -5,6 +5,9 @@
 //! Absent: decisions.
 
 mod error;
+mod fetcher;
+mod joining;
+mod membership;
 mod publisher;
 mod settings;
 mod start;
@@ -13,3 +16,5 @@ pub(crate) use settings::check;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use settings::{groups as group_settings, replicas as replica_settings};
 pub(crate) use start::Broker;
+#[cfg(test)]
+pub(crate) use start::Parts;

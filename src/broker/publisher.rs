@@ -1,39 +1,38 @@
 //! Makes this broker follow the metadata: partitions come, go and are configured.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, OnceLock, Weak};
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
 
+use super::fetcher::Fetchers;
 use super::settings;
 use crate::config::{Config, TopicConfig};
-use crate::controller::Controller;
 use crate::coordinator::Groups;
-use crate::metadata::{ConfigResource, Image, MetadataRecord, Publisher};
-use crate::model::{BrokerId, TopicId, TopicPartition};
+use crate::metadata::{ConfigResource, Image, MetadataRecord, PartitionImage, Publisher};
+use crate::model::{BrokerId, PartitionId, TopicId, TopicPartition};
 use crate::network::ConnectionLimits;
-use crate::replication::{PartitionSpec, Replicas};
+use crate::replication::{PartitionSpec, PartitionState, Replicas};
 use crate::system::clock::{millis, sleep};
-use crate::system::descriptors_max;
 use crate::system::tasks::{blocking, spawn};
+use crate::system::{SharedDisk, descriptors_max};
 
 /// See the file's header.
 pub(super) struct Follower {
     pub node_id: BrokerId,
     pub replicas: Arc<Replicas>,
-    pub controller: Weak<Controller>,
+    pub fetchers: Arc<Fetchers>,
     pub limits: Arc<ConnectionLimits>,
-    pub groups: OnceLock<Weak<Groups>>,
+    pub groups: Weak<Groups>,
 }
 
 impl Publisher for Follower {
-    fn publish(&self, records: &[MetadataRecord], image: &Image) {
-        let Some(controller) = self.controller.upgrade() else { return };
-        let config = controller.config();
+    fn publish(&self, records: &[MetadataRecord], image: &Image, config: &Config) {
         let mut configured: BTreeSet<&str> = BTreeSet::new();
         let mut all_configured = false;
         for record in records {
             match record {
-                MetadataRecord::Partition { topic, partition, leader_epoch, .. } => {
-                    self.lead(image, &config, *topic, *partition, *leader_epoch);
+                MetadataRecord::Partition { topic, partition, state } => {
+                    self.take(image, config, (*topic, *partition), state);
                 }
                 MetadataRecord::RemoveTopic { id } => self.remove(*id),
                 MetadataRecord::Config { resource: ConfigResource::Topic(name), .. } => {
@@ -45,40 +44,63 @@ impl Publisher for Follower {
                 MetadataRecord::Config { resource: ConfigResource::Broker(id), .. } => {
                     all_configured |= *id == self.node_id;
                 }
-                MetadataRecord::Reset
-                | MetadataRecord::Topic { .. }
+                MetadataRecord::Topic { .. }
                 | MetadataRecord::Broker { .. }
+                | MetadataRecord::RemoveBroker { .. }
+                | MetadataRecord::Voter { .. }
                 | MetadataRecord::ProducerIds { .. }
                 | MetadataRecord::Feature { .. } => {}
             }
         }
         if all_configured {
-            self.replicas.set_settings(settings::replicas(&config));
-            self.limits.set(limits(&config));
+            self.replicas.set_settings(settings::replicas(config));
+            self.limits.set(limits(config));
             configured.extend(image.topics.keys().map(|name| &**name));
         }
         for name in configured {
-            self.replicas.configure(name, &topic_config(image, &config, name));
+            self.replicas.configure(name, &topic_config(image, config, name));
         }
     }
 }
 
 impl Follower {
-    fn lead(
+    /// Takes a partition on, changes its role, or gives it up.
+    fn take(
         &self,
         image: &Image,
         config: &Config,
-        topic: TopicId,
-        partition: i32,
-        leader_epoch: i32,
+        (topic, partition): (TopicId, PartitionId),
+        found: &PartitionImage,
     ) {
         let Some(topic) = image.topic_by_id(topic) else { return };
         let name = TopicPartition { topic: Arc::clone(&topic.name), partition };
-        if let Some(handle) = self.replicas.partition(&name) {
-            handle.lead(leader_epoch);
+        let handle = self.replicas.partition(&name);
+        if !found.replicas.contains(&self.node_id) {
+            if handle.is_some() {
+                // Not by absence: this record says that the replica is elsewhere now.
+                self.fetchers.follow(topic.id, &name, -1);
+                self.remove_later(self.replicas.delete_partition(&name), 0);
+                self.tell_groups(&name);
+            }
+            return;
+        }
+        let state = state_of(found);
+        if let Some(handle) = handle {
+            handle.take_state(&state);
         } else {
             let config = topic_config(image, config, &topic.name);
-            self.replicas.create(&PartitionSpec { name, topic_id: topic.id, leader_epoch, config });
+            let spec = PartitionSpec { name: name.clone(), topic_id: topic.id, state, config };
+            self.replicas.create(&spec);
+        }
+        let leader = if found.leader == self.node_id { -1 } else { found.leader };
+        self.fetchers.follow(topic.id, &name, leader);
+        self.tell_groups(&name);
+    }
+
+    /// Groups follow the partitions of their topic.
+    fn tell_groups(&self, name: &TopicPartition) {
+        if let Some(groups) = self.groups.upgrade() {
+            groups.role_changed(name);
         }
     }
 
@@ -89,12 +111,23 @@ impl Follower {
             .first()
             .and_then(|partition| partition.with_log(|log| log.config().file_delete_delay_ms))
             .unwrap_or(0);
+        for partition in topic.partitions() {
+            self.fetchers.follow(topic.id, &partition.name, -1);
+        }
         let folders = self.replicas.delete(&topic.name);
-        let (groups, name) = (self.groups.get().and_then(Weak::upgrade), Arc::clone(&topic.name));
+        let (groups, name) = (self.groups.upgrade(), Arc::clone(&topic.name));
+        if let Some(groups) = groups {
+            spawn(async move { groups.forget_topic(&name).await });
+        }
+        self.remove_later(folders, delay_ms);
+    }
+
+    #[expect(clippy::unused_self, reason = "one of the things that a publisher does")]
+    fn remove_later(&self, folders: Vec<(SharedDisk, PathBuf)>, delay_ms: i64) {
+        if folders.is_empty() {
+            return;
+        }
         spawn(async move {
-            if let Some(groups) = groups {
-                groups.forget_topic(&name).await;
-            }
             sleep(millis(delay_ms)).await;
             blocking(move || {
                 for (disk, path) in folders {
@@ -105,6 +138,17 @@ impl Follower {
             })
             .await;
         });
+    }
+}
+
+/// A partition's state as its replicas take it.
+pub(super) fn state_of(found: &PartitionImage) -> PartitionState {
+    PartitionState {
+        leader: found.leader,
+        leader_epoch: found.leader_epoch,
+        partition_epoch: found.partition_epoch,
+        replicas: found.replicas.clone(),
+        isr: found.isr.clone(),
     }
 }
 

@@ -1,21 +1,46 @@
 //! What the modules take from the configuration.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::config::{Config, ConfigError, Endpoint, parse_endpoints};
+use crate::config::{Config, ConfigError, Endpoint, parse_address, parse_endpoints};
 use crate::coordinator::GroupSettings;
+use crate::model::BrokerId;
+use crate::quorum::QuorumSettings;
 use crate::replication::ReplicaSettings;
 
 /// The addresses to listen on, and those that clients are told.
 #[derive(Debug, Clone)]
 pub(super) struct Listeners {
     pub listen: Vec<Endpoint>,
+    /// Those of `controller.listener.names`.
+    pub controller: Vec<Endpoint>,
     pub advertised: Vec<Endpoint>,
 }
 
 /// Checks what one row's check can't: values that must fit together.
 pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
-    listeners(config)?;
+    let listeners = listeners(config)?;
+    let voters = voters(config)?;
+    let id = config.int("node.id");
+    if !voters.is_empty() && !voters.contains_key(&id) {
+        return Err(ConfigError::Invalid(format!(
+            "controller.quorum.voters does not name this node ({id}): every node votes, for now"
+        )));
+    }
+    if !voters.is_empty() && listeners.controller.is_empty() {
+        return Err(ConfigError::Invalid(
+            "controller.quorum.voters is set, but no listener of controller.listener.names is in listeners"
+                .to_owned(),
+        ));
+    }
+    let (beat, session) =
+        (config.long("broker.heartbeat.interval.ms"), config.long("broker.session.timeout.ms"));
+    if beat * 2 > session {
+        return Err(ConfigError::Invalid(format!(
+            "broker.session.timeout.ms ({session}) is less than two of broker.heartbeat.interval.ms ({beat})"
+        )));
+    }
     if config.list("log.dirs").is_empty() {
         return Err(ConfigError::Invalid("log.dirs names no folder".to_owned()));
     }
@@ -30,7 +55,12 @@ pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
 }
 
 pub(super) fn listeners(config: &Config) -> Result<Listeners, ConfigError> {
-    let listen = parse_endpoints(&config.list("listeners"))?;
+    let names: Vec<String> =
+        config.list("controller.listener.names").iter().map(|n| n.to_ascii_uppercase()).collect();
+    let (controller, listen): (Vec<Endpoint>, Vec<Endpoint>) =
+        parse_endpoints(&config.list("listeners"))?
+            .into_iter()
+            .partition(|endpoint| names.contains(&endpoint.name));
     if listen.is_empty() {
         return Err(ConfigError::Invalid("listeners names no address".to_owned()));
     }
@@ -43,7 +73,39 @@ pub(super) fn listeners(config: &Config) -> Result<Listeners, ConfigError> {
             )));
         }
     }
-    Ok(Listeners { listen, advertised })
+    Ok(Listeners { listen, controller, advertised })
+}
+
+/// Voters and their addresses, as `1@host:port,2@host:port`; empty: this node is alone.
+pub(super) fn voters(config: &Config) -> Result<BTreeMap<BrokerId, String>, ConfigError> {
+    let mut voters = BTreeMap::new();
+    for item in config.list("controller.quorum.voters") {
+        let parsed = item.split_once('@').and_then(|(id, address)| {
+            parse_address(address)?;
+            Some((id.parse::<BrokerId>().ok()?, address.to_owned()))
+        });
+        let (id, address) = parsed.ok_or_else(|| {
+            ConfigError::Invalid(format!(
+                "controller.quorum.voters has '{item}', which is not of the form id@host:port"
+            ))
+        })?;
+        if voters.insert(id, address).is_some() {
+            return Err(ConfigError::Invalid(format!(
+                "controller.quorum.voters names node {id} twice"
+            )));
+        }
+    }
+    Ok(voters)
+}
+
+pub(super) fn quorum(config: &Config) -> Result<QuorumSettings, ConfigError> {
+    let node = config.int("node.id");
+    let mut voters = voters(config)?;
+    if voters.is_empty() {
+        voters.insert(node, String::new());
+    }
+    let election_timeout_ms = config.long("controller.quorum.election.timeout.ms");
+    Ok(QuorumSettings { node, voters, election_timeout_ms, heartbeat_ms: election_timeout_ms / 6 })
 }
 
 pub(crate) fn replicas(config: &Config) -> ReplicaSettings {
@@ -54,6 +116,7 @@ pub(crate) fn replicas(config: &Config) -> ReplicaSettings {
         free_bytes_min: config.long("log.dirs.min.free.bytes").try_into().unwrap_or(0),
         retention_check_ms: config.long("log.retention.check.interval.ms"),
         producer_expiration_ms: config.long("producer.id.expiration.ms"),
+        lag_max_ms: config.long("replica.lag.time.max.ms"),
         cleaner_enabled: config.boolean("log.cleaner.enable"),
         cleaner_backoff_ms: config.long("log.cleaner.backoff.ms"),
         cleaner_buffer_bytes: config.long("log.cleaner.dedupe.buffer.size"),

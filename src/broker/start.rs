@@ -2,35 +2,49 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::error::BrokerError;
+use super::fetcher::Fetchers;
+use super::joining::cluster_of;
+use super::membership::Membership;
 use super::publisher::{Follower, limits, topic_config};
 use super::settings::{self, Listeners};
 use crate::api::{Context, FetchSessions, KafkaService, RequestCounts};
-use crate::config::{Config, Endpoint};
-use crate::controller::Controller;
+use crate::config::{Config, ConfigError, Endpoint};
+use crate::controller::{ActiveController, ClusterState, Command, Controller, Registration};
 use crate::coordinator::Groups;
 use crate::http::{self, Http};
-use crate::metadata::{Image, METADATA_FOLDER, MetadataStore, Publisher};
+use crate::metadata::{BrokerEndpoint, Image, Publisher};
 use crate::metrics::Metrics;
 use crate::model::TopicPartition;
-use crate::network::{Budget, ConnectionLimits, ConnectionRules, Listening, listen};
-use crate::replication::{PartitionSpec, Replicas};
+use crate::network::{
+    Budget, ConnectionLimits, ConnectionRules, Dialer, Listening, TcpDialer, listen,
+};
+use crate::quorum::{
+    Identity, LoadedQuorum, METADATA_FOLDER, PeerService, Peers, Quorum, QuorumStorage,
+    StateMachine, VoterDisks,
+};
+use crate::replication::{Lease, PartitionSpec, PartitionState, Replicas};
 use crate::security::AllowAll;
 use crate::system::clock::{millis, monotonic, timeout_at};
-use crate::system::tasks::{JoinHandle, blocking};
-use crate::system::{Clock, Random, SharedDisk};
+use crate::system::tasks::{JoinHandle, blocking, spawn};
+use crate::system::{Clock, Random, SharedDisk, descriptors_max};
+
+/// The largest message between nodes: a snapshot of the metadata.
+const PEER_FRAME_BYTES_MAX: usize = 256 << 20;
 
 /// Host and port that clients of each listener are told.
-type Advertised = HashMap<Arc<str>, (String, u16)>;
+pub(crate) type Advertised = HashMap<Arc<str>, (String, u16)>;
 
 /// How long a stop waits for connections to end by themselves.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long a stop waits until others lead what this broker led.
+const LEAVE: Duration = Duration::from_secs(10);
 
 /// A broker that is being served.
 #[derive(Debug)]
@@ -39,7 +53,8 @@ pub(crate) struct Broker {
     limits: Arc<ConnectionLimits>,
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
-    epoch: i64,
+    membership: Arc<Membership>,
+    quorum: Arc<Quorum>,
     stopping: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -52,6 +67,20 @@ pub(crate) struct Started {
     pub http: Option<SocketAddr>,
 }
 
+/// What a node is made of, before it takes part in anything.
+pub(crate) struct Parts {
+    pub config: Config,
+    pub disk: SharedDisk,
+    pub clock: Clock,
+    pub random: Random,
+    pub replicas: Arc<Replicas>,
+    pub advertised: Advertised,
+    pub peers: Arc<Peers>,
+    /// What stands behind the controller listener.
+    pub service: Arc<PeerService>,
+    pub dialer: Dialer,
+}
+
 impl Broker {
     /// Opens everything and serves.
     pub(crate) async fn start(
@@ -62,10 +91,42 @@ impl Broker {
     ) -> Result<Started, BrokerError> {
         settings::check(&config)?;
         let wanted = settings::listeners(&config)?;
-        // The folders first: a second process on them must not take the ports of the first.
-        let replicas =
-            Replicas::open(&disk, settings::replicas(&config), clock.clone(), random.clone())?;
-        let bound = bind(&wanted).await?;
+        let dialer: Dialer = Arc::new(TcpDialer);
+        let replica_settings = settings::replicas(&config);
+        let stopping = watch::channel(false).0;
+        let mut tasks = Vec::new();
+        // A node that is alone takes its folders first: a second process on them must not take its ports.
+        let is_alone = settings::voters(&config)?.is_empty();
+        let early = if is_alone {
+            let lease = (Lease::endless(), None);
+            Some(Replicas::open(
+                &disk,
+                replica_settings.clone(),
+                (clock.clone(), random.clone()),
+                lease,
+            )?)
+        } else {
+            None
+        };
+        let controller_bound = bind(&wanted.controller).await?;
+        let known = identity(&disk, &config, &random)?;
+        let service = PeerService::new(known.clone());
+        for listening in controller_bound {
+            let rules = peer_rules();
+            let limits = ConnectionLimits::new(descriptors_max() / 8, usize::MAX, usize::MAX);
+            tasks.push(listening.start(Arc::clone(&service), rules, limits, stopping.subscribe()));
+        }
+        let (peers, cluster) = join(&config, known, &dialer).await?;
+        let replicas = if let Some(replicas) = early {
+            replicas
+        } else {
+            let lease = (Lease::none(), cluster);
+            let handles = (clock.clone(), random.clone());
+            Replicas::open(&disk, replica_settings, handles, lease)?
+        };
+        let peers = own_identity(&peers, &replicas, &dialer);
+        service.become_member(peers.identity.clone());
+        let bound = bind(&wanted.listen).await?;
         let http_address = config.text("http.listen").to_owned();
         let http = http::listen(&http_address).await.map_err(|error| BrokerError::Listen {
             address: http_address,
@@ -73,38 +134,38 @@ impl Broker {
             error,
         })?;
         let advertised = advertised(&wanted, &bound);
-        let mut broker = Self::open(config, &disk, clock, random, (replicas, advertised)).await?;
+        let parts =
+            Parts { config, disk, clock, random, replicas, advertised, peers, service, dialer };
+        let mut broker = Self::open(parts, stopping).await?;
+        broker.tasks.append(&mut tasks);
         let listeners = bound.iter().map(|listening| listening.endpoint.clone()).collect();
         broker.serve(bound);
         let http = http.map(|listener| broker.serve_http(listener)).transpose()?;
         Ok(Started { broker, listeners, http })
     }
 
-    /// Loads everything; nothing is listened to yet.
+    /// Loads everything and joins the cluster; no client is listened to yet.
     pub(crate) async fn open(
-        config: Config,
-        disk: &SharedDisk,
-        clock: Clock,
-        random: Random,
-        (replicas, advertised): (Arc<Replicas>, Advertised),
+        parts: Parts,
+        stopping: watch::Sender<bool>,
     ) -> Result<Self, BrokerError> {
         let limits = {
-            let (open_max, per_address_max, rate_max) = limits(&config);
+            let (open_max, per_address_max, rate_max) = limits(&parts.config);
             ConnectionLimits::new(open_max, per_address_max, rate_max)
         };
-        let (controller, was_clean) = open_controller(&config, disk, &replicas, &clock, &random)?;
-        let follower = follow(&controller, &replicas, &limits);
-        let epoch = controller.register_broker(was_clean)?;
+        let Joined { controller, quorum, groups, membership } =
+            join_cluster(&parts, &limits).await?;
+        let Parts { config, clock, random, replicas, advertised, peers, .. } = parts;
+        note_disk(&controller, &peers);
+        let rack = Some(config.text("broker.rack").to_owned()).filter(|rack| !rack.is_empty());
         let config = controller.config();
         replicas.set_settings(settings::replicas(&config));
-        let groups = start_groups(&controller, &replicas, &clock, &random).await;
-        let _ = follower.groups.set(Arc::downgrade(&groups));
-        replicas.start_maintenance();
+        groups.load_all().await;
         let slots = config.size("max.incremental.fetch.session.cache.slots");
         let context = Arc::new(Context {
             cluster_id: replicas.cluster_id.clone(),
             node_id: controller.node_id,
-            rack: Some(config.text("broker.rack").to_owned()).filter(|rack| !rack.is_empty()),
+            rack,
             advertised,
             sessions: FetchSessions::new(slots, random),
             replicas,
@@ -118,8 +179,9 @@ impl Broker {
             limits,
             budget: Budget::new(config.size("queued.max.request.bytes")),
             metrics: Arc::new(Metrics::new()),
-            epoch,
-            stopping: watch::channel(false).0,
+            membership,
+            quorum,
+            stopping,
             tasks: Vec::new(),
         })
     }
@@ -169,6 +231,9 @@ impl Broker {
 
     /// Answers what was asked, then closes everything.
     pub(crate) async fn stop(self) {
+        if self.quorum.settings().voters.len() > 1 {
+            self.membership.leave(LEAVE).await;
+        }
         let _ = self.stopping.send(true);
         let deadline = monotonic() + DRAIN;
         for task in self.tasks {
@@ -177,29 +242,70 @@ impl Broker {
         while self.limits.open() > 0 && monotonic() < deadline {
             crate::system::clock::sleep(Duration::from_millis(5)).await;
         }
-        let (replicas, epoch) = (Arc::clone(&self.context.replicas), self.epoch);
+        self.quorum.stop().await;
+        let (replicas, epoch) = (Arc::clone(&self.context.replicas), self.membership.epoch());
         blocking(move || replicas.stop(epoch)).await;
     }
 }
 
-fn follow(
-    controller: &Arc<Controller>,
-    replicas: &Arc<Replicas>,
-    limits: &Arc<ConnectionLimits>,
-) -> Arc<Follower> {
-    let follower = Arc::new(Follower {
-        node_id: controller.node_id,
-        replicas: Arc::clone(replicas),
-        controller: Arc::downgrade(controller),
-        limits: Arc::clone(limits),
-        groups: OnceLock::new(),
-    });
-    let publisher: Arc<dyn Publisher> = Arc::<Follower>::clone(&follower);
-    controller.set_publisher(publisher);
-    follower
+/// What a node is once it takes part.
+struct Joined {
+    controller: Arc<Controller>,
+    quorum: Arc<Quorum>,
+    groups: Arc<Groups>,
+    membership: Arc<Membership>,
 }
 
-async fn start_groups(
+/// Loads the metadata, takes part in the quorum, registers, and takes on the roles that the metadata says.
+async fn join_cluster(
+    parts: &Parts,
+    limits: &Arc<ConnectionLimits>,
+) -> Result<Joined, BrokerError> {
+    let Parts { config, disk, clock, random, replicas, peers, dialer, .. } = parts;
+    let state = ClusterState::new(config.clone());
+    let directory = replicas.metadata_directory(METADATA_FOLDER)?;
+    let storage = QuorumStorage::open(disk, &directory.path)?;
+    let machine: Arc<dyn StateMachine> = Arc::<ClusterState>::clone(&state);
+    let loaded = LoadedQuorum::load(storage, machine, settings::quorum(config)?)?;
+    let clean_epoch = replicas.start(&specs(&state.image(), &state.config()))?;
+    let disks: Arc<dyn VoterDisks> = Arc::<ClusterState>::clone(&state);
+    let quorum = loaded.start(Arc::clone(peers), disks, random.clone()).await?;
+    let active =
+        ActiveController::start(Arc::clone(&state), Arc::clone(&quorum), Arc::clone(dialer));
+    let controller = Arc::new(Controller::new(
+        Arc::clone(&state),
+        Arc::clone(&active),
+        Arc::clone(&quorum),
+        Arc::clone(peers),
+        random.clone(),
+    ));
+    parts.service.open_for_all(Arc::clone(&quorum), Arc::new(active));
+    let inter_broker = inter_broker_listener(config)?;
+    let fetchers = {
+        let (replicas, dialer) = (Arc::clone(replicas), Arc::clone(dialer));
+        Fetchers::new(replicas, clock.clone(), dialer, inter_broker.clone())
+    };
+    let groups = start_groups(&controller, replicas, clock, random);
+    let follower = Follower {
+        node_id: controller.node_id,
+        replicas: Arc::clone(replicas),
+        fetchers: Arc::clone(&fetchers),
+        limits: Arc::clone(limits),
+        groups: Arc::downgrade(&groups),
+    };
+    fetchers.begin(Arc::clone(&controller));
+    let registration = registration(parts, &inter_broker, clean_epoch);
+    let membership = Membership::new(Arc::clone(&controller), Arc::clone(replicas), registration);
+    membership.register().await?;
+    // Roles are taken from metadata that is current, not from what was current when this node stopped.
+    let publisher: Arc<dyn Publisher> = Arc::new(follower);
+    blocking(move || state.set_publisher(publisher)).await;
+    replicas.start_maintenance();
+    membership.begin().await;
+    Ok(Joined { controller, quorum, groups, membership })
+}
+
+fn start_groups(
     controller: &Arc<Controller>,
     replicas: &Arc<Replicas>,
     clock: &Clock,
@@ -208,16 +314,107 @@ async fn start_groups(
     let settings = settings::groups(&controller.config());
     let (replicas, controller) = (Arc::clone(replicas), Arc::clone(controller));
     let groups = Groups::new(settings, replicas, controller, clock.clone(), random.clone());
-    let loading = Arc::clone(&groups);
-    blocking(move || loading.load()).await;
     groups.start_timers();
     groups.start_expiry();
     groups
 }
 
-async fn bind(wanted: &Listeners) -> Result<Vec<Listening>, BrokerError> {
+/// Who this node is, as far as its folders say.
+fn identity(disk: &SharedDisk, config: &Config, random: &Random) -> Result<Identity, BrokerError> {
+    let replica_settings = settings::replicas(config);
+    let known = Replicas::peek(disk, &replica_settings)?;
+    let (cluster, directory) = known.unzip();
+    let directory = directory.unwrap_or_else(|| random.uuid());
+    Ok(Identity { node: config.int("node.id"), directory, cluster })
+}
+
+/// Learns the cluster's id from the other voters, where the folders do not say it.
+async fn join(
+    config: &Config,
+    known: Identity,
+    dialer: &Dialer,
+) -> Result<(Arc<Peers>, Option<String>), BrokerError> {
+    let voters = settings::voters(config)?;
+    let cluster = known.cluster.clone();
+    let peers = Peers::new(known, Arc::clone(dialer));
+    let cluster = match cluster {
+        None if voters.len() > 1 => cluster_of(&peers, &voters).await,
+        known => known,
+    };
+    Ok((peers, cluster))
+}
+
+/// The identity that the opened folders give.
+fn own_identity(peers: &Peers, replicas: &Replicas, dialer: &Dialer) -> Arc<Peers> {
+    let directory = replicas.metadata_directory(METADATA_FOLDER).map(|directory| directory.id);
+    let identity = Identity {
+        node: peers.identity.node,
+        directory: directory.unwrap_or(peers.identity.directory),
+        cluster: Some(replicas.cluster_id.clone()),
+    };
+    Peers::new(identity, Arc::clone(dialer))
+}
+
+fn peer_rules() -> ConnectionRules {
+    ConnectionRules {
+        frame_bytes_max: PEER_FRAME_BYTES_MAX,
+        idle: Duration::from_mins(10),
+        budget: Budget::new(PEER_FRAME_BYTES_MAX),
+    }
+}
+
+fn inter_broker_listener(config: &Config) -> Result<String, BrokerError> {
+    let wanted = config.text("inter.broker.listener.name").to_ascii_uppercase();
+    let listeners = settings::listeners(config)?.listen;
+    if wanted.is_empty() {
+        return Ok(listeners.first().map(|first| first.name.clone()).unwrap_or_default());
+    }
+    if listeners.iter().any(|listener| listener.name == wanted) {
+        return Ok(wanted);
+    }
+    Err(BrokerError::Config(ConfigError::Invalid(format!(
+        "inter.broker.listener.name is {wanted}, but listeners has no listener of that name"
+    ))))
+}
+
+/// What this broker tells the controller of itself.
+fn registration(parts: &Parts, inter_broker: &str, clean_epoch: Option<i64>) -> Registration {
+    let Parts { config, replicas, advertised, random, .. } = parts;
+    let endpoint = |(listener, (host, port)): (&Arc<str>, &(String, u16))| BrokerEndpoint {
+        listener: listener.to_string(),
+        host: host.clone(),
+        port: *port,
+    };
+    let mut endpoints: Vec<BrokerEndpoint> = advertised.iter().map(endpoint).collect();
+    // The one that other brokers use is the first.
+    endpoints.sort_by_key(|e| (e.listener != inter_broker, e.listener.clone()));
+    Registration {
+        broker: config.int("node.id"),
+        incarnation: random.uuid(),
+        endpoints,
+        rack: Some(config.text("broker.rack").to_owned()).filter(|rack| !rack.is_empty()),
+        directories: replicas.directories().iter().map(|directory| directory.id).collect(),
+        clean_epoch,
+    }
+}
+
+/// Lets the cluster know which disk this voter votes from; it is asked for nothing else.
+fn note_disk(controller: &Arc<Controller>, peers: &Arc<Peers>) {
+    let (id, directory) = (peers.identity.node, peers.identity.directory);
+    if controller.image().voters.contains_key(&id) {
+        return;
+    }
+    let controller = Arc::clone(controller);
+    spawn(async move {
+        if let Err(error) = controller.ask(Command::Voter { id, directory }).await {
+            tracing::warn!(%error, "this voter's disk is not noted");
+        }
+    });
+}
+
+async fn bind(wanted: &[Endpoint]) -> Result<Vec<Listening>, BrokerError> {
     let mut bound = Vec::new();
-    for endpoint in &wanted.listen {
+    for endpoint in wanted {
         let failed = |error| BrokerError::Listen {
             address: endpoint.to_string(),
             setting: "listeners",
@@ -228,30 +425,20 @@ async fn bind(wanted: &Listeners) -> Result<Vec<Listening>, BrokerError> {
     Ok(bound)
 }
 
-fn open_controller(
-    config: &Config,
-    disk: &SharedDisk,
-    replicas: &Arc<Replicas>,
-    clock: &Clock,
-    random: &Random,
-) -> Result<(Arc<Controller>, bool), BrokerError> {
-    let directory = replicas.metadata_directory(METADATA_FOLDER)?;
-    let (store, image) = MetadataStore::open(disk, &directory.path, clock.now_ms())?;
-    let controller = Controller::new(store, image, config.clone(), clock.clone(), random.clone());
-    let was_clean = replicas.start(&specs(&controller.image(), &controller.config()))?;
-    Ok((Arc::new(controller), was_clean))
-}
-
-/// The partitions that the metadata lists.
+/// The partitions that the metadata says are here. None of them has a role before the metadata is current again.
 fn specs(image: &Image, config: &Config) -> Vec<PartitionSpec> {
+    let node_id = config.int("node.id");
     let mut specs = Vec::new();
     for topic in image.topics.values() {
         let config = topic_config(image, config, &topic.name);
         for (partition, found) in (0..).zip(&topic.partitions) {
+            if !found.replicas.contains(&node_id) {
+                continue;
+            }
             specs.push(PartitionSpec {
                 name: TopicPartition { topic: Arc::clone(&topic.name), partition },
                 topic_id: topic.id,
-                leader_epoch: found.leader_epoch,
+                state: PartitionState::unknown(),
                 config: Arc::clone(&config),
             });
         }

@@ -117,7 +117,8 @@ fn read_config(arguments: &ServeArguments) -> anyhow::Result<Config> {
 /// Log lines go to stderr; `STRANDLINE_LOG` filters them (`debug`, `strandline::log=trace`).
 fn init_logs() {
     let filter = std::env::var("STRANDLINE_LOG").unwrap_or_else(|_| "warn".to_owned());
-    let filter = tracing_subscriber::EnvFilter::new(filter);
+    // The consensus library tells at length what is no news to an operator; name it in the variable to hear it.
+    let filter = tracing_subscriber::EnvFilter::new(format!("openraft=error,{filter}"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second initialisation in one process (tests) keeps the first.
     let _ = lines.with_ansi(rustix::termios::isatty(std::io::stderr())).try_init();

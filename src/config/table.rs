@@ -70,10 +70,16 @@ use Kind::{Bool, Double, Int, List, Long, Str, Word, Words};
 pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "advertised.listeners" List, "", 0, 0, false, "Addresses that clients are told, as NAME://host:port; empty: the listeners' own.";
     "auto.create.topics.enable" Bool, "true", 0, 0, false, "Make a topic when a client that allows it asks for its metadata.";
+    "auto.leader.rebalance.enable" Bool, "true", 0, 0, true, "Whether leaders go back to the first of their replicas by themselves.";
+    "broker.heartbeat.interval.ms" Int, "200", 10, INT, false, "How often a broker shows the controller that it is alive.";
     "broker.rack" Str, "", 0, 0, false, "The rack or zone of this broker, shown in metadata.";
+    "broker.session.timeout.ms" Int, "1200", 50, INT, false, "A broker that was not heard of for this long is fenced: others lead what it led.";
     "compression.type" Word(CODECS), "producer", 0, 0, true, "Codec of stored batches; producer keeps what the client sent.";
     "connections.max.idle.ms" Long, "600000", 1, MAX, false, "A connection without traffic is closed after this time.";
-    "default.replication.factor" Int, "1", 1, 32767, false, "Replication factor of a topic made without one.";
+    "controller.listener.names" List, "CONTROLLER", 0, 0, false, "Listeners that other nodes of the cluster talk to; clients are not told of them.";
+    "controller.quorum.election.timeout.ms" Int, "600", 60, INT, false, "Voters that have not heard of a leader for this long elect one.";
+    "controller.quorum.voters" List, "", 0, 0, false, "The voters of the metadata quorum, as id@host:port of their controller listeners; empty: this node alone.";
+    "default.replication.factor" Int, "3", 1, 32767, false, "Replication factor of a topic made without one; all brokers where there are fewer.";
     "delete.topic.enable" Bool, "true", 0, 0, false, "Whether DeleteTopics is allowed.";
     "fetch.max.bytes" Int, "57671680", 1024, INT, false, "Most bytes in the answer of one fetch.";
     "group.initial.rebalance.delay.ms" Int, "3000", 0, INT, false, "How long the first join of an empty group waits for more members.";
@@ -81,6 +87,8 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "group.max.size" Int, "2147483647", 1, INT, false, "Most members in one group.";
     "group.min.session.timeout.ms" Int, "6000", 1, INT, false, "Smallest session timeout a member may ask for.";
     "http.listen" Str, "127.0.0.1:8080", 0, 0, false, "Address of health, metrics and admin over HTTP; empty: none.";
+    "inter.broker.listener.name" Str, "", 0, 0, false, "The listener that followers fetch from; empty: the first one.";
+    "leader.imbalance.check.interval.seconds" Long, "300", 1, MAX, false, "How often leaders go back to the first of their replicas.";
     "listeners" List, "PLAINTEXT://127.0.0.1:9092", 0, 0, false, "Addresses to listen on, as NAME://host:port; port 0 picks a free one.";
     "log.cleaner.backoff.ms" Long, "15000", 1, MAX, true, "Pause of the cleaner when there is nothing to compact.";
     "log.cleaner.dedupe.buffer.size" Long, "134217728", 1 << 20, MAX, true, "Memory for the cleaner's table of keys, in bytes.";
@@ -116,7 +124,7 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "max.decompressed.message.bytes" Int, "2147483639", 1, INT, true, "Most bytes that a compressed batch may yield.";
     "max.incremental.fetch.session.cache.slots" Int, "1000", 0, INT, false, "Most fetch sessions kept.";
     "message.max.bytes" Int, "1048588", 0, INT, true, "Largest record batch, as compressed by the client.";
-    "min.insync.replicas" Int, "1", 1, INT, true, "Replicas that must have a record before acks=all is answered.";
+    "min.insync.replicas" Int, "2", 1, INT, true, "Replicas that must have a record before acks=all is answered; all of them where a topic has fewer.";
     "node.id" Int, "1", 0, INT, false, "Identity of this node in its cluster.";
     "num.partitions" Int, "1", 1, INT, false, "Partitions of a topic made without a number.";
     "num.recovery.threads.per.data.dir" Int, "2", 1, INT, false, "Threads that open logs at start.";
@@ -127,6 +135,8 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "offsets.topic.segment.bytes" Int, "104857600", 1, INT, false, "Segment size of __consumer_offsets.";
     "producer.id.expiration.ms" Int, "86400000", 1, INT, true, "How long an idle producer's sequence is remembered.";
     "queued.max.request.bytes" Long, "268435456", 1 << 20, MAX, false, "Bytes of requests in progress on all connections, beyond which sockets are not read.";
+    "replica.fetch.wait.max.ms" Int, "500", 1, INT, false, "How long a leader may wait for new records before it answers a follower.";
+    "replica.lag.time.max.ms" Long, "30000", 100, MAX, true, "A follower that did not reach the end of the log for this long leaves the ISR.";
     "socket.request.max.bytes" Int, "104857600", 1, INT, false, "Largest request.";
     "unclean.leader.election.enable" Bool, "false", 0, 0, true, "Whether a replica out of sync may lead when no other is left.";
     "write.caching" Bool, "false", 0, 0, true, "Count written bytes as replicated (as Apache Kafka does) instead of flushed ones.";
@@ -157,7 +167,7 @@ pub(crate) const TOPIC_ROWS: &[TopicRow] = topic_rows! {
     "message.timestamp.type" Word(TIMESTAMP_TYPES), Some("log.message.timestamp.type"), "CreateTime", 0, 0, true, "Whose clock stamps records.";
     "min.cleanable.dirty.ratio" Double, Some("log.cleaner.min.cleanable.ratio"), "0.5", 0, 1, true, "Share of the log that must be dirty before it is compacted.";
     "min.compaction.lag.ms" Long, Some("log.cleaner.min.compaction.lag.ms"), "0", 0, MAX, true, "A record stays uncompacted for at least this time.";
-    "min.insync.replicas" Int, Some("min.insync.replicas"), "1", 1, INT, true, "Replicas that must have a record before acks=all is answered.";
+    "min.insync.replicas" Int, Some("min.insync.replicas"), "2", 1, INT, true, "Replicas that must have a record before acks=all is answered; all of them where there are fewer.";
     "preallocate" Bool, None, "false", 0, 0, false, "Reserve a segment's room when it is made.";
     "remote.copy.lag.bytes" Long, None, "-1", -2, MAX, false, "Belongs to tiering.";
     "remote.copy.lag.ms" Long, None, "0", -2, MAX, false, "Belongs to tiering.";

@@ -2,58 +2,37 @@
 //!
 //! Invariants: records are only returned for a command that is allowed as a whole.
 
-use std::collections::BTreeMap;
-
+use super::command::{NewPartitions, NewTopic};
 use super::error::ControllerError;
+use super::placement::Placement;
 use crate::config::{Config, check_topic_override};
-use crate::metadata::{Image, MetadataRecord, TopicImage};
-use crate::model::number::{to_i32, to_usize};
+use crate::metadata::{Image, MetadataRecord, PartitionImage};
+use crate::model::number::to_i32;
 use crate::model::{BrokerId, PartitionId, TopicId, validate_topic_name};
 
 /// More partitions than this for one topic are a mistake; Kafka's own limit for one request.
 const PARTITIONS_MAX: i32 = 10_000;
 
-/// A topic that somebody wants.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct NewTopic {
-    pub name: String,
-    /// -1: the broker's default.
-    pub partitions: i32,
-    /// -1: the broker's default.
-    pub replication_factor: i16,
-    /// Replicas by partition; empty: the controller chooses.
-    pub assignments: Vec<(PartitionId, Vec<BrokerId>)>,
-    pub configs: BTreeMap<String, Option<String>>,
-}
-
-/// Partitions that somebody wants.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct NewPartitions {
-    pub topic: String,
-    /// In all, with those that are there.
-    pub count: i32,
-    pub assignments: Option<Vec<Vec<BrokerId>>>,
-}
-
 /// A new topic's records.
 pub(super) fn create_topic(
     image: &Image,
     config: &Config,
-    node_id: BrokerId,
     topic: &NewTopic,
     id: TopicId,
 ) -> Result<Vec<MetadataRecord>, ControllerError> {
     check_name(image, &topic.name)?;
-    let count = if topic.assignments.is_empty() {
-        partitions_of(config, topic.partitions)?
+    let replicas: Vec<Vec<BrokerId>> = if topic.assignments.is_empty() {
+        let count = partitions_of(config, topic.partitions)?;
+        let mut placement = Placement::new(image);
+        let factor = replication_of(config, topic.replication_factor, placement.brokers())?;
+        (0..count).map(|_| placement.choose(factor)).collect::<Result<_, _>>()?
     } else {
-        assigned(topic, node_id)?
+        assigned(topic, image)?
     };
-    if topic.assignments.is_empty() {
-        check_replication(config, topic.replication_factor)?;
-    }
     let mut records = vec![MetadataRecord::Topic { name: topic.name.clone(), id }];
-    records.extend((0..count).map(|partition| new_partition(id, partition, node_id)));
+    for (partition, replicas) in (0..).zip(replicas) {
+        records.push(new_partition(image, id, partition, replicas)?);
+    }
     for (name, value) in &topic.configs {
         let Some(value) = value else {
             return Err(ControllerError::Config(format!(
@@ -106,54 +85,65 @@ fn partitions_of(config: &Config, asked: i32) -> Result<i32, ControllerError> {
     }
 }
 
-fn check_replication(config: &Config, asked: i16) -> Result<(), ControllerError> {
-    let wanted = if asked == -1 { config.long("default.replication.factor") } else { asked.into() };
-    match wanted {
-        1 => Ok(()),
+/// Replicas of each partition. A default that there are too few brokers for means all of them.
+fn replication_of(config: &Config, asked: i16, brokers: usize) -> Result<i16, ControllerError> {
+    match asked {
+        -1 => {
+            let wanted = config.size("default.replication.factor").min(brokers.max(1));
+            Ok(i16::try_from(wanted).unwrap_or(i16::MAX))
+        }
         ..=0 => Err(ControllerError::ReplicationFactor(
             "Replication factor must be larger than 0, or -1 to use the default value.".to_owned(),
         )),
-        _ => Err(ControllerError::ReplicationFactor(format!(
-            "Unable to replicate the partition {wanted} time(s): The target replication factor of {wanted} \
-             cannot be reached because only 1 broker(s) are registered."
-        ))),
+        asked => Ok(asked),
     }
 }
 
-/// Checks a manual assignment and returns its number of partitions.
-fn assigned(topic: &NewTopic, node_id: BrokerId) -> Result<i32, ControllerError> {
+/// Checks a manual assignment and returns its replicas in the order of partitions.
+fn assigned(topic: &NewTopic, image: &Image) -> Result<Vec<Vec<BrokerId>>, ControllerError> {
     if topic.partitions != -1 || topic.replication_factor != -1 {
         return Err(ControllerError::Request(
             "A manual partition assignment was specified, but numPartitions or replicationFactor was not set to -1."
                 .to_owned(),
         ));
     }
-    let mut indexes: Vec<PartitionId> = topic.assignments.iter().map(|(index, _)| *index).collect();
-    indexes.sort_unstable();
-    if !indexes.iter().copied().eq(0..to_i32(indexes.len())) {
+    let mut sorted = topic.assignments.clone();
+    sorted.sort_unstable();
+    if !sorted.iter().map(|(index, _)| *index).eq(0..to_i32(sorted.len())) {
         return Err(ControllerError::Assignment(
             "partitions should be a consecutive 0-based integer sequence".into(),
         ));
     }
-    topic.assignments.iter().try_for_each(|(_, replicas)| check_replicas(replicas, node_id))?;
-    Ok(to_i32(indexes.len()))
+    let size = sorted.first().map_or(0, |(_, replicas)| replicas.len());
+    for (_, replicas) in &sorted {
+        check_replicas(replicas, image)?;
+        if replicas.len() != size {
+            return Err(ControllerError::Assignment(
+                "The manual partition assignment includes partitions with different numbers of replicas."
+                    .to_owned(),
+            ));
+        }
+    }
+    Ok(sorted.into_iter().map(|(_, replicas)| replicas).collect())
 }
 
-fn check_replicas(replicas: &[BrokerId], node_id: BrokerId) -> Result<(), ControllerError> {
+fn check_replicas(replicas: &[BrokerId], image: &Image) -> Result<(), ControllerError> {
     if replicas.is_empty() {
         return Err(ControllerError::Assignment(
             "The manual partition assignment includes an empty replica list.".to_owned(),
         ));
     }
-    if let Some(other) = replicas.iter().find(|replica| **replica != node_id) {
+    if let Some(other) = replicas.iter().find(|replica| !image.brokers.contains_key(replica)) {
         return Err(ControllerError::Assignment(format!(
             "The manual partition assignment includes broker {other}, but no such broker is registered."
         )));
     }
-    if replicas.len() > 1 {
-        return Err(ControllerError::Assignment(format!(
-            "The manual partition assignment includes the broker {node_id} more than once."
-        )));
+    for (place, id) in replicas.iter().enumerate() {
+        if replicas.iter().take(place).any(|other| other == id) {
+            return Err(ControllerError::Assignment(format!(
+                "The manual partition assignment includes the broker {id} more than once."
+            )));
+        }
     }
     Ok(())
 }
@@ -161,7 +151,6 @@ fn check_replicas(replicas: &[BrokerId], node_id: BrokerId) -> Result<(), Contro
 /// The records that give a topic more partitions.
 pub(super) fn create_partitions(
     image: &Image,
-    node_id: BrokerId,
     wish: &NewPartitions,
 ) -> Result<Vec<MetadataRecord>, ControllerError> {
     let topic = image.topic(&wish.topic).ok_or(ControllerError::UnknownTopic)?;
@@ -182,7 +171,7 @@ pub(super) fn create_partitions(
             "Number of partitions is above {PARTITIONS_MAX}."
         )));
     }
-    if let Some(assignments) = &wish.assignments {
+    let added: Vec<Vec<BrokerId>> = if let Some(assignments) = &wish.assignments {
         if to_i32(assignments.len()) != wish.count - current {
             return Err(ControllerError::Assignment(format!(
                 "Attempted to add {} additional partition(s), but only {} assignment(s) were specified.",
@@ -190,35 +179,42 @@ pub(super) fn create_partitions(
                 assignments.len()
             )));
         }
-        assignments.iter().try_for_each(|replicas| check_replicas(replicas, node_id))?;
-    }
-    Ok((current..wish.count).map(|partition| new_partition(topic.id, partition, node_id)).collect())
-}
-
-/// Every partition again, one leader epoch further.
-pub(super) fn next_leader_epochs(image: &Image) -> Vec<MetadataRecord> {
-    let bump = |topic: &TopicImage| {
-        let id = topic.id;
-        let next = |(partition, found): (PartitionId, &crate::metadata::PartitionImage)| {
-            MetadataRecord::Partition {
-                topic: id,
-                partition,
-                leader: found.leader,
-                replicas: found.replicas.clone(),
-                isr: found.isr.clone(),
-                leader_epoch: found.leader_epoch + 1,
-            }
-        };
-        (0..).zip(&topic.partitions).map(next).collect::<Vec<_>>()
+        assignments.iter().try_for_each(|replicas| check_replicas(replicas, image))?;
+        assignments.clone()
+    } else {
+        let factor = topic.partitions.first().map_or(1, |first| first.replicas.len());
+        let factor = i16::try_from(factor).unwrap_or(i16::MAX);
+        let mut placement = Placement::new(image);
+        (current..wish.count).map(|_| placement.choose(factor)).collect::<Result<_, _>>()?
     };
-    let mut records = Vec::with_capacity(to_usize(image.topics.len()));
-    for topic in image.topics.values() {
-        records.extend(bump(topic));
-    }
-    records
+    let new = |(partition, replicas)| new_partition(image, topic.id, partition, replicas);
+    (current..).zip(added).map(new).collect()
 }
 
-fn new_partition(topic: TopicId, partition: PartitionId, node_id: BrokerId) -> MetadataRecord {
-    let (replicas, isr) = (vec![node_id], vec![node_id]);
-    MetadataRecord::Partition { topic, partition, leader: node_id, replicas, isr, leader_epoch: 0 }
+/// A partition begins with its live replicas in sync.
+fn new_partition(
+    image: &Image,
+    topic: TopicId,
+    partition: PartitionId,
+    replicas: Vec<BrokerId>,
+) -> Result<MetadataRecord, ControllerError> {
+    let is_alive = |id: &BrokerId| image.brokers.get(id).is_some_and(|broker| !broker.is_fenced);
+    let isr: Vec<BrokerId> = replicas.iter().copied().filter(is_alive).collect();
+    let Some(leader) = isr.first().copied() else {
+        return Err(ControllerError::Assignment(format!(
+            "All brokers specified in the manual partition assignment for partition {partition} are fenced or in \
+             controlled shutdown."
+        )));
+    };
+    let state = PartitionImage { leader, replicas, isr, ..PartitionImage::default() };
+    Ok(MetadataRecord::Partition { topic, partition, state })
+}
+
+/// The replicas of the partitions that records make.
+pub(super) fn replicas_of(records: &[MetadataRecord]) -> Vec<Vec<BrokerId>> {
+    let replicas = |record: &MetadataRecord| match record {
+        MetadataRecord::Partition { state, .. } => Some(state.replicas.clone()),
+        _ => None,
+    };
+    records.iter().filter_map(replicas).collect()
 }

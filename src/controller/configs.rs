@@ -2,13 +2,15 @@
 //!
 //! Invariants: a value that is stored passed the check of its row; a setting that is not dynamic is never stored.
 
+use serde::{Deserialize, Serialize};
+
 use super::error::ControllerError;
 use crate::config::{BROKER_ROWS, Config, Origin, check_topic_override, edit_list, effective};
 use crate::metadata::{ConfigResource, Image, MetadataRecord};
 use crate::model::BrokerId;
 
 /// What is to happen to a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ConfigOperation {
     Set,
     Delete,
@@ -17,7 +19,7 @@ pub(crate) enum ConfigOperation {
 }
 
 /// One change of one key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ConfigChange {
     pub name: String,
     pub operation: ConfigOperation,
@@ -37,7 +39,6 @@ pub(super) fn in_force(started_with: &Config, image: &Image, node_id: BrokerId) 
 pub(super) fn alter(
     image: &Image,
     started_with: &Config,
-    node_id: BrokerId,
     resource: &ConfigResource,
     changes: &[ConfigChange],
 ) -> Result<Vec<MetadataRecord>, ControllerError> {
@@ -45,11 +46,12 @@ pub(super) fn alter(
         ConfigResource::Topic(name) if image.topic(name).is_none() => {
             return Err(ControllerError::UnknownTopic);
         }
-        ConfigResource::Broker(id) if *id != node_id => {
-            return Err(ControllerError::WrongBroker { expected: node_id, asked: id.to_string() });
+        ConfigResource::Broker(id) if !image.brokers.contains_key(id) => {
+            return Err(ControllerError::UnknownBroker(*id));
         }
         ConfigResource::Topic(_) | ConfigResource::Cluster | ConfigResource::Broker(_) => {}
     }
+    let node_id = if let ConfigResource::Broker(id) = resource { *id } else { -1 };
     let broker = in_force(started_with, image, node_id);
     let current = image.configs(resource);
     let mut records = Vec::new();

@@ -1,14 +1,15 @@
 //! Why the controller refuses a command; the texts are the ones that Kafka's clients show.
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::ConfigError;
-use crate::metadata::StoreError;
 use crate::model::{BrokerId, TopicNameError};
 
 /// See the file's header.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub(crate) enum ControllerError {
-    #[error(transparent)]
-    TopicName(#[from] TopicNameError),
+    #[error("{0}")]
+    TopicName(String),
     #[error("Topic '{name}' collides with existing topic: {existing}")]
     TopicCollides { name: String, existing: String },
     #[error("Topic '{0}' already exists.")]
@@ -29,12 +30,45 @@ pub(crate) enum ControllerError {
     Request(String),
     #[error("Unexpected broker id, expected {expected} or empty string, but received {asked}")]
     WrongBroker { expected: BrokerId, asked: String },
-    #[error("metadata could not be made durable: {0}")]
-    Store(#[from] StoreError),
+    #[error("broker {0} is not registered")]
+    UnknownBroker(BrokerId),
+    /// Another process with this id is alive, or was a moment ago.
+    #[error(
+        "broker {0} is registered by another process that is still alive: give this one another node.id"
+    )]
+    DuplicateBroker(BrokerId),
+    #[error("the broker epoch is not the one of the newest registration")]
+    StaleBrokerEpoch,
+    #[error("the leader epoch is older than the partition's")]
+    FencedLeaderEpoch,
+    #[error("the partition changed meanwhile")]
+    InvalidUpdateVersion,
+    #[error("broker {0} may not be in the ISR")]
+    IneligibleReplica(BrokerId),
+    #[error("The preferred leader was not available")]
+    PreferredLeaderNotAvailable,
+    #[error("None of the eligible replicas can lead the partition")]
+    EligibleLeadersNotAvailable,
+    #[error("Leader election not needed for topic partition.")]
+    ElectionNotNeeded,
+    #[error("No partition reassignment is in progress.")]
+    NoReassignment,
+    /// Another node leads the quorum, or none does.
+    #[error("this node is not the controller")]
+    NotController,
+    /// It may have been carried out.
+    #[error("the controller did not answer in time: {0}")]
+    Unavailable(String),
 }
 
 impl From<ConfigError> for ControllerError {
     fn from(error: ConfigError) -> Self {
         ControllerError::Config(error.to_string())
+    }
+}
+
+impl From<TopicNameError> for ControllerError {
+    fn from(error: TopicNameError) -> Self {
+        ControllerError::TopicName(error.to_string())
     }
 }

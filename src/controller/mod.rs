@@ -1,17 +1,30 @@
-//! The cluster's decisions: topics, partitions, settings, producer ids, as records.
+//! The cluster's decisions: topics, partitions, brokers, leaders, settings, producer ids, as records.
 //!
-//! Invariants: one command at a time; a command is decided on the newest image, made durable, applied, published,
-//! and only then answered; a command that fails changes nothing.
-//! Left to the quorum, later: being the only controller.
+//! Invariants: a command is decided on the newest image by the quorum's leader, committed, applied, and only then
+//! answered; a command that fails changes nothing; a decision on an old image is void.
+//! Absent: agreement (`quorum`), the image (`metadata`), carrying anything out (`broker`, `replication`).
 
+mod active;
+#[cfg(any(test, feature = "internals"))]
+pub(crate) mod alone;
+mod brokers;
+mod client;
+mod command;
 mod commands;
 mod configs;
-mod driver;
 mod error;
+mod partitions;
+mod placement;
+mod sessions;
+mod state;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use commands::{NewPartitions, NewTopic};
+pub(crate) use active::ActiveController;
+pub(crate) use client::Controller;
+pub(crate) use command::{
+    Answer, Command, Heartbeat, IsrChange, NewPartitions, NewTopic, Registration,
+};
 pub(crate) use configs::{ConfigChange, ConfigOperation};
-pub(crate) use driver::Controller;
 pub(crate) use error::ControllerError;
+pub(crate) use state::ClusterState;

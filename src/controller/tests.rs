@@ -3,103 +3,111 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config::Config;
-use crate::metadata::{ConfigResource, MetadataStore};
+use crate::metadata::ConfigResource;
 use crate::system::sim_disk::SimDisk;
-use crate::system::{Clock, Random, SharedDisk};
+use crate::system::{Random, SharedDisk};
 
-fn open(disk: &SimDisk) -> Controller {
+async fn open(disk: &SimDisk) -> Arc<Controller> {
     let shared: SharedDisk = Arc::new(disk.clone());
-    let (store, image) = MetadataStore::open(&shared, Path::new("/d"), 0).expect("open");
-    Controller::new(store, image, Config::default(), Clock::system(), Random::seeded(1))
+    alone::alone(&shared, Path::new("/d"), Config::default(), Random::seeded(1)).await
 }
 
 fn topic(name: &str, partitions: i32) -> NewTopic {
     NewTopic { name: name.into(), partitions, replication_factor: -1, ..NewTopic::default() }
 }
 
-fn refused(controller: &Controller, wish: &NewTopic) -> String {
-    controller.create_topic(wish, false).expect_err("refused").to_string()
+async fn refused(controller: &Controller, wish: &NewTopic) -> String {
+    controller.create_topic(wish, false).await.expect_err("refused").to_string()
 }
 
-#[test]
-fn a_topic_is_refused_with_the_text_that_clients_know() {
-    let controller = open(&SimDisk::default());
-    controller.create_topic(&topic("a_b", 1), false).expect("made");
-    assert_eq!(refused(&controller, &topic("a_b", 1)), "Topic 'a_b' already exists.");
+#[tokio::test]
+async fn a_topic_is_refused_with_the_text_that_clients_know() {
+    let controller = open(&SimDisk::default()).await;
+    controller.create_topic(&topic("a_b", 1), false).await.expect("made");
+    assert_eq!(refused(&controller, &topic("a_b", 1)).await, "Topic 'a_b' already exists.");
     assert_eq!(
-        refused(&controller, &topic("a.b", 1)),
+        refused(&controller, &topic("a.b", 1)).await,
         "Topic 'a.b' collides with existing topic: a_b"
     );
-    assert!(refused(&controller, &topic("x", 0)).contains("non-positive"));
+    assert!(refused(&controller, &topic("x", 0)).await.contains("non-positive"));
     let three = NewTopic { replication_factor: 3, ..topic("x", 1) };
-    assert!(refused(&controller, &three).contains("only 1 broker(s) are registered"));
+    assert!(refused(&controller, &three).await.contains("only 1 broker(s) are registered"));
     let unknown = NewTopic {
         configs: [("no.such".to_owned(), Some("1".to_owned()))].into(),
         ..topic("x", 1)
     };
-    assert_eq!(refused(&controller, &unknown), "Unknown topic config name: no.such");
+    assert_eq!(refused(&controller, &unknown).await, "Unknown topic config name: no.such");
     assert!(controller.image().topic("x").is_none());
 }
 
-#[test]
-fn a_validated_topic_is_not_made() {
-    let controller = open(&SimDisk::default());
-    let made = controller.create_topic(&topic("a", 3), true).expect("valid");
+#[tokio::test]
+async fn a_validated_topic_is_not_made() {
+    let controller = open(&SimDisk::default()).await;
+    let made = controller.create_topic(&topic("a", 3), true).await.expect("valid");
     assert_eq!(made.partitions.len(), 3);
     assert!(controller.image().topic("a").is_none());
 }
 
-#[test]
-fn producer_ids_never_repeat_over_a_crash() {
+#[tokio::test]
+async fn producer_ids_never_repeat_over_a_crash() {
     let disk = SimDisk::default();
-    let controller = open(&disk);
-    let first = controller.next_producer_id().expect("id");
-    assert_eq!(controller.next_producer_id().expect("id"), first + 1);
+    let controller = open(&disk).await;
+    let first = controller.next_producer_id().await.expect("id");
+    assert_eq!(controller.next_producer_id().await.expect("id"), first + 1);
     drop(controller);
     disk.crash(&Random::seeded(3));
-    assert!(open(&disk).next_producer_id().expect("id") > first + 1);
+    assert!(open(&disk).await.next_producer_id().await.expect("id") > first + 1);
 }
 
-#[test]
-fn an_unclean_start_begins_new_leader_epochs() {
-    let controller = open(&SimDisk::default());
-    controller.create_topic(&topic("a", 2), false).expect("made");
-    assert_eq!(controller.register_broker(true).expect("epoch"), 1);
-    assert_eq!(controller.register_broker(false).expect("epoch"), 2);
-    let image = controller.image();
-    let epochs: Vec<i32> =
-        image.topic("a").expect("topic").partitions.iter().map(|p| p.leader_epoch).collect();
-    assert_eq!(epochs, [1, 1]);
-}
-
-#[test]
-fn a_setting_is_changed_appended_and_taken_away() {
-    let controller = open(&SimDisk::default());
-    controller.create_topic(&topic("a", 1), false).expect("made");
-    let resource = ConfigResource::Topic("a".into());
-    let change = |name: &str, operation, value: Option<&str>| {
-        let change = ConfigChange { name: name.into(), operation, value: value.map(Into::into) };
-        controller.alter_configs(&resource, &[change], false)
+#[tokio::test]
+async fn a_process_that_did_not_stop_cleanly_is_fenced_before_its_successor_is_let_in() {
+    let controller = open(&SimDisk::default()).await;
+    controller.create_topic(&topic("a", 2), false).await.expect("made");
+    let epochs = |image: &crate::metadata::Image| -> Vec<(i32, i32)> {
+        let topic = image.topic("a").expect("topic");
+        topic.partitions.iter().map(|p| (p.leader, p.leader_epoch)).collect()
     };
-    change("cleanup.policy", ConfigOperation::Append, Some("compact")).expect("append");
+    let before = controller.image().brokers[&1].epoch;
+    alone::register(&controller, uuid::Uuid::from_u128(9), None).await;
+    let image = controller.image();
+    let broker = &image.brokers[&1];
+    assert!(broker.epoch > before && broker.is_fenced);
+    assert_eq!(epochs(&image), [(-1, 1), (-1, 1)]);
+    let epoch = broker.epoch;
+    controller.ask(Command::Unfence { broker: 1, epoch }).await.expect("unfenced");
+    assert_eq!(epochs(&controller.image()), [(1, 2), (1, 2)]);
+}
+
+#[tokio::test]
+async fn a_setting_is_changed_appended_and_taken_away() {
+    let controller = open(&SimDisk::default()).await;
+    controller.create_topic(&topic("a", 1), false).await.expect("made");
+    let resource = ConfigResource::Topic("a".into());
+    let change = async |name: &str, operation, value: Option<&str>| {
+        let change = ConfigChange { name: name.into(), operation, value: value.map(Into::into) };
+        controller.alter_configs(&resource, &[change], false).await
+    };
+    change("cleanup.policy", ConfigOperation::Append, Some("compact")).await.expect("append");
     assert!(controller.topic_config("a").is_compacted && controller.topic_config("a").is_deleted);
-    change("cleanup.policy", ConfigOperation::Subtract, Some("delete")).expect("subtract");
+    change("cleanup.policy", ConfigOperation::Subtract, Some("delete")).await.expect("subtract");
     assert!(!controller.topic_config("a").is_deleted);
-    change("cleanup.policy", ConfigOperation::Delete, None).expect("delete");
+    change("cleanup.policy", ConfigOperation::Delete, None).await.expect("delete");
     assert!(!controller.topic_config("a").is_compacted);
-    let null = change("retention.ms", ConfigOperation::Set, None).expect_err("null");
+    let null = change("retention.ms", ConfigOperation::Set, None).await.expect_err("null");
     assert_eq!(null.to_string(), "Null value not supported for : retention.ms");
 }
 
-#[test]
-fn a_broker_setting_that_is_not_dynamic_is_refused() {
-    let controller = open(&SimDisk::default());
-    let set = |name: &str, value: &str| {
+#[tokio::test]
+async fn a_broker_setting_that_is_not_dynamic_is_refused() {
+    let controller = open(&SimDisk::default()).await;
+    let set = async |name: &str, value: &str| {
         let operation = ConfigOperation::Set;
         let change = ConfigChange { name: name.into(), operation, value: Some(value.into()) };
-        controller.alter_configs(&ConfigResource::Cluster, &[change], false)
+        controller.alter_configs(&ConfigResource::Cluster, &[change], false).await
     };
-    set("message.max.bytes", "5000").expect("dynamic");
+    set("message.max.bytes", "5000").await.expect("dynamic");
     assert_eq!(controller.config().long("message.max.bytes"), 5000);
-    assert!(set("num.partitions", "5").expect_err("static").to_string().contains("Cannot update"));
+    assert!(
+        set("num.partitions", "5").await.expect_err("static").to_string().contains("Cannot update")
+    );
 }

@@ -27,6 +27,8 @@ pub(crate) enum GroupError {
     NotFound,
     #[error("the group subscribes to the topic")]
     Subscribed,
+    #[error("another broker keeps the group")]
+    NotCoordinator,
     #[error("the groups are being loaded")]
     Loading,
     #[error("the group's log can't be written")]

@@ -3,7 +3,7 @@
 //! Invariants: a group's records are appended under its lock, so their order is that of its steps; offsets are
 //! visible only when their records are below the high watermark; locks of two groups are never held at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,16 +16,18 @@ use super::member::{JoinRequest, SyncRequest};
 use super::records::GroupRecord;
 use super::timers::Timers;
 use crate::controller::{Controller, ControllerError, NewTopic};
-use crate::model::number::to_usize;
-use crate::model::{Offset, TopicPartition};
+use crate::model::number::{to_i32, to_usize};
+use crate::model::{BrokerId, LeaderEpoch, Offset, PartitionId, TopicPartition};
 use crate::record::BatchBuilder;
-use crate::replication::{AckWaiter, AppendRequest, PartitionError, PartitionHandle, Replicas};
+use crate::replication::{
+    AckWaiter, AppendRequest, Appending, PartitionError, PartitionHandle, Replicas,
+};
 use crate::system::clock::uptime_ms;
 use crate::system::tasks::spawn;
 use crate::system::{Clock, Random};
 
 /// The topic of the groups' records.
-const OFFSETS_TOPIC: &str = "__consumer_offsets";
+pub(super) const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// Settings of groups.
 #[derive(Debug, Clone, Copy)]
@@ -86,12 +88,15 @@ pub(super) struct Cell {
     pub group: Mutex<Group>,
 }
 
-/// The groups of one partition of the topic.
+/// The groups of one partition of the topic, while this broker leads it in one epoch.
 #[derive(Debug)]
 pub(super) struct Shard {
     pub partition: PartitionHandle,
+    pub leader_epoch: LeaderEpoch,
     pub groups: Mutex<HashMap<String, Arc<Cell>>>,
     pub is_loaded: AtomicBool,
+    /// Another broker, or another epoch, has the groups now.
+    pub is_over: AtomicBool,
 }
 
 /// See the file's header.
@@ -102,7 +107,8 @@ pub(crate) struct Groups {
     controller: Arc<Controller>,
     pub(super) clock: Clock,
     random: Random,
-    pub(super) shards: RwLock<Vec<Arc<Shard>>>,
+    /// By partition; those that this broker leads.
+    pub(super) shards: RwLock<BTreeMap<PartitionId, Arc<Shard>>>,
     pub(super) timers: Timers,
 }
 
@@ -126,10 +132,9 @@ impl Groups {
         })
     }
 
-    /// Whether the groups can be asked.
+    /// Whether every group that this broker keeps can be asked.
     pub(crate) fn is_ready(&self) -> bool {
-        let shards = self.shards.read();
-        !shards.is_empty() && shards.iter().all(|shard| shard.is_loaded.load(Ordering::Acquire))
+        self.shards.read().values().all(|shard| shard.is_loaded.load(Ordering::Acquire))
     }
 
     /// Whether the topic was never made, so that there can be no group.
@@ -137,12 +142,20 @@ impl Groups {
         self.controller.image().topic(OFFSETS_TOPIC).is_none()
     }
 
-    /// Makes the topic if it is missing, and loads it. Blocks.
-    pub(crate) fn prepare(self: &Arc<Self>) {
-        match self.controller.create_topic(&self.offsets_topic(), false) {
-            Ok(_) | Err(ControllerError::TopicExists(_)) => self.load(),
+    /// Makes the topic if it is missing, and waits until what this broker leads of it is loaded.
+    pub(crate) async fn prepare(self: &Arc<Self>) {
+        match self.controller.create_topic(&self.offsets_topic(), false).await {
+            Ok(_) | Err(ControllerError::TopicExists(_)) => self.load_all().await,
             Err(error) => tracing::error!(%error, "{OFFSETS_TOPIC} can't be made"),
         }
+    }
+
+    /// Who keeps a group: the leader of its partition; `None` while there is none.
+    pub(crate) fn coordinator_of(&self, group: &str) -> Option<BrokerId> {
+        let image = self.controller.image();
+        let topic = image.topic(OFFSETS_TOPIC)?;
+        let partition = topic.partitions.get(partition_of(group, topic.partitions.len()))?;
+        (partition.leader >= 0).then_some(partition.leader)
     }
 
     /// How the topic is made.
@@ -160,11 +173,6 @@ impl Groups {
             ]
             .into(),
         }
-    }
-
-    /// The partitions of the topic that this broker has.
-    pub(super) fn topic_partitions(&self) -> Vec<PartitionHandle> {
-        self.replicas.topic(OFFSETS_TOPIC).map(|topic| topic.partitions()).unwrap_or_default()
     }
 
     pub(crate) fn join(
@@ -288,7 +296,7 @@ impl Groups {
     }
 
     pub(super) fn cells(&self) -> Vec<Arc<Cell>> {
-        let shards: Vec<Arc<Shard>> = self.shards.read().clone();
+        let shards: Vec<Arc<Shard>> = self.shards.read().values().cloned().collect();
         shards
             .iter()
             .flat_map(|shard| shard.groups.lock().values().cloned().collect::<Vec<_>>())
@@ -300,11 +308,9 @@ impl Groups {
         if id.is_empty() {
             return Err(GroupError::InvalidGroupId);
         }
-        let shard = {
-            let shards = self.shards.read();
-            let index = partition_of(id, shards.len());
-            Arc::clone(shards.get(index).ok_or(GroupError::Unavailable)?)
-        };
+        let count = self.controller.image().topic(OFFSETS_TOPIC).map(|t| t.partitions.len());
+        let index = to_i32(partition_of(id, count.ok_or(GroupError::Unavailable)?));
+        let shard = self.shards.read().get(&index).cloned().ok_or(GroupError::NotCoordinator)?;
         if !shard.is_loaded.load(Ordering::Acquire) {
             return Err(GroupError::Loading);
         }
@@ -331,6 +337,9 @@ impl Groups {
         step: impl FnOnce(&mut Group, i64) -> T,
     ) -> Result<T, GroupError> {
         let mut group = cell.group.lock();
+        if cell.shard.is_over.load(Ordering::Acquire) {
+            return Err(GroupError::NotCoordinator);
+        }
         if group.state == GroupState::Dead {
             // Deleted a moment ago: the client looks again.
             return Err(GroupError::Unavailable);
@@ -406,18 +415,19 @@ impl Groups {
         }
         let batch = builder.build();
         let waiter = AckWaiter::new();
-        let request =
-            AppendRequest { batch: &batch, now_ms, waiter: Some(&waiter), is_internal: true };
+        let request = AppendRequest {
+            batch: &batch,
+            now_ms,
+            waiter: Some(&waiter),
+            // What was decided in an older epoch must not be written in a newer one.
+            internal_epoch: Some(cell.shard.leader_epoch),
+        };
         match cell.shard.partition.append(&request) {
             Ok(done) => {
                 let partition = Arc::clone(&cell.shard.partition);
-                Ok(Written {
-                    base_offset: done.base_offset,
-                    last_offset: done.last_offset,
-                    partition,
-                    waiter,
-                })
+                Ok(Written { base_offset: done.base_offset, done, partition, waiter })
             }
+            Err(PartitionError::NotLeader { .. }) => Err(GroupError::NotCoordinator),
             Err(error) => {
                 log_failure(&cell.shard.partition.name, &error);
                 Err(GroupError::Unavailable)
@@ -430,7 +440,7 @@ impl Groups {
 #[derive(Debug)]
 pub(super) struct Written {
     pub base_offset: Offset,
-    last_offset: Offset,
+    done: Appending,
     partition: PartitionHandle,
     waiter: Arc<AckWaiter>,
 }
@@ -439,7 +449,7 @@ impl Written {
     /// Waits until the records are below the high watermark; `false` if they will not be.
     pub(super) async fn is_durable(&self) -> bool {
         self.waiter.wait().await;
-        self.partition.high_watermark() > self.last_offset
+        self.partition.is_committed(&self.done)
     }
 }
 

@@ -5,47 +5,106 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::group::Group;
-use super::groups::{Cell, Groups, Shard};
+use super::groups::{Cell, Groups, OFFSETS_TOPIC, Shard};
 use super::records::GroupRecord;
-use crate::model::Offset;
+use crate::model::{Offset, TopicPartition};
 use crate::record::{Records, next_batch};
-use crate::replication::PartitionError;
-use crate::system::clock::uptime_ms;
+use crate::replication::{PartitionError, ReadRules};
+use crate::system::clock::{monotonic, sleep, uptime_ms};
+use crate::system::tasks::{blocking, spawn};
 
 const READ_BYTES: usize = 1 << 20;
+/// How long a start waits for groups to be loaded.
+const LOAD_WAIT: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_millis(5);
+const FAILED_RETRY: Duration = Duration::from_secs(1);
 /// Batches here are the broker's own; this only bounds what a damaged one could claim.
 const PLAIN_BYTES_MAX: usize = 256 << 20;
 
 impl Groups {
-    /// Loads every partition of the topic that is not loaded yet. Blocks.
-    pub(crate) fn load(self: &Arc<Self>) {
-        let partitions = self.topic_partitions();
-        let added = {
-            let mut shards = self.shards.write();
-            let known = shards.len();
-            for partition in partitions.into_iter().skip(known) {
-                let is_loaded = AtomicBool::new(false);
-                shards.push(Arc::new(Shard { partition, groups: Mutex::default(), is_loaded }));
+    /// A partition of the groups' topic has another leader, or another epoch: what this broker leads now is loaded,
+    /// what it leads no more is forgotten.
+    pub(crate) fn role_changed(self: &Arc<Self>, name: &TopicPartition) {
+        if &*name.topic != OFFSETS_TOPIC {
+            return;
+        }
+        let Some(shard) = self.change_shard(name) else { return };
+        let groups = Arc::clone(self);
+        spawn(async move { groups.load(shard).await });
+    }
+
+    /// The shard that has to be loaded, if there is one.
+    fn change_shard(&self, name: &TopicPartition) -> Option<Arc<Shard>> {
+        let partition = self.replicas.partition(name);
+        let leading = partition.as_ref().map_or(-1, |partition| partition.leading_epoch());
+        let mut shards = self.shards.write();
+        if shards.get(&name.partition).is_some_and(|shard| shard.leader_epoch == leading) {
+            return None;
+        }
+        if let Some(old) = shards.remove(&name.partition) {
+            old.is_over.store(true, Ordering::Release);
+            // Whoever waits in a group here is told by its end.
+            old.groups.lock().clear();
+        }
+        let partition = partition.filter(|_| leading >= 0)?;
+        let shard = Arc::new(Shard {
+            partition,
+            leader_epoch: leading,
+            groups: Mutex::default(),
+            is_loaded: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+        });
+        shards.insert(name.partition, Arc::clone(&shard));
+        Some(shard)
+    }
+
+    /// Loads what this broker leads and waits for it.
+    pub(crate) async fn load_all(self: &Arc<Self>) {
+        let Some(topic) = self.replicas.topic(OFFSETS_TOPIC) else { return };
+        for partition in topic.partitions() {
+            if let Some(shard) = self.change_shard(&partition.name) {
+                self.load(shard).await;
             }
-            shards.iter().skip(known).cloned().collect::<Vec<_>>()
-        };
-        for shard in added {
-            match self.load_shard(&shard) {
-                Ok(()) => shard.is_loaded.store(true, Ordering::Release),
-                Err(error) => {
-                    tracing::error!(partition = %shard.partition.name, %error, "groups not loaded: they stay unavailable");
+        }
+        let wait = monotonic() + LOAD_WAIT;
+        while !self.is_ready() && monotonic() < wait {
+            sleep(RETRY).await;
+        }
+    }
+
+    /// Loads a shard; again and again, until it is loaded or somebody else's.
+    async fn load(self: &Arc<Self>, shard: Arc<Shard>) {
+        let mut failures = 0;
+        while !shard.is_over.load(Ordering::Acquire) {
+            let (groups, loading) = (Arc::clone(self), Arc::clone(&shard));
+            match blocking(move || groups.load_shard(&loading)).await {
+                Some(Ok(())) => return shard.is_loaded.store(true, Ordering::Release),
+                // A new leader first learns what is committed; one whose lease is over may get it back.
+                Some(Err(PartitionError::Unsettled | PartitionError::NotLeader { .. })) => {
+                    sleep(RETRY).await;
                 }
+                Some(Err(error)) => {
+                    failures += 1;
+                    if failures == 1 {
+                        tracing::error!(partition = %shard.partition.name, %error, "groups not loaded: they stay unavailable");
+                    }
+                    sleep(FAILED_RETRY).await;
+                }
+                None => return,
             }
         }
     }
 
     fn load_shard(self: &Arc<Self>, shard: &Arc<Shard>) -> Result<(), PartitionError> {
-        let (mut offset, ..) = shard.partition.bounds(-1)?;
-        while let Some(slice) = shard.partition.read(offset, READ_BYTES, true, -1)?.slice {
+        shard.groups.lock().clear();
+        let (mut offset, ..) = shard.partition.bounds(shard.leader_epoch)?;
+        let rules = ReadRules::leader(shard.leader_epoch);
+        while let Some(slice) = shard.partition.read(offset, READ_BYTES, true, rules)?.slice {
             let bytes = slice.read().map_err(|_| PartitionError::Offline)?;
             let mut rest = bytes.as_slice();
             let before = offset;

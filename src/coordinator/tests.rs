@@ -256,7 +256,7 @@ mod with_a_log {
     use crate::system::{Clock, Random, SharedDisk};
 
     /// Groups over one partition of the topic.
-    fn open(disk: &SimDisk) -> (Arc<Groups>, Arc<Replicas>) {
+    async fn open(disk: &SimDisk) -> (Arc<Groups>, Arc<Replicas>) {
         let mut config = Config::default();
         config.set("log.cleanup.policy", "compact", Origin::File).expect("valid");
         config.set("log.cleaner.min.cleanable.ratio", "0", Origin::File).expect("valid");
@@ -271,7 +271,8 @@ mod with_a_log {
             topic_segment_bytes: 1 << 20,
         };
         let shared: SharedDisk = Arc::new(disk.clone());
-        crate::internals::micro::coordinator(&shared, std::path::Path::new("/d"), config, settings)
+        let folder = std::path::Path::new("/d");
+        crate::internals::micro::coordinator(&shared, folder, config, settings).await
     }
 
     type Offsets = Vec<((String, i32), i64)>;
@@ -365,7 +366,7 @@ mod with_a_log {
         for seed in 0..12 {
             let (disk, random) = (SimDisk::default(), Random::seeded(seed));
             for round in 0..4 {
-                let (groups, replicas) = open(&disk);
+                let (groups, replicas) = open(&disk).await;
                 for _ in 0..random.below(30) {
                     change(&groups, &random).await;
                 }
@@ -376,7 +377,7 @@ mod with_a_log {
                 }
                 drop((groups, replicas));
                 disk.crash(&random);
-                let (again, _replicas) = open(&disk);
+                let (again, _replicas) = open(&disk).await;
                 assert_eq!(state(&again), before, "seed {seed} round {round}");
                 disk.die();
             }
@@ -390,7 +391,11 @@ mod with_a_log {
         let mut found = Vec::new();
         let (mut at, end, _) = partition.bounds(-1).expect("online");
         while at < end {
-            let read = partition.read(at, 1, true, -1).expect("read").slice.expect("bytes");
+            let read = partition
+                .read(at, 1, true, crate::replication::ReadRules::leader(-1))
+                .expect("read")
+                .slice
+                .expect("bytes");
             let bytes = read.read().expect("read");
             at = crate::record::BatchHeader::parse(&bytes).expect("a batch").last_offset() + 1;
             // As a client would send it.
@@ -403,7 +408,7 @@ mod with_a_log {
     async fn every_prefix_of_the_log_replays_to_what_was_then_and_so_does_its_compaction() {
         for seed in 0..6 {
             let random = Random::seeded(100 + seed);
-            let (groups, replicas) = open(&SimDisk::default());
+            let (groups, replicas) = open(&SimDisk::default()).await;
             // What was to be seen when the log ended there.
             let mut states = vec![(0, state(&groups))];
             for _ in 0..25 {
@@ -416,7 +421,7 @@ mod with_a_log {
             for (end, expected) in states {
                 let disk = SimDisk::default();
                 {
-                    let (_, copy) = open(&disk);
+                    let (_, copy) = open(&disk).await;
                     let name = crate::model::TopicPartition::new("__consumer_offsets", 0);
                     let partition = copy.partition(&name).expect("made");
                     for (_, batch) in all.iter().filter(|(after, _)| *after <= end) {
@@ -424,20 +429,20 @@ mod with_a_log {
                             batch,
                             now_ms: Clock::system().now_ms(),
                             waiter: None,
-                            is_internal: true,
+                            internal_epoch: Some(0),
                         };
                         partition.append(&request).expect("appended");
                     }
                     copy.stop(1);
                 }
                 disk.crash(&random);
-                let (replayed, copy) = open(&disk);
+                let (replayed, copy) = open(&disk).await;
                 assert_eq!(state(&replayed), expected, "seed {seed}, prefix up to {end}");
                 copy.clean_once(&mut |_| {});
                 copy.stop(1);
                 drop((replayed, copy));
                 disk.crash(&random);
-                let (compacted, _copy) = open(&disk);
+                let (compacted, _copy) = open(&disk).await;
                 assert_eq!(state(&compacted), expected, "seed {seed}, compacted up to {end}");
             }
         }
@@ -446,7 +451,7 @@ mod with_a_log {
     #[tokio::test(flavor = "multi_thread")]
     async fn an_offset_is_not_visible_before_it_is_durable() {
         let disk = SimDisk::default();
-        let (groups, _replicas) = open(&disk);
+        let (groups, _replicas) = open(&disk).await;
         disk.set_faults(crate::system::sim_disk::Faults { fail_syncs: true, ..Default::default() });
         let request = CommitRequest {
             group: "g".into(),
@@ -461,7 +466,7 @@ mod with_a_log {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn offsets_of_a_group_without_members_expire_and_the_group_with_them() {
-        let (groups, _replicas) = open(&SimDisk::default());
+        let (groups, _replicas) = open(&SimDisk::default()).await;
         let request = CommitRequest {
             group: "g".into(),
             generation: -1,

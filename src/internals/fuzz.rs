@@ -10,10 +10,10 @@ use bytes::Bytes;
 
 use crate::config::{Config, TopicConfig};
 use crate::log::{FileCache, Log, LogParts, RecoveryPoint, checkpoint, dump};
-use crate::metadata::{METADATA_FOLDER, MetadataStore};
 use crate::model::TopicPartition;
 use crate::network::Frames;
 use crate::protocol::decode_any;
+use crate::quorum::{METADATA_FOLDER, QuorumStorage};
 use crate::record::{
     BatchRules, Codec, Records, TimestampRules, compress, next_batch, reader, validate,
 };
@@ -168,7 +168,7 @@ pub fn metadata_log(bytes: &[u8]) {
     for content in [bytes, whole.as_slice()] {
         let disk: SharedDisk = Arc::new(SimDisk::default());
         write(&disk, &path, content);
-        let _ = MetadataStore::open(&disk, Path::new("/data"), 1);
+        let _ = QuorumStorage::open(&disk, Path::new("/data"));
     }
 }
 

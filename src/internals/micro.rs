@@ -6,10 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::{Config, Origin, TopicConfig};
-use crate::controller::Controller;
+use crate::controller::alone::alone;
 use crate::coordinator::{CommitRequest, GroupSettings, Groups, JoinRequest, SyncRequest};
 use crate::log::{FileCache, Log, LogParts, RecoveryPoint, Stamp};
-use crate::metadata::MetadataStore;
 use crate::model::TopicPartition;
 use crate::protocol::messages::ProduceRequest;
 use crate::protocol::messages::TopicName;
@@ -19,7 +18,7 @@ use crate::protocol::{
     parse_head, text,
 };
 use crate::record::{BatchBuilder, BatchHeader, BatchRules, TimestampRules, validate};
-use crate::replication::{PartitionSpec, Replicas};
+use crate::replication::{Lease, PartitionSpec, PartitionState, Replicas};
 use crate::system::{Clock, Disk, OsDisk, Random, SharedDisk};
 
 /// A batch of `records` records of 1 KiB.
@@ -93,7 +92,8 @@ impl MeasuredLog {
         self.log.append(&header, batch, Stamp { leader_epoch: 0, now_ms: 1 }).expect("appended");
         if self.log.bytes() > 1 << 30 {
             let end = self.log.log_end();
-            self.log.flushed(end);
+            let job = self.log.flush_job().expect("something to flush");
+            self.log.flushed(&job);
             self.log.trim(end);
             let deleted = self.log.apply_retention(1, end).expect("retention");
             for path in deleted.iter().flat_map(|segment| &segment.files) {
@@ -123,6 +123,7 @@ pub fn encode_fetch_answer(frame: &Bytes) -> usize {
         log_start: 0,
         has_aborted: false,
         leader: None,
+        diverging: None,
         records: FetchedRecords::External(1 << 20),
     };
     let topic = FetchedTopic {
@@ -134,7 +135,7 @@ pub fn encode_fetch_answer(frame: &Bytes) -> usize {
 }
 
 /// A loaded coordinator over one partition of its topic in `folder`, and the replicas below it.
-pub(crate) fn coordinator(
+pub(crate) async fn coordinator(
     disk: &SharedDisk,
     folder: &Path,
     mut config: Config,
@@ -142,19 +143,30 @@ pub(crate) fn coordinator(
 ) -> (Arc<Groups>, Arc<Replicas>) {
     config.set("log.dirs", &folder.to_string_lossy(), Origin::File).expect("valid");
     let (clock, random) = (Clock::system(), Random::seeded(5));
+    let parts = (clock.clone(), random.clone());
+    let lease = (Lease::endless(), None);
     let replicas = crate::broker::replica_settings(&config);
-    let replicas = Replicas::open(disk, replicas, clock.clone(), random.clone()).expect("opens");
+    let replicas = Replicas::open(disk, replicas, parts, lease).expect("opens");
+    let controller = alone(disk, folder, config.clone(), random.clone()).await;
+    let groups =
+        Groups::new(settings, Arc::clone(&replicas), Arc::clone(&controller), clock, random);
+    if groups.is_new() {
+        controller.create_topic(&groups.offsets_topic(), false).await.expect("made");
+    }
     let spec = PartitionSpec {
         name: TopicPartition::new("__consumer_offsets", 0),
         topic_id: uuid::Uuid::from_u128(1),
-        leader_epoch: 0,
+        state: PartitionState {
+            leader: 1,
+            leader_epoch: 0,
+            partition_epoch: 0,
+            replicas: vec![1],
+            isr: vec![1],
+        },
         config: Arc::new(TopicConfig::resolve(&config, &[].into())),
     };
     replicas.start(&[spec]).expect("starts");
-    let (store, image) = MetadataStore::open(disk, folder, 0).expect("opens");
-    let controller = Arc::new(Controller::new(store, image, config, clock.clone(), random.clone()));
-    let groups = Groups::new(settings, Arc::clone(&replicas), controller, clock, random);
-    groups.load();
+    groups.load_all().await;
     (groups, replicas)
 }
 
@@ -167,12 +179,12 @@ pub struct MeasuredGroups {
 
 impl MeasuredGroups {
     /// Starts a coordinator without groups in an empty folder; needs a runtime.
-    pub fn open(folder: &Path) -> Self {
+    pub async fn open(folder: &Path) -> Self {
         let mut config = Config::default();
         config.set("offsets.topic.num.partitions", "1", Origin::File).expect("valid");
         let settings = crate::broker::group_settings(&config);
         let disk: SharedDisk = Arc::new(OsDisk);
-        let (groups, _) = coordinator(&disk, folder, config, settings);
+        let (groups, _) = coordinator(&disk, folder, config, settings).await;
         groups.start_timers();
         Self { groups, members: Vec::new() }
     }

@@ -75,6 +75,7 @@ impl Run<'_> {
 
 impl Log {
     /// Appends a checked batch at the log's end.
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn append(
         &mut self,
         header: &BatchHeader,
@@ -165,13 +166,7 @@ impl Log {
             .zip(bodies)
             .flat_map(|(head, body)| [IoSlice::new(head), IoSlice::new(body)])
             .collect();
-        self.active.file.write_at(&slices, self.active.bytes).map_err(|error| {
-            // Whatever part was written must not look like a batch to a later recovery.
-            match (error.kind(), self.active.file.set_len(self.active.bytes)) {
-                (ErrorKind::StorageFull | ErrorKind::QuotaExceeded, Ok(())) => AppendError::NoRoom,
-                _ => AppendError::Disk(error),
-            }
-        })?;
+        self.write_slices(&slices)?;
         for NewBatch { header, .. } in std::mem::take(&mut run.batches) {
             self.note_appended(&header, stamp.now_ms);
             let (base_offset, last_offset) = (header.base_offset, header.last_offset());
@@ -181,9 +176,24 @@ impl Log {
         Ok(())
     }
 
+    fn write_slices(&mut self, slices: &[IoSlice<'_>]) -> Result<(), AppendError> {
+        self.active.file.write_at(slices, self.active.bytes).map_err(|error| {
+            // Whatever part was written must not look like a batch to a later recovery.
+            match (error.kind(), self.active.file.set_len(self.active.bytes)) {
+                (ErrorKind::StorageFull | ErrorKind::QuotaExceeded, Ok(())) => AppendError::NoRoom,
+                _ => AppendError::Disk(error),
+            }
+        })
+    }
+
+    /// Writes a batch as it is.
+    pub(super) fn write_whole(&mut self, batch: &[u8]) -> Result<(), AppendError> {
+        self.write_slices(&[IoSlice::new(batch)])
+    }
+
     /// Reserves room ahead of a segment that has shown that it grows: the file system then has less to decide at
     /// each write, and a flush less to record.
-    fn reserve(&mut self, bytes: u64) {
+    pub(super) fn reserve(&mut self, bytes: u64) {
         let active = &mut self.active;
         let end = active.bytes + bytes;
         if active.bytes < RESERVE_FROM_BYTES || end <= active.reserved {
@@ -197,7 +207,7 @@ impl Log {
         }
     }
 
-    fn note_appended(&mut self, placed: &BatchHeader, now_ms: Timestamp) {
+    pub(super) fn note_appended(&mut self, placed: &BatchHeader, now_ms: Timestamp) {
         let bytes = to_u64(placed.total_bytes());
         self.active.index.note(placed, self.active.bytes, self.parts.config.index_interval_bytes);
         self.active.first_append_ms.get_or_insert(now_ms);
@@ -205,6 +215,11 @@ impl Log {
         self.unflushed_bytes += bytes;
         self.producers.note(placed);
         self.log_end = placed.last_offset() + 1;
+    }
+
+    /// Whether a batch that is written alone needs a new segment.
+    pub(super) fn must_roll_alone(&self, placed: &BatchHeader, now_ms: Timestamp) -> bool {
+        self.must_roll(placed, &Run::default(), now_ms)
     }
 
     /// Whether the batch needs a new segment, or to begin another run.
@@ -241,7 +256,7 @@ fn already(copy: &SentBatch) -> Appended {
     }
 }
 
-fn disk_error(error: std::io::Error) -> AppendError {
+pub(super) fn disk_error(error: std::io::Error) -> AppendError {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => AppendError::NoRoom,
         _ => AppendError::Disk(error),

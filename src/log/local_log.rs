@@ -54,6 +54,8 @@ pub(crate) struct FlushJob {
     /// The folder, if names in it are new.
     pub dir: Option<PathBuf>,
     pub end: Position,
+    /// How often the log had been cut when the job began.
+    cuts: u64,
 }
 
 /// What all logs of a directory share.
@@ -84,6 +86,8 @@ pub(crate) struct Log {
     pub(super) cleaned_to: Offset,
     /// Time taken off `segment.ms`, fixed for the active segment.
     pub(super) roll_jitter_ms: i64,
+    /// How often the log was truncated since it was opened.
+    pub(super) cuts: u64,
 }
 
 impl Log {
@@ -148,21 +152,31 @@ impl Log {
         files.push(Arc::clone(&self.active.file));
         let dir = std::mem::take(&mut self.dir_changed).then(|| self.dir.clone());
         self.unflushed_bytes = 0;
-        Some(FlushJob { files, dir, end: self.end() })
+        Some(FlushJob { files, dir, end: self.end(), cuts: self.cuts })
     }
 
-    /// Notes that a flush job was carried out.
-    pub(crate) fn flushed(&mut self, end: Offset) {
+    /// Notes that a flush job was carried out; `false` if the log was cut meanwhile, and nothing is known by it.
+    pub(crate) fn flushed(&mut self, job: &FlushJob) -> bool {
+        if job.cuts != self.cuts {
+            return false;
+        }
+        let end = job.end.offset;
         assert!(end <= self.log_end, "flushed past the end of {}", self.partition);
         self.recovery_point = self.recovery_point.max(end);
+        true
     }
 
     /// Closes the active segment and begins the next one at the log's end.
     pub(super) fn roll(&mut self) -> std::io::Result<()> {
+        self.roll_at(self.log_end)
+    }
+
+    /// The same, where the next segment begins with a given offset.
+    pub(super) fn roll_at(&mut self, base_offset: Offset) -> std::io::Result<()> {
         let disk = Arc::clone(self.parts.cache.disk());
         self.active.index.save(&*disk, &self.active.path, true)?;
         self.release()?;
-        let next = open_active(&self.parts, &self.dir, self.log_end)?;
+        let next = open_active(&self.parts, &self.dir, base_offset)?;
         let old = std::mem::replace(&mut self.active, next);
         self.dir_changed = true;
         self.unflushed.push(Arc::clone(&old.file));
@@ -183,9 +197,15 @@ impl Log {
 
     /// Notes that an epoch begins at the log's end. The file becomes durable with the first records of the epoch.
     pub(super) fn begin_epoch(&mut self, epoch: LeaderEpoch) -> std::io::Result<()> {
-        if !self.epochs.assign(epoch, self.log_end) {
-            return Ok(());
-        }
+        self.begin_epoch_at(epoch, self.log_end)
+    }
+
+    pub(super) fn begin_epoch_at(&mut self, epoch: LeaderEpoch, at: Offset) -> std::io::Result<()> {
+        if self.epochs.assign(epoch, at) { self.save_epochs() } else { Ok(()) }
+    }
+
+    /// Writes the epochs' file; it becomes durable with the next flush.
+    pub(super) fn save_epochs(&mut self) -> std::io::Result<()> {
         let disk = Arc::clone(self.parts.cache.disk());
         let (path, tmp) = (self.dir.join(EPOCHS_FILE), self.dir.join(format!("{EPOCHS_FILE}.tmp")));
         let file = disk.open(&tmp, OpenMode::Replace)?;
@@ -281,7 +301,7 @@ impl Log {
             if let Some(dir) = &job.dir {
                 self.parts.cache.disk().sync_dir(dir)?;
             }
-            self.flushed(job.end.offset);
+            self.flushed(&job);
         }
         Ok(())
     }

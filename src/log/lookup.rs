@@ -143,6 +143,33 @@ impl Log {
         Ok(Some(Search { candidate, offset, end, cache }))
     }
 
+    /// The place of the first batch that ends past `offset`, or of the log's end.
+    pub(crate) fn position_of(&self, offset: Offset) -> Result<Position, ReadError> {
+        if offset >= self.log_end {
+            return Ok(self.end());
+        }
+        let holding = self.closed.range(..=offset).next_back().map(|(_, segment)| segment);
+        let active = &self.active;
+        let closed = holding.filter(|_| offset < active.base_offset);
+        let (file, path, from, end, segment) = if let Some(segment) = closed {
+            let from = segment.index(&self.parts.cache)?.floor(offset);
+            let file = self.parts.cache.file(&segment.path)?;
+            (file, &segment.path, from, segment.bytes, segment.base_offset)
+        } else {
+            let file = Arc::clone(&active.file);
+            (file, &active.path, active.index.floor(offset), active.bytes, active.base_offset)
+        };
+        let mut walk = Walk::new(&*file, path, from, end);
+        let mut byte = end;
+        while let Some((header, position)) = walk.next_header()? {
+            if header.last_offset() >= offset {
+                byte = position;
+                break;
+            }
+        }
+        Ok(Position { offset, segment, byte })
+    }
+
     /// Whether the bytes that a search looked at are still the log's.
     pub(crate) fn still_holds(&self, search: &Search) -> bool {
         match &search.candidate {

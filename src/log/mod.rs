@@ -10,6 +10,7 @@ pub(crate) mod cleaner;
 pub(crate) mod dump;
 mod error;
 mod file_cache;
+mod follow;
 mod index;
 mod leader_epochs;
 mod local_log;

@@ -91,6 +91,7 @@ impl Log {
             producers_saved_at: None,
             cleaned_to: 0,
             roll_jitter_ms,
+            cuts: 0,
             epochs: epochs.unwrap_or_default(),
             closed,
             active,
@@ -215,7 +216,7 @@ impl Log {
     }
 
     /// Replays headers past the newest snapshot for what producers sent, and for epochs that began there.
-    fn recover_producers(
+    pub(super) fn recover_producers(
         &mut self,
         point: RecoveryPoint,
         are_epochs_lost: bool,
@@ -258,7 +259,7 @@ impl Log {
     }
 }
 
-fn damage(recovery_point: Offset) -> impl Fn(ReadError) -> OpenError {
+pub(super) fn damage(recovery_point: Offset) -> impl Fn(ReadError) -> OpenError {
     move |error| match error {
         ReadError::Corrupt { path, position } => {
             OpenError::Damaged { path, position, recovery_point }

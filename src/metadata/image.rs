@@ -5,16 +5,68 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
 use super::record::{ConfigResource, MetadataRecord};
 use crate::model::{BrokerId, LeaderEpoch, PartitionId, ProducerId, TopicId};
 
-/// A partition's assignment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A partition's assignment and who leads it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PartitionImage {
+    /// -1: nobody who may lead is there.
     pub leader: BrokerId,
     pub replicas: Vec<BrokerId>,
     pub isr: Vec<BrokerId>,
+    /// Replicas that left the ISR while it was too small, and still have all that is committed (KIP-966).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elr: Vec<BrokerId>,
     pub leader_epoch: LeaderEpoch,
+    /// Grows with each change.
+    #[serde(default)]
+    pub partition_epoch: i32,
+    /// Replicas that a reassignment adds, and those that it takes away once the others are in sync (KIP-455).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adding: Vec<BrokerId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removing: Vec<BrokerId>,
+}
+
+/// Where a broker can be reached by those who use one of its listeners.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BrokerEndpoint {
+    pub listener: String,
+    pub host: String,
+    pub port: u16,
+}
+
+/// A registered broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BrokerImage {
+    /// Grows with each registration.
+    pub epoch: i64,
+    pub incarnation: Uuid,
+    pub endpoints: Vec<BrokerEndpoint>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rack: Option<String>,
+    /// The identities of its log directories.
+    pub directories: Vec<Uuid>,
+    /// Not heard of for too long, or not caught up yet: it leads nothing and is in no ISR.
+    pub is_fenced: bool,
+    /// It asked to stop or to be emptied: it gets nothing new to lead.
+    #[serde(default)]
+    pub is_draining: bool,
+}
+
+impl BrokerImage {
+    /// Whether it may lead.
+    pub(crate) fn is_active(&self) -> bool {
+        !self.is_fenced && !self.is_draining
+    }
+
+    pub(crate) fn endpoint(&self, listener: &str) -> Option<&BrokerEndpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.listener == listener)
+    }
 }
 
 /// A topic.
@@ -31,7 +83,9 @@ pub(crate) struct Image {
     pub topics: BTreeMap<Arc<str>, Arc<TopicImage>>,
     names: HashMap<TopicId, Arc<str>>,
     configs: BTreeMap<ConfigResource, Arc<BTreeMap<String, String>>>,
-    pub brokers: BTreeMap<BrokerId, i64>,
+    pub brokers: BTreeMap<BrokerId, Arc<BrokerImage>>,
+    /// The disks that voters vote from.
+    pub voters: BTreeMap<BrokerId, Uuid>,
     pub next_producer_id: ProducerId,
     pub features: BTreeMap<String, i16>,
 }
@@ -59,7 +113,6 @@ impl Image {
     /// Takes a record in. One that names a topic that is gone changes nothing.
     pub(crate) fn apply(&mut self, record: &MetadataRecord) {
         match record {
-            MetadataRecord::Reset => *self = Self::default(),
             MetadataRecord::Topic { name, id } => {
                 let name: Arc<str> = name.as_str().into();
                 self.names.insert(*id, Arc::clone(&name));
@@ -72,20 +125,20 @@ impl Image {
                     self.configs.remove(&ConfigResource::Topic(name.to_string()));
                 }
             }
-            MetadataRecord::Partition { topic, partition, leader, replicas, isr, leader_epoch } => {
-                let found = PartitionImage {
-                    leader: *leader,
-                    replicas: replicas.clone(),
-                    isr: isr.clone(),
-                    leader_epoch: *leader_epoch,
-                };
-                self.set_partition(*topic, *partition, found);
+            MetadataRecord::Partition { topic, partition, state } => {
+                self.set_partition(*topic, *partition, state.clone());
             }
             MetadataRecord::Config { resource, name, value } => {
                 self.set_config(resource, name, value.as_ref());
             }
-            MetadataRecord::Broker { id, epoch } => {
-                self.brokers.insert(*id, *epoch);
+            MetadataRecord::Broker { id, state } => {
+                self.brokers.insert(*id, Arc::new(state.clone()));
+            }
+            MetadataRecord::RemoveBroker { id } => {
+                self.brokers.remove(id);
+            }
+            MetadataRecord::Voter { id, directory } => {
+                self.voters.insert(*id, *directory);
             }
             MetadataRecord::ProducerIds { next } => {
                 self.next_producer_id = self.next_producer_id.max(*next);
@@ -120,20 +173,30 @@ impl Image {
         }
     }
 
+    /// The records that turn `self` into `to`, for whoever followed this image: what is gone, then all that is there.
+    pub(crate) fn records_to(&self, to: &Image) -> Vec<MetadataRecord> {
+        let gone = self.topics.values().filter(|topic| to.topic_by_id(topic.id).is_none());
+        let mut records: Vec<_> =
+            gone.map(|topic| MetadataRecord::RemoveTopic { id: topic.id }).collect();
+        for (resource, values) in &self.configs {
+            let now = to.configs(resource);
+            for name in values.keys().filter(|name| !now.contains_key(*name)) {
+                let (resource, name) = (resource.clone(), name.clone());
+                records.push(MetadataRecord::Config { resource, name, value: None });
+            }
+        }
+        records.extend(to.records());
+        records
+    }
+
     /// The records that make this image from nothing.
     pub(crate) fn records(&self) -> Vec<MetadataRecord> {
-        let mut records = vec![MetadataRecord::Reset];
+        let mut records = Vec::new();
         for topic in self.topics.values() {
             records.push(MetadataRecord::Topic { name: topic.name.to_string(), id: topic.id });
             for (partition, found) in (0..).zip(&topic.partitions) {
-                records.push(MetadataRecord::Partition {
-                    topic: topic.id,
-                    partition,
-                    leader: found.leader,
-                    replicas: found.replicas.clone(),
-                    isr: found.isr.clone(),
-                    leader_epoch: found.leader_epoch,
-                });
+                let (topic, state) = (topic.id, found.clone());
+                records.push(MetadataRecord::Partition { topic, partition, state });
             }
         }
         for (resource, values) in &self.configs {
@@ -142,11 +205,16 @@ impl Image {
                 records.push(MetadataRecord::Config { resource, name, value });
             }
         }
-        records.extend(
-            self.brokers
-                .iter()
-                .map(|(id, epoch)| MetadataRecord::Broker { id: *id, epoch: *epoch }),
-        );
+        let broker = |(id, state): (&BrokerId, &Arc<BrokerImage>)| MetadataRecord::Broker {
+            id: *id,
+            state: BrokerImage::clone(state),
+        };
+        records.extend(self.brokers.iter().map(broker));
+        let voter = |(id, directory): (&BrokerId, &Uuid)| MetadataRecord::Voter {
+            id: *id,
+            directory: *directory,
+        };
+        records.extend(self.voters.iter().map(voter));
         records.push(MetadataRecord::ProducerIds { next: self.next_producer_id });
         let feature = |(name, level): (&String, &i16)| MetadataRecord::Feature {
             name: name.clone(),

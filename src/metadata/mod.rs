@@ -1,24 +1,21 @@
 //! The cluster's metadata: records in a log, and the image that they make.
 //!
-//! Invariants: the image is a function of the records; the records of one command stand in one batch, so they are
-//! applied all or none; nothing is published before it is durable.
-//! Absent: decisions (`controller`), partitions' data (`replication`).
+//! Invariants: the image is a function of the records; the records of one command stand in one entry of the quorum's
+//! log, so they are applied all or none; only committed records are applied.
+//! Absent: decisions (`controller`), agreement (`quorum`), partitions' data (`replication`).
 
 mod image;
 mod record;
-mod store;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use image::{Image, PartitionImage, TopicImage};
+pub(crate) use image::{BrokerEndpoint, BrokerImage, Image, PartitionImage, TopicImage};
 pub(crate) use record::{ConfigResource, MetadataRecord};
-pub(crate) use store::{MetadataStore, StoreError};
 
-/// The folder of the metadata's log.
-pub(crate) const METADATA_FOLDER: &str = "__cluster_metadata-0";
+use crate::config::Config;
 
 /// Whoever has to follow the metadata.
 pub(crate) trait Publisher: Send + Sync {
-    /// `records` turned the image into `image`.
-    fn publish(&self, records: &[MetadataRecord], image: &Image);
+    /// `records` turned the image into `image`; `config` is the broker's that follows from it.
+    fn publish(&self, records: &[MetadataRecord], image: &Image, config: &Config);
 }

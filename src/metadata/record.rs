@@ -4,7 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{BrokerId, LeaderEpoch, PartitionId, ProducerId, TopicId};
+use super::image::{BrokerImage, PartitionImage};
+use crate::model::{BrokerId, PartitionId, ProducerId, TopicId};
 
 /// Whose configuration a value belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -20,8 +21,6 @@ pub(crate) enum ConfigResource {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum MetadataRecord {
-    /// Everything before is forgotten: a snapshot follows in the same batch.
-    Reset,
     Topic {
         name: String,
         id: TopicId,
@@ -32,10 +31,7 @@ pub(crate) enum MetadataRecord {
     Partition {
         topic: TopicId,
         partition: PartitionId,
-        leader: BrokerId,
-        replicas: Vec<BrokerId>,
-        isr: Vec<BrokerId>,
-        leader_epoch: LeaderEpoch,
+        state: PartitionImage,
     },
     /// `None` takes the value away.
     Config {
@@ -43,10 +39,18 @@ pub(crate) enum MetadataRecord {
         name: String,
         value: Option<String>,
     },
-    /// A broker's incarnation.
+    /// A broker's registration as it stands now.
     Broker {
         id: BrokerId,
-        epoch: i64,
+        state: BrokerImage,
+    },
+    RemoveBroker {
+        id: BrokerId,
+    },
+    /// The disk that a voter votes from: one that lost it is another voter.
+    Voter {
+        id: BrokerId,
+        directory: uuid::Uuid,
     },
     /// Producer ids below `next` were given out.
     ProducerIds {

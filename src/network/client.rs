@@ -1,11 +1,11 @@
-//! A framed client over TCP, for the command line.
+//! A framed client: of the command line, and of nodes among themselves.
 
 use std::io;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
+use super::dial::{Dial, Duplex, TcpDialer};
 use crate::model::number::be32;
 
 /// Largest response that is accepted.
@@ -14,20 +14,22 @@ const RESPONSE_BYTES_MAX: usize = 512 << 20;
 /// A connection that sends requests and reads responses.
 #[derive(Debug)]
 pub(crate) struct FramedClient {
-    tcp: TcpStream,
+    stream: Box<dyn Duplex>,
     buffer: BytesMut,
 }
 
 impl FramedClient {
     pub(crate) async fn connect(address: &str) -> io::Result<Self> {
-        let tcp = TcpStream::connect(address).await?;
-        tcp.set_nodelay(true)?;
-        Ok(Self { tcp, buffer: BytesMut::new() })
+        Self::dial(&TcpDialer, address).await
+    }
+
+    pub(crate) async fn dial(dialer: &dyn Dial, address: &str) -> io::Result<Self> {
+        Ok(Self { stream: dialer.dial(address.to_owned()).await?, buffer: BytesMut::new() })
     }
 
     /// Sends bytes that already carry their length.
     pub(crate) async fn send(&mut self, frame: &[u8]) -> io::Result<()> {
-        self.tcp.write_all(frame).await
+        self.stream.write_all(frame).await
     }
 
     /// The next response, without its length.
@@ -47,7 +49,7 @@ impl FramedClient {
             } else {
                 self.buffer.reserve(4096);
             }
-            if self.tcp.read_buf(&mut self.buffer).await? == 0 {
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 return Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,
                     "the broker closed the connection",

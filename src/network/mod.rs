@@ -7,6 +7,7 @@
 mod budget;
 pub(crate) mod client;
 mod connection;
+mod dial;
 mod frames;
 mod limits;
 mod listener;
@@ -17,6 +18,7 @@ pub(crate) use budget::Budget;
 #[cfg(test)]
 pub(crate) use connection::serve;
 pub(crate) use connection::{Answer, ConnectionRules, Peer, Service};
+pub(crate) use dial::{Dialer, TcpDialer};
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use frames::Frames;
 pub(crate) use limits::ConnectionLimits;

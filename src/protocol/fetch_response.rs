@@ -33,6 +33,8 @@ pub(crate) struct FetchedPartition<'a> {
     pub has_aborted: bool,
     /// Who leads, for a client that asked the wrong one (KIP-951).
     pub leader: Option<(i32, i32)>,
+    /// Where a follower's log leaves this one: epoch and end offset (KIP-595).
+    pub diverging: Option<(i32, i64)>,
     pub records: FetchedRecords<'a>,
 }
 
@@ -170,15 +172,28 @@ impl Writer {
                 self.chunks.push(chunk);
             }
         }
-        match partition.leader.filter(|_| self.flexible()) {
-            Some((id, epoch)) => {
-                // One tagged field: tag 1, nine bytes.
-                self.out.put_slice(&[1, 1, 9]);
-                self.out.put_i32(id);
-                self.out.put_i32(epoch);
-                self.out.put_u8(0);
-            }
-            None => self.no_tags(),
+        self.partition_tags(partition);
+    }
+
+    fn partition_tags(&mut self, partition: &FetchedPartition<'_>) {
+        if !self.flexible() {
+            return;
+        }
+        let count = u8::from(partition.diverging.is_some()) + u8::from(partition.leader.is_some());
+        self.out.put_u8(count);
+        if let Some((epoch, end)) = partition.diverging {
+            // Tag 0, thirteen bytes.
+            self.out.put_slice(&[0, 13]);
+            self.out.put_i32(epoch);
+            self.out.put_i64(end);
+            self.out.put_u8(0);
+        }
+        if let Some((id, epoch)) = partition.leader {
+            // Tag 1, nine bytes.
+            self.out.put_slice(&[1, 9]);
+            self.out.put_i32(id);
+            self.out.put_i32(epoch);
+            self.out.put_u8(0);
         }
     }
 
@@ -216,7 +231,8 @@ impl Writer {
 mod tests {
     use bytes::Bytes;
     use kafka_protocol::messages::fetch_response::{
-        FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+        EpochEndOffset, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint,
+        PartitionData,
     };
     use kafka_protocol::messages::{BrokerId, TopicName};
 
@@ -235,6 +251,7 @@ mod tests {
             log_start: 2,
             has_aborted: index == 1,
             leader,
+            diverging: leader.map(|(_, epoch)| (epoch, 12)),
             records,
         };
         let id = Uuid::from_u128(77);
@@ -264,6 +281,7 @@ mod tests {
                 .with_records(Some(records));
             data.log_start_offset = if version >= 5 { 2 } else { -1 };
             if version >= 16 && index == 0 {
+                data.diverging_epoch = EpochEndOffset::default().with_epoch(9).with_end_offset(12);
                 data.current_leader =
                     LeaderIdAndEpoch::default().with_leader_id(BrokerId(3)).with_leader_epoch(9);
             }

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use super::log_directory::LogDirectory;
 use crate::log::{RecoveryPoint, checkpoint};
+use crate::model::{Offset, TopicPartition};
 use crate::system::Disk;
 
 const FILE: &str = "recovery-points";
@@ -16,9 +17,16 @@ const KIND: &str = "strandline-recovery-points";
 const CLEAN_FILE: &str = "clean-shutdown";
 const CLEAN_KIND: &str = "strandline-clean-shutdown";
 
-/// Recovery point by partition folder.
+/// What is known of a log without opening it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Point {
+    pub recovery: RecoveryPoint,
+    pub high_watermark: Offset,
+}
+
+/// Points by partition folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Points(pub HashMap<String, RecoveryPoint>);
+pub(super) struct Points(pub HashMap<String, Point>);
 
 impl Points {
     pub(super) fn load(disk: &dyn Disk, directory: &Path) -> io::Result<Self> {
@@ -28,8 +36,10 @@ impl Points {
     }
 
     fn lines(&self) -> Vec<String> {
-        let line = |(name, p): (&String, &RecoveryPoint)| {
-            format!("{name} {} {} {}", p.offset, p.log_start, i32::from(p.has_producers))
+        let line = |(name, point): (&String, &Point)| {
+            let RecoveryPoint { offset, log_start, has_producers } = point.recovery;
+            let producers = i32::from(has_producers);
+            format!("{name} {offset} {log_start} {producers} {}", point.high_watermark)
         };
         let mut lines: Vec<String> = self.0.iter().map(line).collect();
         lines.sort_unstable();
@@ -37,13 +47,14 @@ impl Points {
     }
 }
 
-fn parse(line: &str) -> Option<(String, RecoveryPoint)> {
+fn parse(line: &str) -> Option<(String, Point)> {
     let mut words = line.split(' ');
     let name = words.next()?.to_owned();
     let offset = words.next()?.parse().ok()?;
     let log_start = words.next()?.parse().ok()?;
     let has_producers = words.next()? == "1";
-    Some((name, RecoveryPoint { offset, log_start, has_producers }))
+    let recovery = RecoveryPoint { offset, log_start, has_producers };
+    Some((name, Point { recovery, high_watermark: words.next()?.parse().ok()? }))
 }
 
 impl LogDirectory {
@@ -55,19 +66,33 @@ impl LogDirectory {
         let mut points = self.points.lock();
         for partition in self.partitions() {
             let mut state = partition.state.lock();
+            let high_watermark = state.replica.high_watermark();
             let Some(log) = state.log.as_mut() else { continue };
             let has_producers = !log.producers().is_empty();
-            let point = RecoveryPoint {
+            let recovery = RecoveryPoint {
                 offset: log.recovery_point(),
                 log_start: log.log_start(),
                 has_producers,
             };
             let name = partition.name.to_string();
-            if points.0.get(&name) != Some(&point) {
+            if points.0.get(&name).map(|point| point.recovery) != Some(recovery) {
                 log.save_hints()?;
-                points.0.insert(name, point);
             }
+            points.0.insert(name, Point { recovery, high_watermark });
         }
+        checkpoint::write(&**self.disk(), &self.path.join(FILE), KIND, 1, &points.lines())
+    }
+
+    /// Promises no more of a log than what lies before `to`, before it is cut there.
+    pub(super) fn lower_point(&self, partition: &TopicPartition, to: Offset) -> io::Result<()> {
+        let mut points = self.points.lock();
+        let Some(point) = points.0.get_mut(&partition.to_string()) else { return Ok(()) };
+        if point.recovery.offset <= to && point.high_watermark <= to {
+            return Ok(());
+        }
+        point.recovery.offset = point.recovery.offset.min(to);
+        point.recovery.log_start = point.recovery.log_start.min(to);
+        point.high_watermark = point.high_watermark.min(to);
         checkpoint::write(&**self.disk(), &self.path.join(FILE), KIND, 1, &points.lines())
     }
 
@@ -82,16 +107,16 @@ impl LogDirectory {
         checkpoint::write(&**self.disk(), &self.path.join(CLEAN_FILE), CLEAN_KIND, 1, &[line])
     }
 
-    /// Takes the mark away, so that a crash from now on is seen; returns whether it was there.
-    pub(super) fn take_clean_mark(&self) -> io::Result<bool> {
+    /// Takes the mark away, so that a crash from now on is seen; returns the broker epoch that it names.
+    pub(super) fn take_clean_mark(&self) -> io::Result<Option<i64>> {
         let path = self.path.join(CLEAN_FILE);
-        let was_clean =
-            matches!(checkpoint::read(&**self.disk(), &path, CLEAN_KIND, 1), Ok(Some(_)));
+        let mark = checkpoint::read(&**self.disk(), &path, CLEAN_KIND, 1).ok().flatten();
         if self.disk().exists(&path) {
             self.disk().remove(&path)?;
             self.disk().sync_dir(&self.path)?;
         }
-        Ok(was_clean)
+        let epoch = mark.iter().flatten().find_map(|line| line.strip_prefix("broker.epoch="));
+        Ok(epoch.and_then(|epoch| epoch.parse().ok()))
     }
 }
 

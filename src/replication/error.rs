@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::log::{AppendError, ReadError, SequenceError};
-use crate::model::{LeaderEpoch, Offset};
+use crate::model::{BrokerId, LeaderEpoch, Offset};
 use crate::record::BatchError;
 
 /// Why a partition refuses a request.
@@ -26,6 +26,13 @@ pub(crate) enum PartitionError {
     UnknownEpoch { asked: LeaderEpoch, current: LeaderEpoch },
     #[error("fewer in-sync replicas than min.insync.replicas")]
     NotEnoughReplicas,
+    #[error("appended, but fewer in-sync replicas than min.insync.replicas have it")]
+    NotEnoughReplicasAfterAppend,
+    #[error("broker {leader} leads the partition in epoch {epoch}")]
+    NotLeader { leader: BrokerId, epoch: LeaderEpoch },
+    /// A new leader's high watermark may lag what was acknowledged before (KIP-207).
+    #[error("the new leader does not know yet what is committed")]
+    Unsettled,
     /// Transactions are not served: a transactional batch has no transaction to belong to.
     #[error("transactions are not supported")]
     Transactional,

@@ -51,7 +51,7 @@ impl LogDirectory {
             return;
         }
         for (partition, job) in &jobs {
-            partition.flushed(job.end);
+            partition.flushed(job);
         }
         self.points_changed.store(true, Ordering::Release);
     }

@@ -77,7 +77,9 @@ impl Replicas {
     fn tick(&self) {
         self.check_room();
         let now_ms = self.clock.now_ms();
+        let lag_max_ms = self.settings.lock().lag_max_ms;
         for partition in self.directories.iter().flat_map(|d| d.partitions()) {
+            partition.tick_isr(lag_max_ms);
             let mut state = partition.state.lock();
             let Some(since) = state.unflushed_since_ms.filter(|_| !state.flush_queued) else {
                 continue;

@@ -2,16 +2,22 @@
 //!
 //! Invariants: the high watermark counts only what is on stable storage (unless the topic says `write.caching`);
 //! it never moves back; an acknowledgement leaves only after the high watermark passed it.
-//! Absent for now: followers and ISR changes (one replica), groups, requests.
+//! Absent: groups, requests, sockets (the broker's fetchers carry batches from leader to follower).
 
 mod checkpoints;
 mod cleaning;
 mod error;
 mod flusher;
+mod following;
+mod lease;
 mod log_directory;
 mod maintenance;
 mod partition;
+mod proposals;
+mod reading;
 mod replica;
+#[cfg(test)]
+mod replica_tests;
 mod replicas;
 #[cfg(test)]
 mod tests;
@@ -20,7 +26,11 @@ mod waiting;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use checkpoints::read_checkpoints;
 pub(crate) use error::{PartitionError, StartError};
+pub(crate) use following::{Diverging, FetchPosition, FetchedBatches, FollowerFetch};
+pub(crate) use lease::Lease;
 pub(crate) use log_directory::LogDirectory;
 pub(crate) use partition::{AppendRequest, Appending, PartitionHandle};
+pub(crate) use reading::ReadRules;
+pub(crate) use replica::{IsrProposal, PartitionState};
 pub(crate) use replicas::{PartitionSpec, ReplicaSettings, Replicas, Topic};
 pub(crate) use waiting::{AckWaiter, FetchWaiter};

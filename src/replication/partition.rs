@@ -1,39 +1,54 @@
 //! One partition on this broker: the lock, the log, the replica; carries effects out.
 //!
-//! Invariants: the log is only touched under the lock; the published high watermark is the replica's.
+//! Invariants: the log is only touched under the lock; the published high watermark is the replica's; a batch is
+//! appended by the leader of the epoch that it is stamped with, and acknowledged by the leader of the same epoch.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::error::PartitionError;
+use super::lease::Lease;
 use super::log_directory::LogDirectory;
-use super::replica::{Effect, Replica};
-use super::waiting::{AckWaiter, FetchWaiter, Waiting};
+use super::proposals::Proposals;
+use super::replica::{Effects, PartitionState, Replica};
+use super::waiting::{AckWaiter, Waiting};
 use crate::config::{TimestampType, TopicConfig};
-use crate::log::{
-    AppendError, Appended, FoundRecord, Log, LogSlice, NewBatch, Position, Searched, Stamp,
-};
-use crate::model::{LeaderEpoch, Offset, Timestamp, TopicPartition};
+use crate::log::{AppendError, Appended, FlushJob, Log, NewBatch, Position, Stamp};
+use crate::model::number::to_usize;
+use crate::model::{BrokerId, LeaderEpoch, Offset, Timestamp, TopicPartition};
 use crate::record::batch::stamp_append_time;
-use crate::record::{BatchHeader, BatchRules, HEADER_BYTES, validate};
+use crate::record::{BatchHeader, BatchRules, validate};
+use crate::system::clock::uptime_ms;
 
 pub(crate) type PartitionHandle = Arc<Partition>;
 
 /// Where a directory holds much that is not durable, logs with this much of it are flushed at their next append.
 const UNFLUSHED_WORTH_BYTES: u64 = 1 << 20;
 
-/// A look-up goes on over segments that compaction emptied, and is repeated where segments changed meanwhile.
-const LOOKUPS_MAX: usize = 10_000;
+/// Ends of appends that are remembered until the high watermark passes them.
+const MARKS_MAX: usize = 4_096;
+
+/// What the partitions of a broker share.
+#[derive(Debug)]
+pub(crate) struct Local {
+    pub node_id: BrokerId,
+    pub lease: Arc<Lease>,
+    pub proposals: Arc<Proposals>,
+}
 
 /// See the file's header.
 #[derive(Debug)]
 pub(crate) struct Partition {
     pub name: TopicPartition,
     pub directory: Arc<LogDirectory>,
+    pub(super) local: Arc<Local>,
     high_watermark: AtomicI64,
+    /// The leader epoch, where this replica leads; -1 where it does not.
+    leading: AtomicI32,
     pub(super) state: Mutex<State>,
 }
 
@@ -42,13 +57,16 @@ pub(super) struct State {
     /// `None` when the partition could not be opened, failed, or is deleted.
     pub log: Option<Log>,
     pub replica: Replica,
-    hw_position: Position,
-    waiting: Waiting,
+    /// Where readers of what is committed stop.
+    pub hw_position: Position,
+    /// Ends of appends past the high watermark, in order.
+    marks: VecDeque<Position>,
+    pub waiting: Waiting,
     /// Whether the partition stands in its directory's queue of logs to flush.
     pub flush_queued: bool,
     /// When the oldest unflushed record was appended, for `flush.ms`.
     pub unflushed_since_ms: Option<Timestamp>,
-    flushed_records_to: Offset,
+    pub flushed_records_to: Offset,
     deleted: bool,
 }
 
@@ -59,8 +77,8 @@ pub(crate) struct AppendRequest<'a> {
     pub now_ms: Timestamp,
     /// Whoever waits for `acks=all`; `None` for the other acks.
     pub waiter: Option<&'a Arc<AckWaiter>>,
-    /// From the broker itself (coordinators): no checks of its own batches.
-    pub is_internal: bool,
+    /// From the broker itself (coordinators), decided in this leader epoch: void in another.
+    pub internal_epoch: Option<LeaderEpoch>,
 }
 
 /// What became of a produced batch.
@@ -71,39 +89,41 @@ pub(crate) struct Appending {
     /// What the response says: the broker's stamp, or the first copy's time; -1 else.
     pub append_time_ms: Timestamp,
     pub log_start: Offset,
-}
-
-/// What a fetch finds.
-#[derive(Debug)]
-pub(crate) struct FetchRead {
-    pub high_watermark: Offset,
-    pub log_start: Offset,
-    pub slice: Option<LogSlice>,
+    pub leader_epoch: LeaderEpoch,
 }
 
 impl Partition {
     pub(super) fn new(
         name: TopicPartition,
         directory: Arc<LogDirectory>,
+        local: Arc<Local>,
         log: Option<Log>,
-        epoch: LeaderEpoch,
+        high_watermark: Offset,
     ) -> Self {
         let end = log.as_ref().map(Log::end).unwrap_or_default();
-        let write_caching = log.as_ref().is_some_and(|log| log.config().write_caching);
-        let state = State {
+        let settings = log.as_ref().map_or((false, 1), |log| replica_settings(log.config()));
+        let log_start = log.as_ref().map_or(0, Log::log_start);
+        let replica = Replica::new(end.offset, high_watermark.max(log_start), settings);
+        let high_watermark = replica.high_watermark();
+        let mut state = State {
             log,
-            replica: Replica::lead(epoch, end.offset, write_caching),
-            hw_position: end,
+            replica,
+            hw_position: Position::default(),
+            marks: VecDeque::new(),
             waiting: Waiting::default(),
             flush_queued: false,
             unflushed_since_ms: None,
             flushed_records_to: end.offset,
             deleted: false,
         };
+        state.mark(end);
+        state.place_high_watermark();
         Self {
             name,
             directory,
-            high_watermark: AtomicI64::new(end.offset),
+            local,
+            high_watermark: AtomicI64::new(high_watermark),
+            leading: AtomicI32::new(-1),
             state: Mutex::new(state),
         }
     }
@@ -112,8 +132,36 @@ impl Partition {
         self.high_watermark.load(Ordering::Acquire)
     }
 
-    pub(crate) fn leader_epoch(&self) -> LeaderEpoch {
-        self.state.lock().replica.leader_epoch
+    /// The epoch in which this broker leads; -1 where it does not.
+    pub(crate) fn leading_epoch(&self) -> LeaderEpoch {
+        self.leading.load(Ordering::Acquire)
+    }
+
+    /// Whether this broker leads the partition, and may still believe so.
+    pub(crate) fn is_leader(&self) -> bool {
+        self.leading.load(Ordering::Acquire) >= 0 && self.local.lease.is_held()
+    }
+
+    /// Whether what was appended is acknowledged by the leader that appended it.
+    pub(crate) fn is_committed(&self, appended: &Appending) -> bool {
+        // In this order: the epoch that is still the same was the one of the high watermark before.
+        self.high_watermark() > appended.last_offset
+            && self.leading.load(Ordering::Acquire) == appended.leader_epoch
+            && self.local.lease.is_held()
+    }
+
+    /// Why an append that was waited for is not acknowledged; `None` if it only takes too long.
+    pub(crate) fn why_uncommitted(&self, appended: &Appending) -> Option<PartitionError> {
+        let state = self.state.lock();
+        if state.log.is_none() {
+            return Some(state.missing());
+        }
+        let same = state.replica.is_leader() && state.replica.leader_epoch == appended.leader_epoch;
+        if !same || !self.local.lease.is_held() {
+            return Some(state.not_leader());
+        }
+        (!state.replica.has_enough_in_sync())
+            .then_some(PartitionError::NotEnoughReplicasAfterAppend)
     }
 
     pub(crate) fn is_online(&self) -> bool {
@@ -139,9 +187,9 @@ impl Partition {
         requests: &[AppendRequest<'_>],
     ) -> Vec<Result<Appending, PartitionError>> {
         let state = self.state.lock();
-        let config = match state.log() {
-            Ok(log) => log.config().clone_rules(),
-            Err(_) => return requests.iter().map(|_| Err(state.missing())).collect(),
+        let (config, has_enough) = match state.log_to_lead() {
+            Ok(log) => (log.config().clone_rules(), state.replica.has_enough_in_sync()),
+            Err(_) => return requests.iter().map(|_| Err(state.cannot_lead())).collect(),
         };
         drop(state);
         // Checksums and record checks need no lock: other batches may be appended meanwhile.
@@ -149,7 +197,10 @@ impl Partition {
         let checked: Vec<Result<Checked, PartitionError>> = requests
             .iter()
             .map(|request| match check(request, &config) {
-                Ok(_) if is_full && !request.is_internal => Err(PartitionError::NoRoom),
+                Ok(_) if request.waiter.is_some() && !has_enough => {
+                    Err(PartitionError::NotEnoughReplicas)
+                }
+                Ok(_) if is_full && request.internal_epoch.is_none() => Err(PartitionError::NoRoom),
                 checked => checked,
             })
             .collect();
@@ -165,9 +216,17 @@ impl Partition {
         let now_ms = requests.first().map_or(0, |request| request.now_ms);
         let mut state = self.state.lock();
         let state = &mut *state;
-        let mut appended = self.append_checked(state, &batches, now_ms).into_iter();
+        let epoch = requests.first().and_then(|request| request.internal_epoch);
+        let is_void = epoch.is_some_and(|epoch| epoch != state.replica.leader_epoch);
+        let mut appended = if is_void {
+            batches.iter().map(|_| Err(state.not_leader())).collect()
+        } else {
+            self.append_checked(state, &batches, now_ms)
+        }
+        .into_iter();
         drop(batches);
         let log_start = state.log.as_ref().map_or(-1, Log::log_start);
+        let leader_epoch = state.replica.leader_epoch;
         let settle = |(request, checked): (&AppendRequest<'_>, Result<Checked, _>)| {
             let Checked { append_time_ms, .. } = checked?;
             let (base_offset, last_offset, append_time_ms) =
@@ -184,7 +243,7 @@ impl Partition {
             {
                 state.waiting.add_ack(last_offset + 1, waiter);
             }
-            Ok(Appending { base_offset, last_offset, append_time_ms, log_start })
+            Ok(Appending { base_offset, last_offset, append_time_ms, log_start, leader_epoch })
         };
         requests.iter().zip(checked).map(settle).collect()
     }
@@ -201,12 +260,13 @@ impl Partition {
         if batches.is_empty() {
             return Vec::new();
         }
-        let Some(log) = state.log.as_mut() else {
-            return batches.iter().map(|_| Err(state.missing())).collect();
-        };
+        if state.log_to_lead().is_err() || !self.local.lease.is_held() {
+            return batches.iter().map(|_| Err(state.cannot_lead())).collect();
+        }
+        let Some(log) = state.log.as_mut() else { return Vec::new() };
         let unflushed = log.unflushed_bytes();
         let result = log.append_all(batches, stamp, &mut outcomes);
-        let log_end = log.log_end();
+        let end = log.end();
         self.directory.add_unflushed(log.unflushed_bytes() - unflushed);
         let mut outcomes: Vec<_> =
             outcomes.into_iter().map(|outcome| outcome.map_err(PartitionError::Sequence)).collect();
@@ -222,161 +282,53 @@ impl Partition {
             Err(AppendError::Sequence(_)) => unreachable!("sequences are outcomes"),
         }
         outcomes.resize_with(batches.len(), || Err(PartitionError::NoRoom));
-        let effect = state.replica.appended(log_end);
-        self.perform(state, effect);
+        state.mark(end);
+        let effects = state.replica.appended(end.offset);
+        self.perform(state, effects);
+        state.waiting.wake_followers();
         self.queue_flush_if_due(state, now_ms);
         outcomes
-    }
-
-    /// Finds what a fetch at `offset` may have. `waiter` is registered if there is nothing beyond
-    /// `seen_high_watermark`.
-    pub(crate) fn read(
-        &self,
-        offset: Offset,
-        bytes_max: usize,
-        first_whole: bool,
-        epoch: LeaderEpoch,
-    ) -> Result<FetchRead, PartitionError> {
-        let mut past = None;
-        // A look-up waits for the disk without the lock; where the cleaner or retention came between, it is repeated.
-        for _ in 0..LOOKUPS_MAX {
-            let (search, high_watermark, log_start) = {
-                let state = self.state.lock();
-                state.check_epoch(epoch)?;
-                let log = state.log()?;
-                if offset > log.log_end() || offset < log.log_start() {
-                    return Err(PartitionError::OutOfRange { offset });
-                }
-                let search = log.search(offset, past, state.hw_position)?;
-                (search, state.replica.high_watermark(), log.log_start())
-            };
-            let Some(search) = search else {
-                return Ok(FetchRead { high_watermark, log_start, slice: None });
-            };
-            let searched = search.run(bytes_max, first_whole);
-            if !self.state.lock().log()?.still_holds(&search) {
-                past = None;
-                continue;
-            }
-            match searched {
-                Ok(Searched::Slice(slice)) => {
-                    return Ok(FetchRead { high_watermark, log_start, slice });
-                }
-                Ok(Searched::Past(base_offset)) => past = Some(base_offset),
-                Err(error) => {
-                    tracing::error!(partition = %self.name, %error, "read failed");
-                    return Err(error.into());
-                }
-            }
-        }
-        tracing::error!(partition = %self.name, offset, "the log changed at each look-up");
-        Err(PartitionError::Offline)
-    }
-
-    /// Registers a fetch that found nothing new past `high_watermark`; `false` if there is news already.
-    pub(crate) fn wait(&self, high_watermark: Offset, waiter: &Arc<FetchWaiter>) -> bool {
-        let mut state = self.state.lock();
-        if state.log.is_none() || state.replica.high_watermark() != high_watermark {
-            return false;
-        }
-        state.waiting.add_fetch(waiter);
-        true
-    }
-
-    /// How many fetches wait.
-    #[cfg(test)]
-    pub(crate) fn waiting_fetches(&self) -> usize {
-        self.state.lock().waiting.fetches()
-    }
-
-    pub(crate) fn stop_waiting(&self, waiter: &Arc<FetchWaiter>) {
-        self.state.lock().waiting.remove_fetch(waiter);
-    }
-
-    /// Log start, high watermark, and the newest epoch; checks the asker's epoch.
-    pub(crate) fn bounds(
-        &self,
-        epoch: LeaderEpoch,
-    ) -> Result<(Offset, Offset, LeaderEpoch), PartitionError> {
-        let state = self.state.lock();
-        state.check_epoch(epoch)?;
-        Ok((state.log()?.log_start(), state.replica.high_watermark(), state.replica.leader_epoch))
-    }
-
-    /// The epoch that wrote `offset`; the current one where nothing was written.
-    pub(crate) fn epoch_at(&self, offset: Offset) -> LeaderEpoch {
-        let state = self.state.lock();
-        let known = state.log.as_ref().and_then(|log| log.epochs().epoch_at(offset));
-        known.unwrap_or(state.replica.leader_epoch)
-    }
-
-    /// First record at or after a time, or the newest by time (`None`), below the high watermark.
-    pub(crate) fn find_time(
-        &self,
-        timestamp: Option<Timestamp>,
-    ) -> Result<Option<FoundRecord>, PartitionError> {
-        for _ in 0..LOOKUPS_MAX {
-            let search = {
-                let state = self.state.lock();
-                state.log()?.time_search(timestamp, state.replica.high_watermark())
-            };
-            let found = search.run(timestamp);
-            if self.state.lock().log()?.still_holds_all(&search) {
-                return found.map_err(Into::into);
-            }
-        }
-        Err(PartitionError::Offline)
-    }
-
-    /// When the batch that holds `offset` was made, by its newest record; `None` if it can't be read.
-    pub(crate) fn timestamp_at(&self, offset: Offset) -> Option<Timestamp> {
-        let slice = self.read(offset, HEADER_BYTES, false, -1).ok()?.slice?;
-        BatchHeader::parse(&slice.read().ok()?).map(|header| header.max_timestamp)
-    }
-
-    /// The largest epoch up to `asked` and its end (OffsetForLeaderEpoch).
-    pub(crate) fn end_of_epoch(
-        &self,
-        asked: LeaderEpoch,
-        current: LeaderEpoch,
-    ) -> Result<Option<(LeaderEpoch, Offset)>, PartitionError> {
-        let state = self.state.lock();
-        state.check_epoch(current)?;
-        let log = state.log()?;
-        let newest = state.replica.leader_epoch;
-        if asked == newest {
-            return Ok(Some((newest, log.log_end())));
-        }
-        Ok(log.epochs().end_of(asked, log.log_end()))
-    }
-
-    /// Moves the log's start (DeleteRecords); -1 means the high watermark. Returns the new start.
-    pub(crate) fn trim(&self, offset: Offset) -> Result<Offset, PartitionError> {
-        let mut state = self.state.lock();
-        let high_watermark = state.replica.high_watermark();
-        let to = if offset == -1 { high_watermark } else { offset };
-        if to < 0 || to > high_watermark {
-            return Err(PartitionError::OutOfRange { offset: to });
-        }
-        Ok(state.log_mut()?.trim(to))
     }
 
     /// Takes on a changed topic configuration.
     pub(crate) fn configure(self: &Arc<Self>, config: Arc<TopicConfig>) {
         let mut state = self.state.lock();
         let state = &mut *state;
-        let write_caching = config.write_caching;
         let Some(log) = state.log.as_mut() else { return };
+        let settings = replica_settings(&config);
         log.set_config(config);
-        let effect = state.replica.set_write_caching(write_caching);
-        self.perform(state, effect);
+        let effects = state.replica.configure(settings);
+        self.perform(state, effects);
         self.queue_flush(state);
     }
 
-    /// Begins a leader epoch; the log notes it with the epoch's first record.
-    pub(crate) fn lead(&self, epoch: LeaderEpoch) {
+    /// Takes on a role or a change of the ISR, as the metadata says.
+    pub(crate) fn take_state(&self, wanted: &PartitionState) {
         let mut state = self.state.lock();
-        state.replica.leader_epoch = state.replica.leader_epoch.max(epoch);
+        let state = &mut *state;
+        let before = (state.replica.leader_epoch, state.replica.is_leader());
+        let effects = state.replica.take_state(self.local.node_id, wanted, uptime_ms());
+        let now = (state.replica.leader_epoch, state.replica.is_leader());
+        if before != now {
+            tracing::debug!(partition = %self.name, leader = wanted.leader, epoch = now.0, "role taken");
+            self.leading.store(if now.1 { now.0 } else { -1 }, Ordering::Release);
+            // Whoever waits asked the leader of another epoch.
+            state.waiting.fail();
+        }
+        self.perform(state, effects);
+    }
+
+    /// Looks after the ISR (`replica.lag.time.max.ms`).
+    pub(super) fn tick_isr(&self, lag_max_ms: i64) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let effects = state.replica.tick(uptime_ms(), lag_max_ms);
+        self.perform(state, effects);
+    }
+
+    /// The controller refused a proposal for good.
+    pub(crate) fn refused(&self, leader_epoch: LeaderEpoch, partition_epoch: i32) {
+        self.state.lock().replica.refused(leader_epoch, partition_epoch);
     }
 
     /// Looks at the log under the lock; `None` if it is offline.
@@ -400,16 +352,19 @@ impl Partition {
     }
 
     /// Notes what a flush made durable.
-    pub(super) fn flushed(&self, end: Position) {
+    pub(super) fn flushed(&self, job: &FlushJob) {
         let mut state = self.state.lock();
         let state = &mut *state;
         let Some(log) = state.log.as_mut() else { return };
-        log.flushed(end.offset);
-        state.flushed_records_to = end.offset;
-        if state.replica.flushed(end.offset) != Effect::Nothing {
-            state.hw_position = end;
-            self.publish(state);
+        if !log.flushed(job) {
+            return;
         }
+        let end = job.end.offset;
+        state.flushed_records_to = end;
+        state.mark(job.end);
+        let effects = state.replica.flushed(end);
+        state.waiting.flushed(end);
+        self.perform(state, effects);
     }
 
     /// Queues the log for flushing, whatever its settings say.
@@ -420,7 +375,7 @@ impl Partition {
         }
     }
 
-    fn queue_flush_if_due(self: &Arc<Self>, state: &mut State, now_ms: Timestamp) {
+    pub(super) fn queue_flush_if_due(self: &Arc<Self>, state: &mut State, now_ms: Timestamp) {
         if state.flush_queued {
             return;
         }
@@ -437,28 +392,84 @@ impl Partition {
         }
     }
 
-    fn perform(&self, state: &mut State, effect: Effect) {
-        match effect {
-            Effect::Nothing => {}
-            Effect::AdvanceHighWatermark { .. } => {
-                if let Some(log) = &state.log {
-                    state.hw_position = log.end();
-                }
-                self.publish(state);
-            }
+    pub(super) fn perform(&self, state: &mut State, effects: Effects) {
+        if effects.high_watermark_moved {
+            state.place_high_watermark();
+            let to = state.replica.high_watermark();
+            let before = self.high_watermark.swap(to, Ordering::AcqRel);
+            assert!(
+                before <= to,
+                "high_watermark_monotone: that of {} moved back from {before} to {to}",
+                self.name
+            );
+            state.waiting.advanced(to);
+        }
+        if effects.too_few_in_sync {
+            state.waiting.fail_acks();
+        }
+        if let Some(proposal) = effects.propose {
+            self.local.proposals.add(&self.name, proposal);
         }
     }
 
-    fn publish(&self, state: &mut State) {
-        let to = state.replica.high_watermark();
-        let before = self.high_watermark.swap(to, Ordering::AcqRel);
-        assert!(before <= to, "high watermark of {} moved back from {before} to {to}", self.name);
-        state.waiting.advanced(to);
+    /// The log of a follower was cut: what is published follows.
+    pub(super) fn cut(&self, state: &mut State) {
+        let Some(log) = &state.log else { return };
+        let end = log.end();
+        state.marks.clear();
+        state.marks.push_back(end);
+        state.flushed_records_to = state.flushed_records_to.min(end.offset);
+        if state.replica.truncated(end.offset) {
+            tracing::error!(partition = %self.name, to = end.offset, "the log was cut below its high watermark: an unclean election");
+        }
+        state.place_high_watermark();
+        self.high_watermark.store(state.replica.high_watermark(), Ordering::Release);
     }
 }
 
 impl State {
-    fn log(&self) -> Result<&Log, PartitionError> {
+    /// Remembers a place between two batches, for the high watermark to come.
+    pub(super) fn mark(&mut self, at: Position) {
+        if self.marks.back().is_none_or(|last| last.offset < at.offset) {
+            self.marks.push_back(at);
+            if self.marks.len() > MARKS_MAX {
+                self.marks.pop_front();
+            }
+        }
+    }
+
+    /// Finds the place of the high watermark in the log.
+    pub(super) fn place_high_watermark(&mut self) {
+        let to = self.replica.high_watermark();
+        while let Some(mark) = self.marks.front().copied().filter(|mark| mark.offset <= to) {
+            self.hw_position = mark;
+            self.marks.pop_front();
+        }
+        if self.hw_position.offset != to
+            && let Some(Ok(position)) = self.log.as_ref().map(|log| log.position_of(to))
+        {
+            self.hw_position = position;
+        }
+    }
+
+    /// The log, where this replica leads.
+    fn log_to_lead(&self) -> Result<&Log, PartitionError> {
+        let log = self.log()?;
+        if self.replica.is_leader() { Ok(log) } else { Err(self.not_leader()) }
+    }
+
+    fn cannot_lead(&self) -> PartitionError {
+        if self.log.is_none() { self.missing() } else { self.not_leader() }
+    }
+
+    pub(super) fn not_leader(&self) -> PartitionError {
+        PartitionError::NotLeader {
+            leader: self.replica.leader(),
+            epoch: self.replica.leader_epoch,
+        }
+    }
+
+    pub(super) fn log(&self) -> Result<&Log, PartitionError> {
         self.log.as_ref().ok_or_else(|| self.missing())
     }
 
@@ -467,17 +478,17 @@ impl State {
         if self.deleted { PartitionError::Deleted } else { PartitionError::Offline }
     }
 
-    fn log_mut(&mut self) -> Result<&mut Log, PartitionError> {
+    pub(super) fn log_mut(&mut self) -> Result<&mut Log, PartitionError> {
         let missing = self.missing();
         self.log.as_mut().ok_or(missing)
     }
 
-    fn fail(&mut self) {
+    pub(super) fn fail(&mut self) {
         self.log = None;
         self.waiting.fail();
     }
 
-    fn check_epoch(&self, asked: LeaderEpoch) -> Result<(), PartitionError> {
+    pub(super) fn check_epoch(&self, asked: LeaderEpoch) -> Result<(), PartitionError> {
         let current = self.replica.leader_epoch;
         match asked {
             -1 => Ok(()),
@@ -486,6 +497,11 @@ impl State {
             _ => Ok(()),
         }
     }
+}
+
+/// What a replica's state machine needs of its topic's configuration.
+fn replica_settings(config: &TopicConfig) -> (bool, usize) {
+    (config.write_caching, to_usize(config.min_insync_replicas).max(1))
 }
 
 /// A batch that passed its topic's checks.
@@ -500,7 +516,6 @@ struct Checked {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AppendRules {
     rules: BatchRules,
-    min_insync_replicas: i32,
     stamps: bool,
     codec: Option<crate::record::Codec>,
 }
@@ -515,7 +530,6 @@ impl TopicConfig {
                 keys_required: self.is_compacted,
                 timestamps: (!stamps).then_some(self.timestamps),
             },
-            min_insync_replicas: self.min_insync_replicas,
             stamps,
             codec: self.codec,
         }
@@ -524,14 +538,12 @@ impl TopicConfig {
 
 fn check(request: &AppendRequest<'_>, config: &AppendRules) -> Result<Checked, PartitionError> {
     let batch = request.batch;
-    let bytes_max = if request.is_internal { usize::MAX } else { config.rules.bytes_max };
+    let is_internal = request.internal_epoch.is_some();
+    let bytes_max = if is_internal { usize::MAX } else { config.rules.bytes_max };
     let header = validate::check_frame(batch, bytes_max)?;
     validate::check_header(&header, batch.len())?;
     if header.is_transactional() {
         return Err(PartitionError::Transactional);
-    }
-    if request.waiter.is_some() && config.min_insync_replicas > 1 && !request.is_internal {
-        return Err(PartitionError::NotEnoughReplicas);
     }
     validate::check_records(&header, batch, &config.rules, request.now_ms)?;
     let mut rewritten = None;

@@ -10,13 +10,17 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::{Mutex, RwLock};
 
+use super::checkpoints::Point;
 use super::error::StartError;
+use super::lease::Lease;
 use super::log_directory::{LogDirectory, read_meta};
-use super::partition::Partition;
+use super::partition::{Local, Partition};
+use super::proposals::Proposals;
+use super::replica::PartitionState;
 use crate::config::TopicConfig;
-use crate::log::{FileCache, Log, LogParts, OpenError, RecoveryPoint};
+use crate::log::{FileCache, Log, LogParts, OpenError};
 use crate::model::number::to_u64;
-use crate::model::{BrokerId, LeaderEpoch, PartitionId, TopicId, TopicPartition};
+use crate::model::{BrokerId, Offset, PartitionId, TopicId, TopicPartition};
 use crate::system::disk::read_file;
 use crate::system::tasks::parallel;
 use crate::system::{Clock, OpenMode, Random, SharedDisk};
@@ -32,6 +36,8 @@ pub(crate) struct ReplicaSettings {
     pub free_bytes_min: u64,
     pub retention_check_ms: i64,
     pub producer_expiration_ms: i64,
+    /// `replica.lag.time.max.ms`.
+    pub lag_max_ms: i64,
     pub cleaner_enabled: bool,
     pub cleaner_backoff_ms: i64,
     pub cleaner_buffer_bytes: i64,
@@ -43,11 +49,13 @@ pub(crate) struct ReplicaSettings {
 pub(crate) struct PartitionSpec {
     pub name: TopicPartition,
     pub topic_id: TopicId,
-    pub leader_epoch: LeaderEpoch,
+    pub state: PartitionState,
     pub config: Arc<TopicConfig>,
 }
 
-type Opened = (PartitionSpec, Arc<LogDirectory>, Option<Log>);
+/// A log and the high watermark that was noted of it.
+type OpenedLog = (Option<Log>, Offset);
+type Opened = (PartitionSpec, Arc<LogDirectory>, OpenedLog);
 
 /// A topic's partitions on this broker, by index.
 #[derive(Debug)]
@@ -64,6 +72,7 @@ pub(crate) struct Replicas {
     pub(super) directories: Vec<Arc<LogDirectory>>,
     pub(super) settings: Mutex<ReplicaSettings>,
     pub(super) clock: Clock,
+    pub(super) local: Arc<Local>,
     random: Random,
     topics: RwLock<HashMap<Arc<str>, Arc<Topic>>>,
     ids: RwLock<HashMap<TopicId, Arc<str>>>,
@@ -80,15 +89,28 @@ impl Topic {
 }
 
 impl Replicas {
+    /// The cluster's id and the first log directory's, as the folders tell; nothing is locked or made.
+    pub(crate) fn peek(
+        disk: &SharedDisk,
+        settings: &ReplicaSettings,
+    ) -> Result<Option<(String, uuid::Uuid)>, StartError> {
+        let mut found = None;
+        for path in &settings.directories {
+            let failed = |error| StartError::Disk { path: path.clone(), error };
+            let meta = read_meta(disk, path).map_err(failed)?;
+            found = found.or(meta.map(|meta| (meta.cluster_id, meta.directory_id)));
+        }
+        Ok(found)
+    }
+
     /// Takes the log directories.
     pub(crate) fn open(
         disk: &SharedDisk,
         settings: ReplicaSettings,
-        clock: Clock,
-        random: Random,
+        (clock, random): (Clock, Random),
+        (lease, mut cluster_id): (Lease, Option<String>),
     ) -> Result<Arc<Self>, StartError> {
         let cache = Arc::new(FileCache::new(Arc::clone(disk), 1000, 1000));
-        let mut cluster_id = None;
         // A folder that has an identity tells it to those that are new.
         for path in &settings.directories {
             if let Ok(Some(meta)) = read_meta(disk, path) {
@@ -110,6 +132,11 @@ impl Replicas {
         Ok(Arc::new(Self {
             cluster_id,
             directories,
+            local: Arc::new(Local {
+                node_id: settings.node_id,
+                lease: Arc::new(lease),
+                proposals: Arc::default(),
+            }),
             settings: Mutex::new(settings),
             clock,
             random,
@@ -120,6 +147,16 @@ impl Replicas {
 
     pub(crate) fn directories(&self) -> &[Arc<LogDirectory>] {
         &self.directories
+    }
+
+    /// How long this broker may act as a leader.
+    pub(crate) fn lease(&self) -> &Arc<Lease> {
+        &self.local.lease
+    }
+
+    /// Changes of ISRs that leaders here ask for.
+    pub(crate) fn proposals(&self) -> &Arc<Proposals> {
+        &self.local.proposals
     }
 
     /// The directory that holds the metadata's log, in `folder`; the first one if there is none yet.
@@ -149,12 +186,15 @@ impl Replicas {
         left_out || (new > 0 && new < self.directories.len())
     }
 
-    /// Opens the partitions that the metadata lists, in parallel; returns whether the last stop was clean.
-    pub(crate) fn start(self: &Arc<Self>, specs: &[PartitionSpec]) -> Result<bool, StartError> {
-        let mut was_clean = true;
+    /// Opens the partitions that the metadata lists, in parallel; returns the broker epoch whose stop was clean.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        specs: &[PartitionSpec],
+    ) -> Result<Option<i64>, StartError> {
+        let mut clean_epochs = Vec::new();
         for directory in &self.directories {
             let failed = |error| StartError::Disk { path: directory.path.clone(), error };
-            was_clean &= directory.take_clean_mark().map_err(failed)?;
+            clean_epochs.push(directory.take_clean_mark().map_err(failed)?);
             remove_deleted_folders(directory).map_err(failed)?;
         }
         let threads = self.settings.lock().recovery_threads;
@@ -172,7 +212,7 @@ impl Replicas {
                     partition = name,
                     "partition is offline: its log directory is not there"
                 );
-                None
+                (None, 0)
             } else {
                 self.open_log(spec, &directory)
             };
@@ -186,7 +226,9 @@ impl Replicas {
             let failed = |error| StartError::Disk { path: directory.path.clone(), error };
             directory.start_flusher().map_err(failed)?;
         }
-        Ok(was_clean)
+        // One that was not closed whole spoils it for all.
+        let first = clean_epochs.first().copied().flatten();
+        Ok(first.filter(|first| clean_epochs.iter().all(|epoch| *epoch == Some(*first))))
     }
 
     /// Makes a new partition.
@@ -202,19 +244,38 @@ impl Replicas {
         self.ids.write().remove(&topic.id);
         let mut folders = Vec::new();
         for partition in topic.partitions() {
-            let directory = &partition.directory;
-            directory.partitions.lock().remove(&partition.name);
-            directory.points.lock().0.remove(&partition.name.to_string());
-            let Some(log) = partition.take_deleted() else { continue };
-            let unique = self.random.uuid().simple().to_string();
-            let to = directory.path.join(format!("{}.{unique}{DELETED_ENDING}", partition.name));
-            match directory.disk().rename(&log.dir, &to) {
-                Ok(()) => folders.push((Arc::clone(directory.disk()), to)),
-                Err(error) => directory.fail(&error, &partition.name),
-            }
-            directory.points_changed.store(true, Ordering::Release);
+            folders.extend(self.discard(&partition));
         }
         folders
+    }
+
+    /// Deletes one partition of a topic that this broker keeps others of, or no more of.
+    pub(crate) fn delete_partition(&self, name: &TopicPartition) -> Vec<(SharedDisk, PathBuf)> {
+        let Some(topic) = self.topic(&name.topic) else { return Vec::new() };
+        let taken = {
+            let mut partitions = topic.partitions.write();
+            let index = usize::try_from(name.partition).unwrap_or(usize::MAX);
+            partitions.get_mut(index).and_then(Option::take)
+        };
+        taken.iter().filter_map(|partition| self.discard(partition)).collect()
+    }
+
+    /// Takes a partition's log away; its folder has another name now and is to be removed.
+    fn discard(&self, partition: &Partition) -> Option<(SharedDisk, PathBuf)> {
+        let directory = &partition.directory;
+        directory.partitions.lock().remove(&partition.name);
+        directory.points.lock().0.remove(&partition.name.to_string());
+        let log = partition.take_deleted()?;
+        let unique = self.random.uuid().simple().to_string();
+        let to = directory.path.join(format!("{}.{unique}{DELETED_ENDING}", partition.name));
+        directory.points_changed.store(true, Ordering::Release);
+        match directory.disk().rename(&log.dir, &to) {
+            Ok(()) => Some((Arc::clone(directory.disk()), to)),
+            Err(error) => {
+                directory.fail(&error, &partition.name);
+                None
+            }
+        }
     }
 
     pub(crate) fn topic(&self, name: &str) -> Option<Arc<Topic>> {
@@ -262,22 +323,17 @@ impl Replicas {
         }
     }
 
-    fn open_log(&self, spec: &PartitionSpec, directory: &Arc<LogDirectory>) -> Option<Log> {
+    fn open_log(&self, spec: &PartitionSpec, directory: &Arc<LogDirectory>) -> OpenedLog {
         let dir = directory.path.join(spec.name.to_string());
         let parts =
             LogParts { cache: Arc::clone(&directory.cache), config: Arc::clone(&spec.config) };
-        let known = directory.points.lock().0.get(&spec.name.to_string()).copied();
+        let known = || directory.points.lock().0.get(&spec.name.to_string()).copied();
         let jitter =
             i64::try_from(self.random.below(to_u64(spec.config.segment_jitter_ms))).unwrap_or(0);
         let opened = check_identity(directory, spec).map_err(OpenError::from).and_then(|()| {
-            Log::open(
-                spec.name.clone(),
-                dir,
-                parts,
-                known.unwrap_or(RecoveryPoint::default()),
-                jitter,
-            )
+            Log::open(spec.name.clone(), dir, parts, known().unwrap_or_default().recovery, jitter)
         });
+        let Point { high_watermark, .. } = known().unwrap_or_default();
         match opened {
             Ok((log, recovered)) => {
                 if recovered.bytes_checked > 0 || recovered.bytes_cut > 0 {
@@ -285,27 +341,29 @@ impl Replicas {
                     tracing::info!(partition = %spec.name, checked, cut, "log recovered");
                 }
                 match write_identity(directory, spec) {
-                    Ok(()) => Some(log),
+                    Ok(()) => (Some(log), high_watermark),
                     Err(error) => {
                         directory.fail(&error, &spec.name);
-                        None
+                        (None, 0)
                     }
                 }
             }
             Err(error) => {
                 tracing::error!(partition = %spec.name, %error, "partition is offline");
-                None
+                (None, 0)
             }
         }
     }
 
-    fn list(&self, spec: &PartitionSpec, directory: Arc<LogDirectory>, log: Option<Log>) {
+    fn list(&self, spec: &PartitionSpec, directory: Arc<LogDirectory>, opened: OpenedLog) {
         let partition = Arc::new(Partition::new(
             spec.name.clone(),
             Arc::clone(&directory),
-            log,
-            spec.leader_epoch,
+            Arc::clone(&self.local),
+            opened.0,
+            opened.1,
         ));
+        partition.take_state(&spec.state);
         directory.partitions.lock().insert(spec.name.clone(), Arc::clone(&partition));
         directory.points_changed.store(true, Ordering::Release);
         let topic = {

@@ -20,10 +20,26 @@ fn settings(directories: &[&str]) -> ReplicaSettings {
 fn open(disk: &SimDisk, directories: &[&str]) -> Arc<Replicas> {
     let shared: SharedDisk = Arc::new(disk.clone());
     let random = Random::seeded(1);
-    let replicas =
-        Replicas::open(&shared, settings(directories), Clock::system(), random).expect("opens");
+    let replicas = Replicas::open(
+        &shared,
+        settings(directories),
+        (Clock::system(), random),
+        (Lease::endless(), None),
+    )
+    .expect("opens");
     replicas.start(&[]).expect("starts");
     replicas
+}
+
+/// This broker is the only replica.
+fn led(leader_epoch: i32) -> PartitionState {
+    PartitionState {
+        leader: 1,
+        leader_epoch,
+        partition_epoch: leader_epoch,
+        replicas: vec![1],
+        isr: vec![1],
+    }
 }
 
 fn create(replicas: &Replicas, name: &str, write_caching: bool) -> PartitionHandle {
@@ -31,7 +47,7 @@ fn create(replicas: &Replicas, name: &str, write_caching: bool) -> PartitionHand
     let config = Arc::new(TopicConfig::resolve(&Config::default(), &overrides));
     let name = TopicPartition::new(name, 0);
     let topic_id = uuid::Uuid::from_u128(7);
-    replicas.create(&PartitionSpec { name: name.clone(), topic_id, leader_epoch: 0, config });
+    replicas.create(&PartitionSpec { name: name.clone(), topic_id, state: led(0), config });
     replicas.partition(&name).expect("made")
 }
 
@@ -40,7 +56,7 @@ fn append(
     waiter: Option<&Arc<AckWaiter>>,
 ) -> Result<Appending, PartitionError> {
     let batch = BatchBuilder::new().record(1, None, Some(b"v")).build();
-    partition.append(&AppendRequest { batch: &batch, now_ms: 1, waiter, is_internal: false })
+    partition.append(&AppendRequest { batch: &batch, now_ms: 1, waiter, internal_epoch: None })
 }
 
 async fn settled(waiter: &AckWaiter) {
@@ -93,7 +109,10 @@ async fn a_fetch_that_waits_is_woken_by_the_high_watermark_and_by_deletion() {
     assert!(partition.wait(1, &waiter));
     replicas.delete("t");
     timeout_at(monotonic() + Duration::from_secs(20), waiter.wait()).await.expect("woken");
-    assert!(matches!(partition.read(0, 100, true, -1), Err(PartitionError::Deleted)));
+    assert!(matches!(
+        partition.read(0, 100, true, ReadRules::leader(-1)),
+        Err(PartitionError::Deleted)
+    ));
 }
 
 #[test]
@@ -102,7 +121,7 @@ fn a_stale_and_a_future_leader_epoch_are_refused() {
     let _guard = runtime.enter();
     let replicas = open(&SimDisk::default(), &["/a"]);
     let partition = create(&replicas, "t", false);
-    partition.lead(3);
+    partition.take_state(&led(3));
     assert!(matches!(
         partition.bounds(2),
         Err(PartitionError::FencedEpoch { asked: 2, current: 3 })
@@ -121,7 +140,7 @@ async fn a_partition_on_a_disk_that_is_not_there_is_offline_and_not_begun_anew()
     let spec = |name: &str| PartitionSpec {
         name: TopicPartition::new(name, 0),
         topic_id: uuid::Uuid::from_u128(7),
-        leader_epoch: 0,
+        state: led(0),
         config: Arc::new(TopicConfig::resolve(&Config::default(), &[].into())),
     };
     let replicas = open(&disk, &["/a", "/b"]);
@@ -135,7 +154,12 @@ async fn a_partition_on_a_disk_that_is_not_there_is_offline_and_not_begun_anew()
     // The second disk is not mounted: an empty folder stands there.
     shared.remove_dir_all(std::path::Path::new("/b")).expect("gone");
     let settings = settings(&["/a", "/b"]);
-    let again = Replicas::open(&shared, settings, Clock::system(), Random::seeded(2));
+    let again = Replicas::open(
+        &shared,
+        settings,
+        (Clock::system(), Random::seeded(2)),
+        (Lease::endless(), None),
+    );
     let again = again.expect("opens");
     again.start(&[spec("one"), spec("two")]).expect("starts");
     let online =

@@ -73,6 +73,10 @@ pub(super) struct Waiting {
     /// By the offset that the high watermark must reach; appends come in order, so this is sorted.
     acks: VecDeque<(Offset, Arc<AckWaiter>)>,
     fetches: Vec<Arc<FetchWaiter>>,
+    /// Followers that wait for the log to grow.
+    followers: Vec<Arc<FetchWaiter>>,
+    /// By the offset that must be flushed; a follower waits for its own appends, in order.
+    flushes: VecDeque<(Offset, Arc<AckWaiter>)>,
 }
 
 impl Waiting {
@@ -92,6 +96,7 @@ impl Waiting {
 
     pub(super) fn remove_fetch(&mut self, waiter: &Arc<FetchWaiter>) {
         self.fetches.retain(|other| !Arc::ptr_eq(other, waiter));
+        self.followers.retain(|other| !Arc::ptr_eq(other, waiter));
     }
 
     /// The high watermark reached `to`.
@@ -110,11 +115,45 @@ impl Waiting {
         }
     }
 
-    /// The partition can't serve any more.
-    pub(super) fn fail(&mut self) {
+    pub(super) fn add_follower(&mut self, waiter: &Arc<FetchWaiter>) {
+        self.followers.push(Arc::clone(waiter));
+    }
+
+    /// The log grew.
+    pub(super) fn wake_followers(&mut self) {
+        for waiter in self.followers.drain(..) {
+            waiter.woken.notify_one();
+        }
+    }
+
+    pub(super) fn add_flush(&mut self, offset: Offset, waiter: &Arc<AckWaiter>) {
+        waiter.add();
+        self.flushes.push_back((offset, Arc::clone(waiter)));
+    }
+
+    /// The log is durable up to `to`.
+    pub(super) fn flushed(&mut self, to: Offset) {
+        while self.flushes.front().is_some_and(|(offset, _)| *offset <= to) {
+            if let Some((_, waiter)) = self.flushes.pop_front() {
+                waiter.pass();
+            }
+        }
+    }
+
+    /// Whoever waits for an acknowledgement is told to ask why there is none.
+    pub(super) fn fail_acks(&mut self) {
         for (_, waiter) in self.acks.drain(..) {
             waiter.pass();
         }
+    }
+
+    /// The partition can't serve any more, or in another role.
+    pub(super) fn fail(&mut self) {
+        self.fail_acks();
+        for (_, waiter) in self.flushes.drain(..) {
+            waiter.pass();
+        }
         self.wake_fetches();
+        self.wake_followers();
     }
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::client::{Client, TOPIC};
-use crate::broker::{Broker, replica_settings};
+use crate::broker::{Broker, Parts, replica_settings};
 use crate::config::{Config, Origin};
 use crate::controller::{ControllerError, NewTopic};
-use crate::network::{Peer, Stream, serve};
-use crate::replication::Replicas;
+use crate::network::{Dialer, Peer, Stream, TcpDialer, serve};
+use crate::quorum::{Identity, PeerService, Peers};
+use crate::replication::{Lease, Replicas};
 use crate::system::clock::{monotonic, sleep};
 use crate::system::sim_disk::{Faults, SimDisk};
 use crate::system::tasks::{run_blocking_in_place, spawn};
@@ -89,11 +90,23 @@ async fn start(disk: &SimDisk, random: &Random) -> Broker {
     }
     let shared: SharedDisk = Arc::new(disk.clone());
     let clock = Clock::simulated(STARTED_MS);
-    let replicas =
-        Replicas::open(&shared, replica_settings(&config), clock.clone(), random.clone());
+    let (handles, lease) = ((clock.clone(), random.clone()), (Lease::endless(), None));
+    let replicas = Replicas::open(&shared, replica_settings(&config), handles, lease);
     let replicas = replicas.expect("the folder opens");
-    let parts = (replicas, HashMap::new());
-    Broker::open(config, &shared, clock, random.clone(), parts).await.expect("the broker starts")
+    let identity = Identity { node: 1, directory: uuid::Uuid::nil(), cluster: None };
+    let dialer: Dialer = Arc::new(TcpDialer);
+    let parts = Parts {
+        config,
+        disk: shared,
+        clock,
+        random: random.clone(),
+        replicas,
+        advertised: HashMap::from([("SIM".into(), ("sim".to_owned(), 1))]),
+        peers: Peers::new(identity.clone(), Arc::clone(&dialer)),
+        service: PeerService::new(identity),
+        dialer,
+    };
+    Broker::open(parts, watch::channel(false).0).await.expect("the broker starts")
 }
 
 fn connect(broker: &Broker, stop: &watch::Receiver<bool>) -> tokio::io::DuplexStream {
@@ -115,7 +128,7 @@ async fn live(disk: &SimDisk, random: &Random, clients: Vec<Client>, end: End) -
         replication_factor: -1,
         ..NewTopic::default()
     };
-    match broker.context().controller.create_topic(&topic, false) {
+    match broker.context().controller.create_topic(&topic, false).await {
         Ok(_) | Err(ControllerError::TopicExists(_)) => {}
         Err(error) => panic!("{error}"),
     }
@@ -163,7 +176,7 @@ pub(super) fn waiting_fetches_before_and_after_a_client_goes() -> (usize, usize)
             replication_factor: -1,
             ..NewTopic::default()
         };
-        broker.context().controller.create_topic(&topic, false).expect("made");
+        broker.context().controller.create_topic(&topic, false).await.expect("made");
         let (_stopping, stop) = watch::channel(false);
         let name = crate::model::TopicPartition::new(TOPIC, 0);
         let partition = broker.context().replicas.partition(&name).expect("made");

@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) use tokio::task::JoinHandle;
 
+/// A future whose type nobody needs to know.
+pub(crate) type Boxed<T> = std::pin::Pin<Box<dyn Future<Output = T> + Send>>;
+
 static IN_PLACE: AtomicBool = AtomicBool::new(false);
 
 /// Makes `blocking` run in place from now on in this process (simulation only).

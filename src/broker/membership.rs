@@ -1,0 +1,217 @@
+//! This broker as a member of its cluster: registers, sends heartbeats, carries its leaders' wishes to the controller.
+//!
+//! Invariants: the lease counts from when a heartbeat was sent; a broker says that it is ready only when it has applied
+//! what the controller had told it about before.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use super::error::BrokerError;
+use crate::controller::{
+    Answer, Command, Controller, ControllerError, Heartbeat, IsrChange, Registration,
+};
+use crate::model::TopicPartition;
+use crate::model::number::to_i64;
+use crate::replication::{IsrProposal, Replicas};
+use crate::system::clock::{millis, monotonic, sleep, timeout_at, uptime_ms};
+use crate::system::tasks::spawn;
+
+/// Pause before a registration is tried again.
+const RETRY: Duration = Duration::from_millis(50);
+/// How often somebody is told what a start is waiting for.
+const TELL: Duration = Duration::from_secs(5);
+
+/// See the file's header.
+#[derive(Debug)]
+pub(super) struct Membership {
+    controller: Arc<Controller>,
+    replicas: Arc<Replicas>,
+    registration: Registration,
+    epoch: AtomicI64,
+    /// The newest index that the controller told of.
+    told: AtomicI64,
+    wants_to_stop: AtomicBool,
+    /// Whether nothing that others could lead is led here any more.
+    is_drained: watch::Sender<bool>,
+    hurry: Notify,
+}
+
+impl Membership {
+    pub(super) fn new(
+        controller: Arc<Controller>,
+        replicas: Arc<Replicas>,
+        registration: Registration,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            controller,
+            replicas,
+            registration,
+            epoch: AtomicI64::new(-1),
+            told: AtomicI64::new(i64::MAX),
+            wants_to_stop: AtomicBool::new(false),
+            is_drained: watch::channel(false).0,
+            hurry: Notify::new(),
+        })
+    }
+
+    /// Begins to take part; returns once this broker may lead.
+    pub(super) async fn begin(self: &Arc<Self>) {
+        spawn(Arc::clone(self).beat());
+        spawn(Arc::clone(self).carry_proposals());
+        self.wait_unfenced().await;
+    }
+
+    pub(super) fn epoch(&self) -> i64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Registers, and returns once this node has applied what the controller knew then.
+    pub(super) async fn register(&self) -> Result<(), BrokerError> {
+        let mut tell_at = monotonic() + TELL;
+        loop {
+            let command = Command::Register(self.registration.clone());
+            match self.controller.submit_once(&command, Duration::from_secs(6)).await {
+                Ok(reply) => match reply.result {
+                    Ok(Answer::Registered { epoch }) => {
+                        self.epoch.store(epoch, Ordering::Release);
+                        self.told.store(to_i64(reply.index), Ordering::Release);
+                        let forever = monotonic() + Duration::from_hours(1);
+                        let _ = self.controller.wait_applied(reply.index, forever).await;
+                        return Ok(());
+                    }
+                    Err(error @ ControllerError::Request(_)) => {
+                        return Err(BrokerError::Controller(error));
+                    }
+                    Ok(_) | Err(_) if monotonic() < tell_at => {}
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "not registered yet");
+                        tell_at = monotonic() + TELL;
+                    }
+                },
+                Err(_) if monotonic() < tell_at => {}
+                Err(error) => {
+                    let quorum = self.controller.quorum();
+                    tracing::warn!(%error, voters = ?quorum.voters, "waiting for the quorum: a majority of the voters must be there");
+                    tell_at = monotonic() + TELL;
+                }
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    async fn wait_unfenced(&self) {
+        let id = self.registration.broker;
+        let is_fenced =
+            || self.controller.image().brokers.get(&id).is_none_or(|broker| broker.is_fenced);
+        while is_fenced() {
+            sleep(millis(2)).await;
+        }
+    }
+
+    /// Heartbeats until the process ends.
+    async fn beat(self: Arc<Self>) {
+        loop {
+            let config = self.controller.config();
+            let (interval_ms, session_ms) = (
+                config.long("broker.heartbeat.interval.ms"),
+                config.long("broker.session.timeout.ms"),
+            );
+            let sent_ms = uptime_ms();
+            let again = self.beat_once(sent_ms, session_ms).await;
+            // The first ones follow at once, so that a start takes no longer than it must.
+            let pause_ms = if again { 1 } else { interval_ms };
+            let _ = timeout_at(monotonic() + millis(pause_ms), self.hurry.notified()).await;
+        }
+    }
+
+    /// One heartbeat; whether the next one is to follow at once.
+    async fn beat_once(&self, sent_ms: i64, session_ms: i64) -> bool {
+        let applied = self.controller.applied_data();
+        let heartbeat = Heartbeat {
+            broker: self.registration.broker,
+            epoch: self.epoch(),
+            is_ready: to_i64(applied) >= self.told.load(Ordering::Acquire),
+            wants_to_stop: self.wants_to_stop.load(Ordering::Acquire),
+        };
+        let wait = millis(session_ms / 2);
+        let reply = self.controller.submit_once(&Command::Heartbeat(heartbeat), wait).await;
+        let Ok(reply) = reply else { return false };
+        match reply.result {
+            Ok(Answer::Heartbeat { is_fenced, leads }) => {
+                self.told.store(to_i64(reply.index), Ordering::Release);
+                if !is_fenced {
+                    // A tenth is left for clocks that do not run alike.
+                    self.replicas.lease().extend(sent_ms, session_ms - session_ms / 10);
+                }
+                if self.wants_to_stop.load(Ordering::Acquire) && leads == 0 {
+                    self.is_drained.send_replace(true);
+                }
+                is_fenced
+            }
+            Err(ControllerError::StaleBrokerEpoch | ControllerError::UnknownBroker(_)) => {
+                tracing::warn!(
+                    "the controller does not know this broker any more: registering again"
+                );
+                let _ = self.register().await;
+                true
+            }
+            Ok(_) | Err(_) => false,
+        }
+    }
+
+    /// Gives away what others can lead; returns when that is done, or the time is over.
+    pub(super) async fn leave(&self, wait: Duration) {
+        self.wants_to_stop.store(true, Ordering::Release);
+        self.hurry.notify_one();
+        let mut drained = self.is_drained.subscribe();
+        if timeout_at(monotonic() + wait, drained.wait_for(|drained| *drained)).await.is_err() {
+            tracing::warn!("stopping without having given away everything that is led here");
+        }
+    }
+
+    /// Carries wishes for other ISRs to the controller.
+    async fn carry_proposals(self: Arc<Self>) {
+        let proposals = Arc::clone(self.replicas.proposals());
+        loop {
+            let wishes = proposals.take().await;
+            self.propose(wishes).await;
+        }
+    }
+
+    async fn propose(&self, wishes: Vec<(TopicPartition, IsrProposal)>) {
+        let image = self.controller.image();
+        let mut changes = Vec::with_capacity(wishes.len());
+        let mut asked = Vec::with_capacity(wishes.len());
+        for (name, wish) in wishes {
+            let Some(topic) = image.topic(&name.topic) else { continue };
+            let me = (self.registration.broker, self.epoch());
+            let member = |(id, epoch): &(i32, i64)| if *id == me.0 { me } else { (*id, *epoch) };
+            changes.push(IsrChange {
+                topic: topic.id,
+                partition: name.partition,
+                leader_epoch: wish.leader_epoch,
+                partition_epoch: wish.partition_epoch,
+                isr: wish.isr.iter().map(member).collect(),
+            });
+            asked.push((name, wish));
+        }
+        let (broker, epoch) = (self.registration.broker, self.epoch());
+        let command = Command::AlterIsr { broker, epoch, changes };
+        // A wish that was not heard is made again with the next tick.
+        let Ok(reply) = self.controller.submit_once(&command, Duration::from_secs(5)).await else {
+            return;
+        };
+        let Ok(Answer::Isr(results)) = reply.result else { return };
+        for ((name, wish), result) in asked.into_iter().zip(results) {
+            let Err(error) = result else { continue };
+            tracing::debug!(partition = %name, %error, "ISR not changed");
+            if let Some(partition) = self.replicas.partition(&name) {
+                partition.refused(wish.leader_epoch, wish.partition_epoch);
+            }
+        }
+    }
+}

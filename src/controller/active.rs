@@ -1,0 +1,371 @@
+//! The active controller: decides commands one after the other, makes their records part of the log, answers.
+//!
+//! Invariants: a command is decided on everything that was decided before it; nothing is answered that is not
+//! committed; what was decided on an old image is decided again.
+//! Left to others: being the only one (the quorum sees to it that decisions on old images are void).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, oneshot};
+
+use super::brokers;
+use super::command::{Answer, Command, CommandReply, Heartbeat};
+use super::commands;
+use super::configs;
+use super::error::ControllerError;
+use super::partitions::Partitions;
+use super::sessions::Sessions;
+use super::state::ClusterState;
+use crate::config::Config;
+use crate::metadata::{Image, MetadataRecord};
+use crate::model::BrokerId;
+use crate::network::Dialer;
+use crate::quorum::{CommandHandler, ProposeError, Quorum};
+use crate::system::clock::{millis, monotonic, timeout_at, uptime_ms};
+use crate::system::tasks::{Boxed, spawn};
+
+/// Commands that wait to be decided.
+const QUEUE_MAX: usize = 10_000;
+/// Commands whose records become one entry.
+const BATCH_MAX: usize = 200;
+const TICK: Duration = Duration::from_millis(50);
+/// How long a majority may take.
+const COMMIT_WAIT: Duration = Duration::from_secs(5);
+/// How long a listener may take to show that its process is alive.
+const PROBE_WAIT: Duration = Duration::from_millis(200);
+/// Producer ids that are taken from the metadata log at a time (KIP-730).
+const PRODUCER_ID_BLOCK: i64 = 1000;
+
+type Queued = (Command, oneshot::Sender<CommandReply>);
+
+/// See the file's header.
+#[derive(Debug)]
+pub(crate) struct ActiveController {
+    state: Arc<ClusterState>,
+    quorum: Arc<Quorum>,
+    queue: mpsc::Sender<Queued>,
+    sessions: Mutex<Sessions>,
+    dialer: Dialer,
+}
+
+impl ActiveController {
+    /// Starts to decide whenever this node leads the quorum.
+    pub(crate) fn start(
+        state: Arc<ClusterState>,
+        quorum: Arc<Quorum>,
+        dialer: Dialer,
+    ) -> Arc<Self> {
+        let (queue, queued) = mpsc::channel(QUEUE_MAX);
+        let controller =
+            Arc::new(Self { state, quorum, queue, sessions: Mutex::default(), dialer });
+        spawn(run(Arc::clone(&controller), queued));
+        controller
+    }
+
+    /// Whether this node decides now.
+    pub(super) fn is_active(&self) -> bool {
+        self.quorum.leading().is_some()
+    }
+
+    /// Decides a command, or says that another node does.
+    pub(super) async fn submit(&self, command: Command) -> CommandReply {
+        if let Command::Heartbeat(heartbeat) = &command {
+            return self.reply(self.heartbeat(heartbeat));
+        }
+        if !self.is_active() {
+            return self.reply(Err(ControllerError::NotController));
+        }
+        let (answer, answered) = oneshot::channel();
+        if self.queue.send((command, answer)).await.is_err() {
+            return self.reply(Err(ControllerError::NotController));
+        }
+        answered.await.unwrap_or_else(|_| self.reply(Err(ControllerError::NotController)))
+    }
+
+    fn reply(&self, result: Result<Answer, ControllerError>) -> CommandReply {
+        CommandReply { result, index: self.quorum.progress().borrow().data }
+    }
+
+    fn session_ms(&self) -> i64 {
+        self.state.config().long("broker.session.timeout.ms")
+    }
+
+    fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<Answer, ControllerError> {
+        let Some(term) = self.quorum.leading() else { return Err(ControllerError::NotController) };
+        let (image, id) = (self.state.image(), heartbeat.broker);
+        let broker = image.brokers.get(&id).ok_or(ControllerError::UnknownBroker(id))?;
+        if broker.epoch != heartbeat.epoch {
+            return Err(ControllerError::StaleBrokerEpoch);
+        }
+        let (now_ms, session_ms) = (uptime_ms(), self.session_ms());
+        {
+            let mut sessions = self.sessions.lock();
+            sessions.begin(term, now_ms, session_ms, &image);
+            sessions.heard(id, now_ms, session_ms);
+        }
+        let partitions = self.state.config();
+        if heartbeat.wants_to_stop && !broker.is_draining {
+            self.enqueue(Command::Drain { broker: id, is_draining: true });
+        } else if broker.is_fenced && heartbeat.is_ready && !heartbeat.wants_to_stop {
+            self.enqueue(Command::Unfence { broker: id, epoch: broker.epoch });
+        }
+        let leads = if heartbeat.wants_to_stop && broker.is_draining {
+            Partitions::new(&image, &partitions).led_by(id)
+        } else {
+            usize::from(heartbeat.wants_to_stop)
+        };
+        Ok(Answer::Heartbeat { is_fenced: broker.is_fenced, leads })
+    }
+
+    /// A command of our own, whose answer nobody waits for.
+    fn enqueue(&self, command: Command) {
+        let (answer, _) = oneshot::channel();
+        let _ = self.queue.try_send((command, answer));
+    }
+
+    /// Fences who was not heard of for too long.
+    async fn expire(&self) {
+        let Some(term) = self.quorum.leading() else { return };
+        let (image, now_ms, session_ms) = (self.state.image(), uptime_ms(), self.session_ms());
+        let expired = {
+            let mut sessions = self.sessions.lock();
+            sessions.begin(term, now_ms, session_ms, &image);
+            sessions.expired(now_ms, session_ms, &image)
+        };
+        if !expired.is_empty() {
+            tracing::warn!(brokers = ?expired, "no heartbeat in time: fenced");
+            self.carry_out(vec![(Command::Fence { brokers: expired }, oneshot::channel().0)]).await;
+        }
+    }
+
+    /// Decides commands, makes their records one entry, answers.
+    async fn carry_out(&self, batch: Vec<Queued>) {
+        let (commands, answers): (Vec<Command>, Vec<_>) = batch.into_iter().unzip();
+        let outcome = self.commit(&commands).await;
+        let index = self.quorum.progress().borrow().data;
+        match outcome {
+            Ok(results) => {
+                for (answer, result) in answers.into_iter().zip(results) {
+                    let _ = answer.send(CommandReply { result, index });
+                }
+            }
+            Err(error) => {
+                for answer in answers {
+                    let _ = answer.send(CommandReply { result: Err(error.clone()), index });
+                }
+            }
+        }
+    }
+
+    async fn commit(
+        &self,
+        commands: &[Command],
+    ) -> Result<Vec<Result<Answer, ControllerError>>, ControllerError> {
+        loop {
+            if self.quorum.leading().is_none() {
+                return Err(ControllerError::NotController);
+            }
+            // In this order: an image that is newer than the base makes the proposal void, not wrong.
+            let base = self.quorum.progress().borrow().data;
+            let mut image = Image::clone(&self.state.image());
+            let (mut records, mut results) = (Vec::new(), Vec::with_capacity(commands.len()));
+            for command in commands {
+                let decided = self.decide(&image, base, command);
+                results.push(decided.map(|(new, answer)| {
+                    new.iter().for_each(|record| image.apply(record));
+                    records.extend(new);
+                    answer
+                }));
+            }
+            if records.is_empty() {
+                return Ok(results);
+            }
+            let text = serde_json::to_string(&records).and_then(RawValue::from_string);
+            let data = text.map_err(|error| ControllerError::Unavailable(error.to_string()))?;
+            match self.quorum.propose(base, data, COMMIT_WAIT).await {
+                Ok(_) => return Ok(results),
+                Err(ProposeError::Stale) => {}
+                Err(ProposeError::NotLeader { .. }) => return Err(ControllerError::NotController),
+                Err(error @ (ProposeError::TimedOut | ProposeError::Stopped(_))) => {
+                    return Err(ControllerError::Unavailable(error.to_string()));
+                }
+            }
+        }
+    }
+
+    /// The records and the answer of one command.
+    fn decide(
+        &self,
+        image: &Image,
+        base: u64,
+        command: &Command,
+    ) -> Result<(Vec<MetadataRecord>, Answer), ControllerError> {
+        let config: &Config = &self.state.config();
+        let done = |records| Ok((records, Answer::Done));
+        match command {
+            Command::CreateTopic { topic, id, validate_only } => {
+                let records = commands::create_topic(image, config, topic, *id)?;
+                let replicas = commands::replicas_of(&records);
+                let answer = Answer::Topic { id: *id, replicas };
+                Ok((if *validate_only { Vec::new() } else { records }, answer))
+            }
+            Command::DeleteTopic { id } => {
+                let topic = image.topic_by_id(*id).ok_or(ControllerError::UnknownTopicId)?;
+                done(vec![MetadataRecord::RemoveTopic { id: topic.id }])
+            }
+            Command::CreatePartitions { wish, validate_only } => {
+                let records = commands::create_partitions(image, wish)?;
+                done(if *validate_only { Vec::new() } else { records })
+            }
+            Command::AlterConfigs { resource, changes, validate_only } => {
+                let records = configs::alter(image, &self.state.started_with, resource, changes)?;
+                done(if *validate_only { Vec::new() } else { records })
+            }
+            Command::ReplaceConfigs { resource, values, validate_only } => {
+                let changes = configs::replacing(image, resource, values);
+                let records = configs::alter(image, &self.state.started_with, resource, &changes)?;
+                done(if *validate_only { Vec::new() } else { records })
+            }
+            Command::ProducerIds => {
+                let first = image.next_producer_id;
+                let next = first + PRODUCER_ID_BLOCK;
+                let record = MetadataRecord::ProducerIds { next };
+                Ok((vec![record], Answer::ProducerIds { first, next }))
+            }
+            Command::AlterIsr { broker, epoch, changes } => {
+                let known = image.brokers.get(broker);
+                if known.is_none_or(|known| known.epoch != *epoch) {
+                    return Err(ControllerError::StaleBrokerEpoch);
+                }
+                let partitions = Partitions::new(image, config);
+                let (mut records, mut results) = (Vec::new(), Vec::with_capacity(changes.len()));
+                for change in changes {
+                    let altered = partitions.alter_isr(*broker, change);
+                    results.push(altered.map(|new| records.extend(new)));
+                }
+                Ok((records, Answer::Isr(results)))
+            }
+            Command::Elect { kind, topic, partition } => {
+                done(Partitions::new(image, config).elected(*kind, *topic, *partition)?)
+            }
+            Command::Reassign { topic, partition, replicas } => {
+                let partitions = Partitions::new(image, config);
+                done(partitions.reassigned(*topic, *partition, replicas.as_deref())?)
+            }
+            Command::Balance => done(Partitions::new(image, config).balanced()),
+            Command::Voter { id, directory } => {
+                let is_known = image.voters.get(id) == Some(directory);
+                let record = MetadataRecord::Voter { id: *id, directory: *directory };
+                done(if is_known { Vec::new() } else { vec![record] })
+            }
+            Command::Register(_)
+            | Command::Heartbeat(_)
+            | Command::Unregister { .. }
+            | Command::Drain { .. }
+            | Command::Fence { .. }
+            | Command::Unfence { .. } => decide_broker(image, config, base, command),
+        }
+    }
+}
+
+/// The commands about brokers.
+fn decide_broker(
+    image: &Image,
+    config: &Config,
+    base: u64,
+    command: &Command,
+) -> Result<(Vec<MetadataRecord>, Answer), ControllerError> {
+    let epoch_of = |id: &BrokerId| image.brokers.get(id).map(|broker| broker.epoch);
+    let records = match command {
+        Command::Register(wish) => {
+            let (records, epoch) = brokers::register(image, config, base, wish)?;
+            return Ok((records, Answer::Registered { epoch }));
+        }
+        Command::Unregister { broker } => brokers::unregister(image, config, *broker)?,
+        Command::Drain { broker, is_draining } => {
+            brokers::drain(image, config, *broker, *is_draining)?
+        }
+        Command::Fence { brokers } => {
+            let same = brokers.iter().filter(|(id, epoch)| epoch_of(id) == Some(*epoch));
+            let gone: Vec<BrokerId> = same.map(|(id, _)| *id).collect();
+            brokers::fence(image, config, &gone)
+        }
+        Command::Unfence { broker, epoch } if epoch_of(broker) == Some(*epoch) => {
+            brokers::unfence(image, config, *broker)
+        }
+        _ => Vec::new(),
+    };
+    Ok((records, Answer::Done))
+}
+
+/// Takes commands as they come, and looks after sessions between them.
+async fn run(controller: Arc<ActiveController>, mut queued: mpsc::Receiver<Queued>) {
+    let mut next_tick = monotonic() + TICK;
+    let mut next_balance_ms = uptime_ms();
+    loop {
+        match timeout_at(next_tick, queued.recv()).await {
+            Ok(Some(first)) => {
+                let mut batch = vec![first];
+                while batch.len() < BATCH_MAX
+                    && let Ok(more) = queued.try_recv()
+                {
+                    batch.push(more);
+                }
+                controller.carry_out(batch).await;
+            }
+            Ok(None) => return,
+            Err(_) => {}
+        }
+        if monotonic() >= next_tick {
+            next_tick = monotonic() + TICK;
+            controller.expire().await;
+            let config = controller.state.config();
+            if config.boolean("auto.leader.rebalance.enable") && uptime_ms() >= next_balance_ms {
+                let pause_ms = config.long("leader.imbalance.check.interval.seconds") * 1000;
+                next_balance_ms = uptime_ms() + pause_ms;
+                controller.enqueue(Command::Balance);
+            }
+        }
+    }
+}
+
+impl CommandHandler for Arc<ActiveController> {
+    fn command(&self, _from: BrokerId, command: Arc<RawValue>) -> Boxed<Arc<RawValue>> {
+        let controller = Arc::clone(self);
+        Box::pin(async move {
+            let reply = match serde_json::from_str::<Command>(command.get()) {
+                Ok(command) => controller.submit(command).await,
+                Err(error) => controller.reply(Err(ControllerError::Request(error.to_string()))),
+            };
+            let text = serde_json::to_string(&reply).and_then(RawValue::from_string);
+            text.map_or_else(|_| RawValue::NULL.to_owned().into(), Into::into)
+        })
+    }
+
+    /// A connection of a broker ended: if its listener refuses another, the process is gone, and nobody has to wait
+    /// until its session is over.
+    fn lost(&self, node: BrokerId) {
+        if !self.is_active() {
+            return;
+        }
+        let endpoints =
+            self.state.image().brokers.get(&node).map(|broker| broker.endpoints.clone());
+        let Some(endpoint) = endpoints.and_then(|all| all.into_iter().next()) else { return };
+        let controller = Arc::clone(self);
+        spawn(async move {
+            let dialing = controller.dialer.dial(format!("{}:{}", endpoint.host, endpoint.port));
+            let refused = matches!(
+                timeout_at(monotonic() + PROBE_WAIT, dialing).await,
+                Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused
+            );
+            if refused {
+                tracing::info!(broker = node, "its listener refuses connections");
+                controller.sessions.lock().gone(node);
+            }
+        });
+        let _ = millis(0);
+    }
+}

@@ -1,0 +1,124 @@
+//! Decisions about brokers: registration, fencing, draining; pure functions of the image.
+//!
+//! Invariants: a broker epoch is used once; a new process under a known id is let in when the old one is fenced, or
+//! when it holds the same log directories, whose locks prove that the old one is gone.
+
+use std::sync::Arc;
+
+use super::command::Registration;
+use super::error::ControllerError;
+use super::partitions::Partitions;
+use crate::config::Config;
+use crate::metadata::{BrokerImage, Image, MetadataRecord};
+use crate::model::BrokerId;
+use crate::model::number::to_i64;
+
+/// Applies records to a copy, to decide further on what they make.
+pub(super) fn after(image: &Image, records: &[MetadataRecord]) -> Image {
+    let mut image = Image::clone(image);
+    records.iter().for_each(|record| image.apply(record));
+    image
+}
+
+fn changed(
+    image: &Image,
+    id: BrokerId,
+    change: impl FnOnce(&mut BrokerImage),
+) -> Option<MetadataRecord> {
+    let before: &Arc<BrokerImage> = image.brokers.get(&id)?;
+    let mut state = BrokerImage::clone(before);
+    change(&mut state);
+    (state != **before).then_some(MetadataRecord::Broker { id, state })
+}
+
+/// A broker starts.
+pub(super) fn register(
+    image: &Image,
+    config: &Config,
+    base: u64,
+    wish: &Registration,
+) -> Result<(Vec<MetadataRecord>, i64), ControllerError> {
+    let known = image.brokers.get(&wish.broker);
+    if let Some(same) = known.filter(|known| known.incarnation == wish.incarnation) {
+        return Ok((Vec::new(), same.epoch));
+    }
+    let same_disks = known.is_none_or(|known| known.directories == wish.directories);
+    if known.is_some_and(|known| !known.is_fenced) && !same_disks {
+        return Err(ControllerError::DuplicateBroker(wish.broker));
+    }
+    let epoch = known.map_or(0, |known| known.epoch + 1).max(to_i64(base) + 1);
+    let mut records = Vec::new();
+    if known.is_some_and(|known| !known.is_fenced) {
+        records.extend(fence(image, config, &[wish.broker]));
+    }
+    let was_clean = known.is_some_and(|known| wish.clean_epoch == Some(known.epoch));
+    if known.is_some() && !was_clean {
+        let fenced = after(image, &records);
+        let partitions = Partitions::new(&fenced, config);
+        records.extend(partitions.unclean_return(wish.broker, same_disks));
+    }
+    let state = BrokerImage {
+        epoch,
+        incarnation: wish.incarnation,
+        endpoints: wish.endpoints.clone(),
+        rack: wish.rack.clone(),
+        directories: wish.directories.clone(),
+        is_fenced: true,
+        is_draining: false,
+    };
+    records.push(MetadataRecord::Broker { id: wish.broker, state });
+    Ok((records, epoch))
+}
+
+/// These brokers are not there any more.
+pub(super) fn fence(image: &Image, config: &Config, gone: &[BrokerId]) -> Vec<MetadataRecord> {
+    let mut records: Vec<_> = gone
+        .iter()
+        .filter_map(|id| changed(image, *id, |broker| broker.is_fenced = true))
+        .collect();
+    let fenced = after(image, &records);
+    records.extend(Partitions::new(&fenced, config).without(gone));
+    records
+}
+
+/// This broker may lead again.
+pub(super) fn unfence(image: &Image, config: &Config, id: BrokerId) -> Vec<MetadataRecord> {
+    let mut records: Vec<_> =
+        changed(image, id, |broker| broker.is_fenced = false).into_iter().collect();
+    let unfenced = after(image, &records);
+    records.extend(Partitions::new(&unfenced, config).with(id));
+    records
+}
+
+/// This broker gives away what it leads, or takes part again.
+pub(super) fn drain(
+    image: &Image,
+    config: &Config,
+    id: BrokerId,
+    is_draining: bool,
+) -> Result<Vec<MetadataRecord>, ControllerError> {
+    if !image.brokers.contains_key(&id) {
+        return Err(ControllerError::UnknownBroker(id));
+    }
+    let mut records: Vec<_> =
+        changed(image, id, |broker| broker.is_draining = is_draining).into_iter().collect();
+    if is_draining {
+        let draining = after(image, &records);
+        records.extend(Partitions::new(&draining, config).drained(id));
+    }
+    Ok(records)
+}
+
+/// Forgets a broker that is gone for good.
+pub(super) fn unregister(
+    image: &Image,
+    config: &Config,
+    id: BrokerId,
+) -> Result<Vec<MetadataRecord>, ControllerError> {
+    if !image.brokers.contains_key(&id) {
+        return Err(ControllerError::UnknownBroker(id));
+    }
+    let mut records = fence(image, config, &[id]);
+    records.push(MetadataRecord::RemoveBroker { id });
+    Ok(records)
+}

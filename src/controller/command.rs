@@ -1,0 +1,178 @@
+//! What can be asked of the controller, by a client's request or by another broker.
+//!
+//! Invariants: commands and answers travel as JSON between nodes; fields are only added.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::configs::ConfigChange;
+use super::error::ControllerError;
+use crate::metadata::{BrokerEndpoint, ConfigResource};
+use crate::model::{BrokerId, LeaderEpoch, PartitionId, ProducerId, TopicId};
+
+/// A topic that somebody wants.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct NewTopic {
+    pub name: String,
+    /// -1: the broker's default.
+    pub partitions: i32,
+    /// -1: the broker's default, as far as there are brokers.
+    pub replication_factor: i16,
+    /// Replicas by partition; empty: the controller chooses.
+    pub assignments: Vec<(PartitionId, Vec<BrokerId>)>,
+    pub configs: BTreeMap<String, Option<String>>,
+}
+
+/// Partitions that somebody wants.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct NewPartitions {
+    pub topic: String,
+    /// In all, with those that are there.
+    pub count: i32,
+    pub assignments: Option<Vec<Vec<BrokerId>>>,
+}
+
+/// A broker that wants to take part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Registration {
+    pub broker: BrokerId,
+    /// Made up at each start.
+    pub incarnation: Uuid,
+    pub endpoints: Vec<BrokerEndpoint>,
+    pub rack: Option<String>,
+    pub directories: Vec<Uuid>,
+    /// The epoch in which its last stop was clean; `None`: it was not.
+    pub clean_epoch: Option<i64>,
+}
+
+/// A registered broker's sign of life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Heartbeat {
+    pub broker: BrokerId,
+    pub epoch: i64,
+    /// Whether it follows the metadata closely enough to serve.
+    pub is_ready: bool,
+    /// It wants to stop, and first to lead nothing.
+    pub wants_to_stop: bool,
+}
+
+/// A leader's wish for another ISR (AlterPartition).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IsrChange {
+    pub topic: TopicId,
+    pub partition: PartitionId,
+    pub leader_epoch: LeaderEpoch,
+    pub partition_epoch: i32,
+    /// Members and the broker epochs they were heard with; -1: not known.
+    pub isr: Vec<(BrokerId, i64)>,
+}
+
+/// Which election is wanted (KIP-460).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ElectionKind {
+    Preferred,
+    Unclean,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Command {
+    CreateTopic {
+        topic: NewTopic,
+        id: TopicId,
+        validate_only: bool,
+    },
+    DeleteTopic {
+        id: TopicId,
+    },
+    CreatePartitions {
+        wish: NewPartitions,
+        validate_only: bool,
+    },
+    AlterConfigs {
+        resource: ConfigResource,
+        changes: Vec<ConfigChange>,
+        validate_only: bool,
+    },
+    ReplaceConfigs {
+        resource: ConfigResource,
+        values: Vec<(String, Option<String>)>,
+        validate_only: bool,
+    },
+    ProducerIds,
+    Register(Registration),
+    Heartbeat(Heartbeat),
+    AlterIsr {
+        broker: BrokerId,
+        epoch: i64,
+        changes: Vec<IsrChange>,
+    },
+    Elect {
+        kind: ElectionKind,
+        topic: TopicId,
+        partition: PartitionId,
+    },
+    /// New replicas of a partition; `None` takes a move back (KIP-455).
+    Reassign {
+        topic: TopicId,
+        partition: PartitionId,
+        replicas: Option<Vec<BrokerId>>,
+    },
+    Unregister {
+        broker: BrokerId,
+    },
+    /// Whether a broker may lead and get new replicas.
+    Drain {
+        broker: BrokerId,
+        is_draining: bool,
+    },
+    /// The controller's own: these brokers were not heard of for too long.
+    Fence {
+        brokers: Vec<(BrokerId, i64)>,
+    },
+    /// The controller's own: this broker is ready.
+    Unfence {
+        broker: BrokerId,
+        epoch: i64,
+    },
+    /// The controller's own: leaders go back to the first of their replicas.
+    Balance,
+    /// The controller's own: the disk that a voter votes from.
+    Voter {
+        id: BrokerId,
+        directory: Uuid,
+    },
+}
+
+/// What is answered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    Done,
+    /// The topic stands in the image that holds the answer's index; of one that was only validated, its partitions'
+    /// replicas.
+    Topic {
+        id: TopicId,
+        replicas: Vec<Vec<BrokerId>>,
+    },
+    ProducerIds {
+        first: ProducerId,
+        next: ProducerId,
+    },
+    Registered {
+        epoch: i64,
+    },
+    Heartbeat {
+        is_fenced: bool,
+        leads: usize,
+    },
+    Isr(Vec<Result<(), ControllerError>>),
+}
+
+/// An answer, and the newest data that it knew.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct CommandReply {
+    pub result: Result<Answer, ControllerError>,
+    pub index: u64,
+}

@@ -1,0 +1,83 @@
+//! Which brokers get the replicas of new partitions: spread over racks, balanced by what they have.
+//!
+//! Invariants: replicas of one partition are on different brokers, and on as many racks as there are; the first replica
+//! leads, and first places are spread like the others.
+
+use std::collections::BTreeMap;
+
+use super::error::ControllerError;
+use crate::metadata::Image;
+use crate::model::BrokerId;
+use crate::model::number::to_usize;
+
+/// What a broker has.
+#[derive(Debug, Clone, Default)]
+struct Load {
+    rack: Option<String>,
+    replicas: usize,
+    first: usize,
+}
+
+/// Chooses replicas for partitions, one after the other.
+#[derive(Debug)]
+pub(super) struct Placement {
+    loads: BTreeMap<BrokerId, Load>,
+}
+
+impl Placement {
+    /// Counts what the brokers that may get replicas have.
+    pub(super) fn new(image: &Image) -> Self {
+        let active = image.brokers.iter().filter(|(_, broker)| broker.is_active());
+        let load = |rack: &Option<String>| Load { rack: rack.clone(), ..Load::default() };
+        let mut loads: BTreeMap<BrokerId, Load> =
+            active.map(|(id, broker)| (*id, load(&broker.rack))).collect();
+        for partition in image.topics.values().flat_map(|topic| &topic.partitions) {
+            for (place, id) in partition.replicas.iter().enumerate() {
+                if let Some(load) = loads.get_mut(id) {
+                    load.replicas += 1;
+                    load.first += usize::from(place == 0);
+                }
+            }
+        }
+        Self { loads }
+    }
+
+    pub(super) fn brokers(&self) -> usize {
+        self.loads.len()
+    }
+
+    /// The replicas of the next partition.
+    pub(super) fn choose(&mut self, count: i16) -> Result<Vec<BrokerId>, ControllerError> {
+        let wanted = to_usize(count);
+        if wanted > self.loads.len() {
+            return Err(ControllerError::ReplicationFactor(format!(
+                "Unable to replicate the partition {wanted} time(s): The target replication factor of {wanted} \
+                 cannot be reached because only {} broker(s) are registered.",
+                self.loads.len()
+            )));
+        }
+        let mut chosen: Vec<BrokerId> = Vec::with_capacity(wanted);
+        while chosen.len() < wanted {
+            let used = |rack: &Option<String>| {
+                chosen
+                    .iter()
+                    .filter(|id| self.loads.get(id).is_some_and(|l| l.rack == *rack))
+                    .count()
+            };
+            let cost = |(id, load): (&BrokerId, &Load)| {
+                let first = if chosen.is_empty() { load.first } else { 0 };
+                (load.rack.as_ref().map_or(0, |_| used(&load.rack)), first, load.replicas, *id)
+            };
+            let free = self.loads.iter().filter(|(id, _)| !chosen.contains(id));
+            let Some((.., best)) = free.map(cost).min() else { break };
+            chosen.push(best);
+        }
+        for (place, id) in chosen.iter().enumerate() {
+            if let Some(load) = self.loads.get_mut(id) {
+                load.replicas += 1;
+                load.first += usize::from(place == 0);
+            }
+        }
+        Ok(chosen)
+    }
+}

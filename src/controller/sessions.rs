@@ -1,0 +1,57 @@
+//! Which brokers are alive, as far as the active controller has heard: soft state, begun anew with each term.
+//!
+//! Invariants: a broker is fenced only after its session time without a heartbeat, or when its listener refuses
+//! connections; a new controller gives everybody a whole session, since an older one may have promised it.
+
+use std::collections::BTreeMap;
+
+use crate::metadata::Image;
+use crate::model::BrokerId;
+
+/// When each unfenced broker's session ends (uptime), in one term.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    term: u64,
+    ends_ms: BTreeMap<BrokerId, i64>,
+}
+
+impl Sessions {
+    /// Begins a term, if it is another one.
+    pub(super) fn begin(&mut self, term: u64, now_ms: i64, session_ms: i64, image: &Image) {
+        if self.term == term {
+            return;
+        }
+        self.term = term;
+        let alive = image.brokers.iter().filter(|(_, broker)| !broker.is_fenced);
+        self.ends_ms = alive.map(|(id, _)| (*id, now_ms + session_ms)).collect();
+    }
+
+    /// A heartbeat came.
+    pub(super) fn heard(&mut self, broker: BrokerId, now_ms: i64, session_ms: i64) {
+        self.ends_ms.insert(broker, now_ms + session_ms);
+    }
+
+    /// A broker's process is known to be gone.
+    pub(super) fn gone(&mut self, broker: BrokerId) {
+        if let Some(end_ms) = self.ends_ms.get_mut(&broker) {
+            *end_ms = 0;
+        }
+    }
+
+    /// Unfenced brokers whose session is over, with their epochs.
+    pub(super) fn expired(
+        &mut self,
+        now_ms: i64,
+        session_ms: i64,
+        image: &Image,
+    ) -> Vec<(BrokerId, i64)> {
+        let mut expired = Vec::new();
+        for (id, broker) in image.brokers.iter().filter(|(_, broker)| !broker.is_fenced) {
+            let end_ms = *self.ends_ms.entry(*id).or_insert(now_ms + session_ms);
+            if end_ms <= now_ms {
+                expired.push((*id, broker.epoch));
+            }
+        }
+        expired
+    }
+}

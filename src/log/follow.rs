@@ -1,0 +1,147 @@
+//! What a follower does to its log: takes batches as the leader wrote them, cuts what the leader does not have.
+//!
+//! Invariants: a fetched batch keeps its offsets and its leader epoch; producers and epochs are, after a cut, what the
+//! log that is left makes them (KIP-101, KIP-320); a cut is on the disk before anything is appended after it.
+
+use std::sync::Arc;
+
+use super::append::{NewBatch, disk_error};
+use super::error::{AppendError, OpenError};
+use super::leader_epochs::LeaderEpochs;
+use super::local_log::{Log, open_active};
+use super::producer_state::ProducerStates;
+use super::recovery::RecoveryPoint;
+use super::segment::{Segment, Walk, base_of};
+use crate::model::number::to_u64;
+use crate::model::{Offset, Timestamp};
+
+impl Log {
+    /// Appends a batch as another broker's log holds it; its offsets must lie at or past the log's end.
+    pub(crate) fn append_fetched(
+        &mut self,
+        batch: &NewBatch<'_>,
+        now_ms: Timestamp,
+    ) -> Result<(), AppendError> {
+        let header = batch.header;
+        assert!(header.base_offset >= self.log_end, "a follower appends past its log's end only");
+        if self.must_roll_alone(&header, now_ms) {
+            self.roll_at(header.base_offset).map_err(disk_error)?;
+        }
+        self.begin_epoch_at(header.leader_epoch, header.base_offset).map_err(disk_error)?;
+        self.reserve(to_u64(batch.bytes.len()));
+        self.write_whole(batch.bytes)?;
+        self.note_appended(&header, now_ms);
+        Ok(())
+    }
+
+    /// Cuts the log so that it ends at `to`, which must lie between two batches. What was below the recovery point is
+    /// no longer promised: the caller has lowered it on the disk before.
+    pub(crate) fn truncate(&mut self, to: Offset) -> Result<(), OpenError> {
+        let to = to.max(self.log_start);
+        if to >= self.log_end {
+            return Ok(());
+        }
+        tracing::info!(partition = %self.partition, from = self.log_end, to, "log truncated");
+        self.cuts += 1;
+        while self.active.base_offset > to {
+            let last = self.closed.pop_last().map(|(_, segment)| segment);
+            let bytes = self.active.bytes;
+            let next = match &last {
+                Some(segment) => {
+                    segment.retire();
+                    self.parts.cache.forget(&segment.path);
+                    open_active(&self.parts, &self.dir, segment.base_offset)?
+                }
+                None => open_active(&self.parts, &self.dir, to)?,
+            };
+            let cut = std::mem::replace(&mut self.active, next);
+            Segment::new(cut.base_offset, cut.path, bytes).delete_files(&self.parts.cache);
+            self.dir_changed = true;
+            if let Some(segment) = &last {
+                self.active.bytes = segment.bytes;
+                self.active.index = self.rebuilt_index()?;
+            }
+        }
+        let byte = self.byte_of(to)?;
+        self.active.file.set_len(byte)?;
+        self.active.file.sync()?;
+        self.active.bytes = byte;
+        self.active.reserved = 0;
+        self.active.index.truncate(to, byte);
+        self.end_at_cut(to)
+    }
+
+    /// Forgets everything and begins at `offset`: the leader's log starts past this one's end.
+    pub(crate) fn restart_at(&mut self, offset: Offset) -> Result<(), OpenError> {
+        tracing::info!(partition = %self.partition, offset, "log begins anew at the leader's start");
+        self.cuts += 1;
+        let next = if self.active.base_offset == offset {
+            self.active.file.set_len(0)?;
+            None
+        } else {
+            Some(open_active(&self.parts, &self.dir, offset)?)
+        };
+        for segment in std::mem::take(&mut self.closed).into_values() {
+            segment.delete_files(&self.parts.cache);
+        }
+        if let Some(next) = next {
+            let old = std::mem::replace(&mut self.active, next);
+            Segment::new(old.base_offset, old.path, old.bytes).delete_files(&self.parts.cache);
+        }
+        self.active.bytes = 0;
+        self.active.reserved = 0;
+        self.active.index = super::index::SegmentIndex::new(offset);
+        self.log_start = offset;
+        self.epochs = LeaderEpochs::default();
+        self.parts.cache.disk().sync_dir(&self.dir)?;
+        self.end_at_cut(offset)
+    }
+
+    fn end_at_cut(&mut self, to: Offset) -> Result<(), OpenError> {
+        self.log_end = to;
+        self.recovery_point = self.recovery_point.min(to);
+        self.cleaned_to = self.cleaned_to.min(to);
+        self.epochs.truncate_end(to);
+        self.save_epochs()?;
+        let disk = Arc::clone(self.parts.cache.disk());
+        for entry in disk.list(&self.dir)? {
+            // A snapshot past the cut tells of batches that are gone; others may take their offsets.
+            if base_of(&entry.name, ".snapshot").is_some_and(|at| at > to) {
+                disk.remove(&self.dir.join(&entry.name))?;
+            }
+        }
+        let has_producers = !self.producers.is_empty();
+        self.producers = ProducerStates::default();
+        self.producers_saved_at = None;
+        let point = RecoveryPoint { offset: to, log_start: self.log_start, has_producers };
+        self.recover_producers(point, false)?;
+        disk.sync_dir(&self.dir)?;
+        Ok(())
+    }
+
+    fn byte_of(&self, to: Offset) -> Result<u64, OpenError> {
+        let active = &self.active;
+        let start = active.index.floor(to);
+        let mut walk = Walk::new(&*active.file, &active.path, start, active.bytes);
+        while let Some((header, position)) =
+            walk.next_header().map_err(super::recovery::damage(0))?
+        {
+            if header.last_offset() >= to {
+                return Ok(position);
+            }
+        }
+        Ok(active.bytes)
+    }
+
+    fn rebuilt_index(&self) -> Result<super::index::SegmentIndex, OpenError> {
+        let active = &self.active;
+        let mut index = super::index::SegmentIndex::new(active.base_offset);
+        let mut walk = Walk::new(&*active.file, &active.path, 0, active.bytes);
+        while let Some((header, position)) =
+            walk.next_header().map_err(super::recovery::damage(0))?
+        {
+            index.note(&header, position, self.parts.config.index_interval_bytes);
+        }
+        Ok(index)
+    }
+}

@@ -1,0 +1,253 @@
+//! What passes between a leader and its followers: a fetch is also an acknowledgement.
+//!
+//! Invariants: a follower compares epochs before its first batch of a leader epoch and cuts by epoch, not by high
+//! watermark (KIP-101, KIP-279, KIP-320, KIP-595); every batch's checksum is verified before it is appended; a fetch
+//! says "I have everything before, durably", so a follower asks for more only after its flush.
+
+use std::sync::Arc;
+
+use super::error::PartitionError;
+use super::partition::Partition;
+use super::reading::ReadRules;
+use super::waiting::{AckWaiter, FetchWaiter};
+use crate::log::{AppendError, Log, NewBatch};
+use crate::model::{BrokerId, LeaderEpoch, Offset, Timestamp};
+use crate::record::batch::checksum;
+use crate::record::{BatchHeader, next_batch, validate};
+use crate::system::clock::uptime_ms;
+
+/// A follower's fetch, as its leader sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FollowerFetch {
+    pub follower: BrokerId,
+    pub broker_epoch: i64,
+    pub offset: Offset,
+    /// The epoch of the last batch in the follower's log; -1: it is empty.
+    pub last_epoch: LeaderEpoch,
+    /// The leader epoch that the follower knows.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// Where a follower's log leaves the leader's: the largest epoch that both may have, and its end in the leader's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Diverging {
+    pub epoch: LeaderEpoch,
+    pub end: Offset,
+}
+
+/// Where a follower goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FetchPosition {
+    pub offset: Offset,
+    pub last_epoch: LeaderEpoch,
+    pub leader_epoch: LeaderEpoch,
+    pub log_start: Offset,
+}
+
+/// What a leader answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FetchedBatches<'a> {
+    pub leader_epoch: LeaderEpoch,
+    pub bytes: &'a [u8],
+    pub high_watermark: Offset,
+    pub log_start: Offset,
+    pub now_ms: Timestamp,
+}
+
+impl Partition {
+    /// Takes a follower's fetch as its acknowledgement, or says where its log leaves this one.
+    pub(crate) fn fetched_by(
+        &self,
+        fetch: &FollowerFetch,
+    ) -> Result<Option<Diverging>, PartitionError> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let log = self.readable(state, ReadRules::leader(fetch.leader_epoch))?;
+        if fetch.offset < log.log_start() {
+            return Err(PartitionError::OutOfRange { offset: fetch.offset });
+        }
+        if fetch.last_epoch >= 0 {
+            let newest = state.replica.leader_epoch;
+            let end = if fetch.last_epoch == newest {
+                Some((newest, log.log_end()))
+            } else {
+                log.epochs().end_of(fetch.last_epoch, log.log_end())
+            };
+            match end {
+                Some((epoch, end)) if epoch < fetch.last_epoch || end < fetch.offset => {
+                    return Ok(Some(Diverging { epoch, end }));
+                }
+                // The leader's log begins after that epoch.
+                None if fetch.offset > log.log_start() => {
+                    return Ok(Some(Diverging { epoch: -1, end: log.log_start() }));
+                }
+                Some(_) | None => {}
+            }
+        }
+        if fetch.offset > log.log_end() {
+            return Err(PartitionError::OutOfRange { offset: fetch.offset });
+        }
+        let effects =
+            state.replica.fetched(uptime_ms(), fetch.follower, fetch.broker_epoch, fetch.offset);
+        self.perform(state, effects);
+        Ok(None)
+    }
+
+    /// Registers a follower's fetch that found nothing past `log_end`; `false` if there is news already.
+    pub(crate) fn wait_for_growth(&self, from: Offset, waiter: &Arc<FetchWaiter>) -> bool {
+        let mut state = self.state.lock();
+        if !state.replica.is_leader() || state.log.as_ref().is_none_or(|log| log.log_end() > from) {
+            return false;
+        }
+        state.waiting.add_follower(waiter);
+        true
+    }
+
+    /// Where this replica goes on fetching from `leader`; `None` if it follows somebody else, or can't.
+    pub(crate) fn fetch_position(&self, leader: BrokerId) -> Option<FetchPosition> {
+        let state = self.state.lock();
+        if state.replica.is_leader() || state.replica.leader() != leader {
+            return None;
+        }
+        let log = state.log.as_ref()?;
+        Some(FetchPosition {
+            offset: log.log_end(),
+            last_epoch: last_epoch(log),
+            leader_epoch: state.replica.leader_epoch,
+            log_start: log.log_start(),
+        })
+    }
+
+    /// Appends what the leader sent.
+    pub(crate) fn append_fetched(
+        self: &Arc<Self>,
+        fetched: &FetchedBatches<'_>,
+    ) -> Result<(), PartitionError> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if state.replica.is_leader() || state.replica.leader_epoch != fetched.leader_epoch {
+            return Err(state.not_leader());
+        }
+        let log = state.log_mut()?;
+        let unflushed = log.unflushed_bytes();
+        let result = append_each(log, fetched);
+        let (end, grown) = (log.end(), log.unflushed_bytes() - unflushed);
+        if fetched.log_start > log.log_start() {
+            log.trim(fetched.log_start);
+        }
+        self.directory.add_unflushed(grown);
+        state.mark(end);
+        let effects = state.replica.appended(end.offset);
+        self.perform(state, effects);
+        let effects = state.replica.told_high_watermark(fetched.high_watermark);
+        self.perform(state, effects);
+        match result {
+            Err(PartitionError::NoRoom) => self.directory.set_full(true),
+            Err(PartitionError::Offline) => {
+                self.directory.fail(&std::io::Error::other("write failed"), &self.name);
+                state.fail();
+            }
+            Ok(()) | Err(_) => {}
+        }
+        if grown > 0 {
+            self.queue_flush_if_due(state, fetched.now_ms);
+        }
+        result
+    }
+
+    /// Waits, by `waiter`, until what was fetched is durable; at once where the topic does not ask for that.
+    pub(crate) fn wait_flushed(self: &Arc<Self>, waiter: &Arc<AckWaiter>) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let Some(log) = &state.log else { return };
+        let end = log.log_end();
+        if log.config().write_caching || log.recovery_point() >= end {
+            return;
+        }
+        state.waiting.add_flush(end, waiter);
+        self.queue_flush(state);
+    }
+
+    /// Cuts the log where it leaves the leader's. Blocks on the disk.
+    pub(crate) fn cut_diverging(
+        &self,
+        leader_epoch: LeaderEpoch,
+        diverging: Diverging,
+    ) -> Result<(), PartitionError> {
+        let to = {
+            let state = self.state.lock();
+            let log = state.log()?;
+            let local = log.epochs().end_of(diverging.epoch, log.log_end());
+            // What this log calls the end of the epoch may lie before the leader's.
+            let end = local.map_or(diverging.end, |(_, end)| end.min(diverging.end));
+            end.clamp(log.log_start(), log.log_end())
+        };
+        self.cut_to(leader_epoch, to, |log| log.truncate(to))
+    }
+
+    /// Forgets everything: the leader's log begins past this one's end. Blocks on the disk.
+    pub(crate) fn restart_at(
+        &self,
+        leader_epoch: LeaderEpoch,
+        offset: Offset,
+    ) -> Result<(), PartitionError> {
+        self.cut_to(leader_epoch, offset, |log| log.restart_at(offset))
+    }
+
+    fn cut_to(
+        &self,
+        leader_epoch: LeaderEpoch,
+        to: Offset,
+        cut: impl FnOnce(&mut Log) -> Result<(), crate::log::OpenError>,
+    ) -> Result<(), PartitionError> {
+        // First the promise, then what it was about: a crash between them leaves a log longer than is promised.
+        if let Err(error) = self.directory.lower_point(&self.name, to) {
+            self.directory.fail(&error, &self.name);
+            return Err(PartitionError::Offline);
+        }
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if state.replica.is_leader() || state.replica.leader_epoch != leader_epoch {
+            return Err(state.not_leader());
+        }
+        if let Err(error) = cut(state.log_mut()?) {
+            self.directory.fail(&std::io::Error::other(error.to_string()), &self.name);
+            state.fail();
+            return Err(PartitionError::Offline);
+        }
+        self.cut(state);
+        Ok(())
+    }
+}
+
+fn last_epoch(log: &Log) -> LeaderEpoch {
+    if log.log_end() == log.log_start() { -1 } else { log.epochs().latest().unwrap_or(-1) }
+}
+
+/// Appends the whole batches of an answer; a part of one at its end is left for the next fetch.
+fn append_each(log: &mut Log, fetched: &FetchedBatches<'_>) -> Result<(), PartitionError> {
+    let mut rest = fetched.bytes;
+    while let Some((header, batch, after)) = next_batch(rest) {
+        rest = after;
+        if header.last_offset() < log.log_end() {
+            continue;
+        }
+        verify(&header, batch, log.log_end())?;
+        log.append_fetched(&NewBatch { header, bytes: batch }, fetched.now_ms).map_err(
+            |error| match error {
+                AppendError::NoRoom => PartitionError::NoRoom,
+                AppendError::Disk(_) | AppendError::Sequence(_) => PartitionError::Offline,
+            },
+        )?;
+    }
+    Ok(())
+}
+
+/// A corrupted replica must not infect others.
+fn verify(header: &BatchHeader, batch: &[u8], log_end: Offset) -> Result<(), PartitionError> {
+    validate::check_frame(batch, usize::MAX)?;
+    let whole = header.last_offset_delta >= 0
+        && header.base_offset >= log_end
+        && checksum(batch) == Some(header.crc);
+    if whole { Ok(()) } else { Err(PartitionError::Batch(crate::record::BatchError::Corrupt)) }
+}

@@ -1,0 +1,208 @@
+//! Reading a partition: what is committed, where it lies, by offset and by time.
+//!
+//! Invariants: a consumer sees only what is below the high watermark; a look-up waits for the disk without the
+//! partition's lock; a leader whose lease is over answers nothing.
+
+use std::sync::Arc;
+
+use super::error::PartitionError;
+use super::partition::{Partition, State};
+use super::waiting::FetchWaiter;
+use crate::log::{FoundRecord, Log, LogSlice, Searched};
+use crate::model::{BrokerId, LeaderEpoch, Offset, Timestamp};
+use crate::record::{BatchHeader, HEADER_BYTES};
+
+/// A look-up goes on over segments that compaction emptied, and is repeated where segments changed meanwhile.
+const LOOKUPS_MAX: usize = 10_000;
+
+/// Who may read what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReadRules {
+    /// The leader epoch that the asker knows; -1: none.
+    pub epoch: LeaderEpoch,
+    /// Whether a follower may answer (KIP-392).
+    pub from_follower: bool,
+    /// Whether what is not committed is read too: by the partition's followers.
+    pub up_to_log_end: bool,
+}
+
+impl ReadRules {
+    /// What is committed, from the leader.
+    pub(crate) fn leader(epoch: LeaderEpoch) -> Self {
+        Self { epoch, from_follower: false, up_to_log_end: false }
+    }
+}
+
+/// What a fetch finds.
+#[derive(Debug)]
+pub(crate) struct FetchRead {
+    pub high_watermark: Offset,
+    pub log_start: Offset,
+    pub log_end: Offset,
+    pub slice: Option<LogSlice>,
+}
+
+impl Partition {
+    /// The log, if the asker may read it.
+    pub(super) fn readable<'a>(
+        &self,
+        state: &'a State,
+        rules: ReadRules,
+    ) -> Result<&'a Log, PartitionError> {
+        let log = state.log()?;
+        state.check_epoch(rules.epoch)?;
+        let leads = state.replica.is_leader() && self.local.lease.is_held();
+        if leads || (rules.from_follower && !state.replica.is_leader()) {
+            Ok(log)
+        } else {
+            Err(state.not_leader())
+        }
+    }
+
+    /// Finds what a fetch at `offset` may have.
+    pub(crate) fn read(
+        &self,
+        offset: Offset,
+        bytes_max: usize,
+        first_whole: bool,
+        rules: ReadRules,
+    ) -> Result<FetchRead, PartitionError> {
+        let mut past = None;
+        // A look-up waits for the disk without the lock; where the cleaner or retention came between, it is repeated.
+        for _ in 0..LOOKUPS_MAX {
+            let (search, high_watermark, log_start, log_end) = {
+                let state = self.state.lock();
+                let log = self.readable(&state, rules)?;
+                if offset > log.log_end() || offset < log.log_start() {
+                    return Err(PartitionError::OutOfRange { offset });
+                }
+                let end = if rules.up_to_log_end { log.end() } else { state.hw_position };
+                let search = log.search(offset, past, end)?;
+                (search, state.replica.high_watermark(), log.log_start(), log.log_end())
+            };
+            let Some(search) = search else {
+                return Ok(FetchRead { high_watermark, log_start, log_end, slice: None });
+            };
+            let searched = search.run(bytes_max, first_whole);
+            if !self.state.lock().log()?.still_holds(&search) {
+                past = None;
+                continue;
+            }
+            match searched {
+                Ok(Searched::Slice(slice)) => {
+                    return Ok(FetchRead { high_watermark, log_start, log_end, slice });
+                }
+                Ok(Searched::Past(base_offset)) => past = Some(base_offset),
+                Err(error) => {
+                    tracing::error!(partition = %self.name, %error, "read failed");
+                    return Err(error.into());
+                }
+            }
+        }
+        tracing::error!(partition = %self.name, offset, "the log changed at each look-up");
+        Err(PartitionError::Offline)
+    }
+
+    /// Registers a fetch that found nothing new past `high_watermark`; `false` if there is news already.
+    pub(crate) fn wait(&self, high_watermark: Offset, waiter: &Arc<FetchWaiter>) -> bool {
+        let mut state = self.state.lock();
+        if state.log.is_none() || state.replica.high_watermark() != high_watermark {
+            return false;
+        }
+        state.waiting.add_fetch(waiter);
+        true
+    }
+
+    /// How many fetches wait.
+    #[cfg(test)]
+    pub(crate) fn waiting_fetches(&self) -> usize {
+        self.state.lock().waiting.fetches()
+    }
+
+    pub(crate) fn stop_waiting(&self, waiter: &Arc<FetchWaiter>) {
+        self.state.lock().waiting.remove_fetch(waiter);
+    }
+
+    /// Log start, high watermark, and the newest epoch, of a leader; checks the asker's epoch.
+    pub(crate) fn bounds(
+        &self,
+        epoch: LeaderEpoch,
+    ) -> Result<(Offset, Offset, LeaderEpoch), PartitionError> {
+        let state = self.state.lock();
+        self.readable(&state, ReadRules::leader(epoch))?;
+        if !state.replica.is_settled() {
+            return Err(PartitionError::Unsettled);
+        }
+        Ok((state.log()?.log_start(), state.replica.high_watermark(), state.replica.leader_epoch))
+    }
+
+    /// Where the log begins; -1 if there is none.
+    pub(crate) fn log_start(&self) -> Offset {
+        self.with_log(Log::log_start).unwrap_or(-1)
+    }
+
+    /// Who leads, and in which epoch.
+    pub(crate) fn leader(&self) -> (BrokerId, LeaderEpoch) {
+        let state = self.state.lock();
+        (state.replica.leader(), state.replica.leader_epoch)
+    }
+
+    /// The epoch that wrote `offset`; the current one where nothing was written.
+    pub(crate) fn epoch_at(&self, offset: Offset) -> LeaderEpoch {
+        let state = self.state.lock();
+        let known = state.log.as_ref().and_then(|log| log.epochs().epoch_at(offset));
+        known.unwrap_or(state.replica.leader_epoch)
+    }
+
+    /// First record at or after a time, or the newest by time (`None`), below the high watermark.
+    pub(crate) fn find_time(
+        &self,
+        timestamp: Option<Timestamp>,
+    ) -> Result<Option<FoundRecord>, PartitionError> {
+        for _ in 0..LOOKUPS_MAX {
+            let search = {
+                let state = self.state.lock();
+                let log = self.readable(&state, ReadRules::leader(-1))?;
+                log.time_search(timestamp, state.replica.high_watermark())
+            };
+            let found = search.run(timestamp);
+            if self.state.lock().log()?.still_holds_all(&search) {
+                return found.map_err(Into::into);
+            }
+        }
+        Err(PartitionError::Offline)
+    }
+
+    /// When the batch that holds `offset` was made, by its newest record; `None` if it can't be read.
+    pub(crate) fn timestamp_at(&self, offset: Offset) -> Option<Timestamp> {
+        let slice = self.read(offset, HEADER_BYTES, false, ReadRules::leader(-1)).ok()?.slice?;
+        BatchHeader::parse(&slice.read().ok()?).map(|header| header.max_timestamp)
+    }
+
+    /// The largest epoch up to `asked` and its end (OffsetForLeaderEpoch).
+    pub(crate) fn end_of_epoch(
+        &self,
+        asked: LeaderEpoch,
+        current: LeaderEpoch,
+    ) -> Result<Option<(LeaderEpoch, Offset)>, PartitionError> {
+        let state = self.state.lock();
+        let log = self.readable(&state, ReadRules::leader(current))?;
+        let newest = state.replica.leader_epoch;
+        if asked == newest {
+            return Ok(Some((newest, log.log_end())));
+        }
+        Ok(log.epochs().end_of(asked, log.log_end()))
+    }
+
+    /// Moves the log's start (DeleteRecords); -1 means the high watermark. Returns the new start.
+    pub(crate) fn trim(&self, offset: Offset) -> Result<Offset, PartitionError> {
+        let mut state = self.state.lock();
+        self.readable(&state, ReadRules::leader(-1))?;
+        let high_watermark = state.replica.high_watermark();
+        let to = if offset == -1 { high_watermark } else { offset };
+        if to < 0 || to > high_watermark {
+            return Err(PartitionError::OutOfRange { offset: to });
+        }
+        Ok(state.log_mut()?.trim(to))
+    }
+}

@@ -1,0 +1,1 @@
+//! Scripts of the replica state machine: commands in, effects out (`testdata/replica.txt`).
