@@ -20,7 +20,7 @@ use crate::system::clock::{millis, monotonic, sleep, timeout_at, uptime_ms};
 use crate::system::tasks::spawn;
 
 /// Pause before a registration is tried again.
-const RETRY: Duration = Duration::from_millis(50);
+const RETRY: Duration = Duration::from_millis(2);
 /// How often somebody is told what a start is waiting for.
 const TELL: Duration = Duration::from_secs(5);
 

@@ -24,7 +24,7 @@ use crate::metadata::{Image, MetadataRecord};
 use crate::model::BrokerId;
 use crate::network::Dialer;
 use crate::quorum::{CommandHandler, ProposeError, Quorum};
-use crate::system::clock::{millis, monotonic, timeout_at, uptime_ms};
+use crate::system::clock::{millis, monotonic, sleep, timeout_at, uptime_ms};
 use crate::system::tasks::{Boxed, spawn};
 
 /// Commands that wait to be decided.
@@ -36,6 +36,8 @@ const TICK: Duration = Duration::from_millis(50);
 const COMMIT_WAIT: Duration = Duration::from_secs(5);
 /// How long a listener may take to show that its process is alive.
 const PROBE_WAIT: Duration = Duration::from_millis(200);
+/// Pauses before a broker's listener is tried after one of its connections ended.
+const PROBES_MS: [i64; 4] = [0, 20, 50, 100];
 /// Producer ids that are taken from the metadata log at a time (KIP-730).
 const PRODUCER_ID_BLOCK: i64 = 1000;
 
@@ -127,18 +129,51 @@ impl ActiveController {
     }
 
     /// Fences who was not heard of for too long.
-    async fn expire(&self) {
+    async fn expire(self: &Arc<Self>) {
         let Some(term) = self.quorum.leading() else { return };
         let (image, now_ms, session_ms) = (self.state.image(), uptime_ms(), self.session_ms());
-        let expired = {
+        let (is_new, expired) = {
             let mut sessions = self.sessions.lock();
             sessions.begin(term, now_ms, session_ms, &image);
-            sessions.expired(now_ms, session_ms, &image)
+            (sessions.take_fresh(), sessions.expired(now_ms, session_ms, &image))
         };
+        if is_new {
+            tracing::info!(term, "this node is the controller");
+            // Some of them may have died with the controller before.
+            let alive = image.brokers.iter().filter(|(_, broker)| !broker.is_fenced);
+            alive.for_each(|(id, _)| self.probe(*id));
+        }
         if !expired.is_empty() {
             tracing::warn!(brokers = ?expired, "no heartbeat in time: fenced");
             self.carry_out(vec![(Command::Fence { brokers: expired }, oneshot::channel().0)]).await;
         }
+    }
+
+    /// Looks whether a broker's listener refuses connections: then its process is gone.
+    fn probe(self: &Arc<Self>, node: BrokerId) {
+        let endpoints =
+            self.state.image().brokers.get(&node).map(|broker| broker.endpoints.clone());
+        let Some(endpoint) = endpoints.and_then(|all| all.into_iter().next()) else { return };
+        if node == self.state.node_id {
+            return;
+        }
+        let controller = Arc::clone(self);
+        let address = format!("{}:{}", endpoint.host, endpoint.port);
+        spawn(async move {
+            // A process that dies closes one socket after the other: the listener may be the last.
+            for pause_ms in PROBES_MS {
+                sleep(millis(pause_ms)).await;
+                let dialing = controller.dialer.dial(address.clone());
+                let refused = matches!(
+                    timeout_at(monotonic() + PROBE_WAIT, dialing).await,
+                    Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused
+                );
+                if refused {
+                    tracing::info!(broker = node, "its listener refuses connections");
+                    return controller.sessions.lock().gone(node);
+                }
+            }
+        });
     }
 
     /// Decides commands, makes their records one entry, answers.
@@ -345,27 +380,10 @@ impl CommandHandler for Arc<ActiveController> {
         })
     }
 
-    /// A connection of a broker ended: if its listener refuses another, the process is gone, and nobody has to wait
-    /// until its session is over.
+    /// A connection of a broker ended: nobody has to wait until its session is over if the process is gone.
     fn lost(&self, node: BrokerId) {
-        if !self.is_active() {
-            return;
+        if self.is_active() {
+            self.probe(node);
         }
-        let endpoints =
-            self.state.image().brokers.get(&node).map(|broker| broker.endpoints.clone());
-        let Some(endpoint) = endpoints.and_then(|all| all.into_iter().next()) else { return };
-        let controller = Arc::clone(self);
-        spawn(async move {
-            let dialing = controller.dialer.dial(format!("{}:{}", endpoint.host, endpoint.port));
-            let refused = matches!(
-                timeout_at(monotonic() + PROBE_WAIT, dialing).await,
-                Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused
-            );
-            if refused {
-                tracing::info!(broker = node, "its listener refuses connections");
-                controller.sessions.lock().gone(node);
-            }
-        });
-        let _ = millis(0);
     }
 }

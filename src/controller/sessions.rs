@@ -12,6 +12,8 @@ use crate::model::BrokerId;
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     term: u64,
+    /// Whether nobody was told yet that the term began.
+    is_fresh: bool,
     ends_ms: BTreeMap<BrokerId, i64>,
 }
 
@@ -21,9 +23,15 @@ impl Sessions {
         if self.term == term {
             return;
         }
+        self.is_fresh = true;
         self.term = term;
         let alive = image.brokers.iter().filter(|(_, broker)| !broker.is_fenced);
         self.ends_ms = alive.map(|(id, _)| (*id, now_ms + session_ms)).collect();
+    }
+
+    /// Whether the term is new since this was asked last.
+    pub(super) fn take_fresh(&mut self) -> bool {
+        std::mem::take(&mut self.is_fresh)
     }
 
     /// A heartbeat came.
