@@ -109,7 +109,9 @@ fn sources() -> Vec<(String, PathBuf, String)> {
         let module = first.trim_end_matches(".rs").to_owned();
         let is_test = inside.ends_with("tests.rs")
             || ["tidy", "simulation", "internals"].contains(&module.as_str())
-            || inside.ends_with("sim_disk.rs");
+            || inside.ends_with("sim_disk.rs")
+            || inside.ends_with("sim_nodes.rs")
+            || inside.ends_with("alone.rs");
         if is_test {
             continue;
         }

@@ -63,6 +63,14 @@ struct Told {
     position: FetchPosition,
 }
 
+/// What a request allows its answer.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    wait_ms: i32,
+    partition_bytes: i32,
+    bytes: i32,
+}
+
 /// One connection to a leader and its fetch session.
 struct Link {
     client: FramedClient,
@@ -185,10 +193,17 @@ async fn follow(
             continue;
         }
         let controller = fetchers.controller.get();
-        let wait_ms = controller.map_or(500, |c| c.config().long("replica.fetch.wait.max.ms"));
-        let request = link.request(fetchers, &positions, wait_ms);
+        let Some(config) = controller.map(|controller| controller.config()) else { return Ok(()) };
+        let bounds = Bounds {
+            wait_ms: config.int("replica.fetch.wait.max.ms"),
+            partition_bytes: config.int("replica.fetch.max.bytes"),
+            bytes: config.int("replica.fetch.response.max.bytes"),
+        };
+        let wait_ms = i64::from(bounds.wait_ms);
+        let request = link.request(fetchers, &positions, bounds);
         let deadline = now + millis(wait_ms) + PATIENCE;
         let response = tokio::select! {
+            biased;
             response = link.exchange(&request, deadline) => response?,
             () = following.changed.notified() => {
                 // The session goes with the connection; what is new begins at once.
@@ -298,7 +313,7 @@ impl Link {
         &mut self,
         fetchers: &Fetchers,
         positions: &BTreeMap<Key, Told>,
-        wait_ms: i64,
+        bounds: Bounds,
     ) -> FetchRequest {
         let (id, broker_epoch) = fetchers.me();
         let is_new = |(key, told): &(&Key, &Told)| self.told.get(key) != Some(told);
@@ -311,7 +326,7 @@ impl Link {
                 .with_fetch_offset(at.offset)
                 .with_last_fetched_epoch(at.last_epoch)
                 .with_log_start_offset(at.log_start)
-                .with_partition_max_bytes(1 << 20);
+                .with_partition_max_bytes(bounds.partition_bytes);
             topics.entry(*topic).or_default().push(wanted);
         }
         let mut forgotten: BTreeMap<TopicId, Vec<i32>> = BTreeMap::new();
@@ -328,9 +343,9 @@ impl Link {
             .with_replica_epoch(broker_epoch);
         FetchRequest::default()
             .with_replica_state(replica)
-            .with_max_wait_ms(i32::try_from(wait_ms).unwrap_or(500))
+            .with_max_wait_ms(bounds.wait_ms)
             .with_min_bytes(1)
-            .with_max_bytes(10 << 20)
+            .with_max_bytes(bounds.bytes)
             .with_session_id(self.session_id)
             .with_session_epoch(self.epoch)
             .with_topics(topics.into_iter().map(topic).collect())

@@ -135,6 +135,8 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "offsets.topic.segment.bytes" Int, "104857600", 1, INT, false, "Segment size of __consumer_offsets.";
     "producer.id.expiration.ms" Int, "86400000", 1, INT, true, "How long an idle producer's sequence is remembered.";
     "queued.max.request.bytes" Long, "268435456", 1 << 20, MAX, false, "Bytes of requests in progress on all connections, beyond which sockets are not read.";
+    "replica.fetch.max.bytes" Int, "1048576", 1, INT, false, "Most bytes of one partition in the answer to a follower, but for the first batch.";
+    "replica.fetch.response.max.bytes" Int, "10485760", 1, INT, false, "Most bytes in the answer to a follower, but for the first batch.";
     "replica.fetch.wait.max.ms" Int, "500", 1, INT, false, "How long a leader may wait for new records before it answers a follower.";
     "replica.lag.time.max.ms" Long, "30000", 100, MAX, true, "A follower that did not reach the end of the log for this long leaves the ISR.";
     "socket.request.max.bytes" Int, "104857600", 1, INT, false, "Largest request.";

@@ -10,6 +10,7 @@ use crate::config::{Config, TopicConfig};
 use crate::metadata::{ConfigResource, Image, MetadataRecord, PartitionImage, TopicImage};
 use crate::model::number::to_usize;
 use crate::model::{BrokerId, PartitionId, TopicId};
+use crate::system::planted::{Bug, is_planted};
 
 /// What decisions need to know of a topic's settings.
 #[derive(Debug, Clone, Copy)]
@@ -396,7 +397,8 @@ fn elect(
         lead(partition, leader);
         return;
     }
-    let unclean = among(&partition.replicas, &is_alive).filter(|_| rules.unclean);
+    let unclean = among(&partition.replicas, &is_alive)
+        .filter(|_| rules.unclean || is_planted(Bug::ElectAnyReplica));
     if let Some(leader) = unclean {
         tracing::error!(leader, "unclean leader election: what only others have is lost");
         partition.isr = vec![leader];

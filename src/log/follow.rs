@@ -14,6 +14,7 @@ use super::recovery::RecoveryPoint;
 use super::segment::{Segment, Walk, base_of};
 use crate::model::number::to_u64;
 use crate::model::{Offset, Timestamp};
+use crate::system::planted::{Bug, is_planted};
 
 impl Log {
     /// Appends a batch as another broker's log holds it; its offsets must lie at or past the log's end.
@@ -111,6 +112,9 @@ impl Log {
             }
         }
         let has_producers = !self.producers.is_empty();
+        if is_planted(Bug::KeepProducersAfterCut) {
+            return Ok(());
+        }
         self.producers = ProducerStates::default();
         self.producers_saved_at = None;
         let point = RecoveryPoint { offset: to, log_start: self.log_start, has_producers };

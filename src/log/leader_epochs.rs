@@ -47,6 +47,27 @@ impl LeaderEpochs {
         Some((*epoch, end))
     }
 
+    /// The same for a leader of `current`, whose epoch is noted with its first record: what it has not noted yet
+    /// begins at the log's end. An epoch from before the first one that is known ended where that one begins.
+    pub(crate) fn end_for_leader(
+        &self,
+        asked: LeaderEpoch,
+        current: LeaderEpoch,
+        log_end: Offset,
+    ) -> (LeaderEpoch, Offset) {
+        if asked >= current {
+            return (current, log_end);
+        }
+        match self.entries.first() {
+            Some((first, start)) if asked < *first => (asked, *start),
+            Some(_) => match self.latest() {
+                Some(latest) if asked > latest => (latest, log_end),
+                _ => self.end_of(asked, log_end).unwrap_or((asked, log_end)),
+            },
+            None => (asked, log_end),
+        }
+    }
+
     /// Forgets what lies at or past a new log end.
     pub(crate) fn truncate_end(&mut self, end: Offset) {
         self.entries.retain(|(_, start)| *start < end);
@@ -83,5 +104,16 @@ mod tests {
         assert_eq!(epochs.end_of(4, 50), None);
         assert_eq!((epochs.epoch_at(9), epochs.epoch_at(10)), (Some(0), Some(3)));
         assert_eq!(LeaderEpochs::parse(&epochs.lines()), Some(epochs));
+    }
+
+    #[test]
+    fn a_leader_without_records_of_its_own_ends_the_epochs_before_at_its_log_end() {
+        let mut epochs = LeaderEpochs::default();
+        assert_eq!(epochs.end_for_leader(2, 9, 0), (2, 0));
+        assert!(epochs.assign(3, 5) && epochs.assign(6, 20));
+        let end = |asked| epochs.end_for_leader(asked, 9, 50);
+        // Found by the simulation: an epoch between the last that wrote here and the leader's own.
+        assert_eq!((end(7), end(8), end(9)), ((6, 50), (6, 50), (9, 50)));
+        assert_eq!((end(1), end(3), end(5), end(6)), ((1, 5), (3, 20), (3, 20), (6, 50)));
     }
 }

@@ -16,6 +16,7 @@ use super::segment::{Segment, Walk, base_of};
 use crate::model::number::to_u64;
 use crate::model::{Offset, TopicPartition};
 use crate::record::batch::checksum;
+use crate::system::planted::{Bug, is_planted};
 
 /// What the log directory's checkpoint says of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -230,6 +231,10 @@ impl Log {
             None if point.has_producers => self.log_start,
             None => point.offset,
         };
+        if is_planted(Bug::ForgetProducersAtStart) {
+            self.producers = ProducerStates::default();
+            return Ok(());
+        }
         self.producers_saved_at = Some(from);
         let read_from = if are_epochs_lost { self.log_start } else { from.min(point.offset) };
         if read_from >= self.log_end {

@@ -168,7 +168,15 @@ impl Image {
         let Ok(index) = usize::try_from(partition) else { return };
         let partitions = &mut Arc::make_mut(topic).partitions;
         match partitions.get_mut(index) {
-            Some(slot) => *slot = found,
+            Some(slot) => {
+                let grows = found.partition_epoch > slot.partition_epoch
+                    && found.leader_epoch >= slot.leader_epoch;
+                assert!(
+                    grows || found == *slot,
+                    "partition_epoch_grows: {slot:?} before {found:?}"
+                );
+                *slot = found;
+            }
             None => partitions.push(found),
         }
     }

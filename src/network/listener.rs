@@ -54,9 +54,10 @@ impl Listening {
             let mut stop = stopping.clone();
             loop {
                 let accepted = tokio::select! {
-                    accepted = self.listener.accept() => accepted,
-                    _ = stop.wait_for(|stop| *stop) => return,
-                };
+                biased;
+                        accepted = self.listener.accept() => accepted,
+                        _ = stop.wait_for(|stop| *stop) => return,
+                    };
                 match accepted {
                     Ok((tcp, address)) => {
                         let peer = Peer { address, listener: Arc::clone(&name) };

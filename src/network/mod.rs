@@ -18,6 +18,8 @@ pub(crate) use budget::Budget;
 #[cfg(test)]
 pub(crate) use connection::serve;
 pub(crate) use connection::{Answer, ConnectionRules, Peer, Service};
+#[cfg(test)]
+pub(crate) use dial::{Dial, Dialing, Duplex};
 pub(crate) use dial::{Dialer, TcpDialer};
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use frames::Frames;

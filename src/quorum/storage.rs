@@ -22,6 +22,7 @@ use crate::model::number::{to_i32, to_i64};
 use crate::model::{Offset, TopicPartition};
 use crate::record::{BatchBuilder, BatchHeader, Records, next_batch};
 use crate::system::SharedDisk;
+use crate::system::planted::{Bug, is_planted};
 use crate::system::tasks::blocking;
 
 /// The folder of the quorum's log.
@@ -129,7 +130,10 @@ impl QuorumStorage {
         let mut kept = state.kept.clone();
         change(&mut kept);
         let line = serde_json::to_string(&kept)?;
-        checkpoint::write(&*self.disk, &self.folder.join(STATE_FILE), STATE_KIND, 1, &[line])?;
+        if !is_planted(Bug::VoteBeforeFlush) {
+            let path = self.folder.join(STATE_FILE);
+            checkpoint::write(&*self.disk, &path, STATE_KIND, 1, &[line])?;
+        }
         state.kept = kept;
         Ok(())
     }
@@ -311,6 +315,7 @@ impl RaftLogStorage<TypeConfig> for QuorumStorage {
         let storage = self.clone();
         let written = blocking(move || {
             let job = storage.write(entries)?;
+            let job = job.filter(|_| !is_planted(Bug::QuorumAcksBeforeFlush));
             storage.flush(job).map_err(StoreError::from)
         });
         let written = written

@@ -131,6 +131,7 @@ impl RaftNetwork<TypeConfig> for VoterLink {
         let request =
             PeerRequest::Snapshot { vote, meta: snapshot.meta, lines: *snapshot.snapshot };
         let answer = tokio::select! {
+            biased;
             answer = self.ask(&request, SNAPSHOT_WAIT) => answer,
             closed = cancel => return Err(StreamingError::Closed(closed)),
         };

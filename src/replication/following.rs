@@ -15,6 +15,7 @@ use crate::model::{BrokerId, LeaderEpoch, Offset, Timestamp};
 use crate::record::batch::checksum;
 use crate::record::{BatchHeader, next_batch, validate};
 use crate::system::clock::uptime_ms;
+use crate::system::planted::{Bug, is_planted};
 
 /// A follower's fetch, as its leader sees it.
 #[derive(Debug, Clone, Copy)]
@@ -66,22 +67,12 @@ impl Partition {
         if fetch.offset < log.log_start() {
             return Err(PartitionError::OutOfRange { offset: fetch.offset });
         }
-        if fetch.last_epoch >= 0 {
-            let newest = state.replica.leader_epoch;
-            let end = if fetch.last_epoch == newest {
-                Some((newest, log.log_end()))
-            } else {
-                log.epochs().end_of(fetch.last_epoch, log.log_end())
-            };
-            match end {
-                Some((epoch, end)) if epoch < fetch.last_epoch || end < fetch.offset => {
-                    return Ok(Some(Diverging { epoch, end }));
-                }
-                // The leader's log begins after that epoch.
-                None if fetch.offset > log.log_start() => {
-                    return Ok(Some(Diverging { epoch: -1, end: log.log_start() }));
-                }
-                Some(_) | None => {}
+        if fetch.last_epoch >= 0 && !is_planted(Bug::SkipDivergenceCheck) {
+            let current = state.replica.leader_epoch;
+            let (epoch, end) =
+                log.epochs().end_for_leader(fetch.last_epoch, current, log.log_end());
+            if epoch < fetch.last_epoch || end < fetch.offset {
+                return Ok(Some(Diverging { epoch, end }));
             }
         }
         if fetch.offset > log.log_end() {
@@ -161,7 +152,8 @@ impl Partition {
         let state = &mut *state;
         let Some(log) = &state.log else { return };
         let end = log.log_end();
-        if log.config().write_caching || log.recovery_point() >= end {
+        let is_eager = log.config().write_caching || is_planted(Bug::FollowerAcksBeforeFlush);
+        if is_eager || log.recovery_point() >= end {
             return;
         }
         state.waiting.add_flush(end, waiter);

@@ -23,6 +23,7 @@ use crate::model::{BrokerId, LeaderEpoch, Offset, Timestamp, TopicPartition};
 use crate::record::batch::stamp_append_time;
 use crate::record::{BatchHeader, BatchRules, validate};
 use crate::system::clock::uptime_ms;
+use crate::system::planted::{Bug, is_planted};
 
 pub(crate) type PartitionHandle = Arc<Partition>;
 
@@ -314,6 +315,11 @@ impl Partition {
             self.leading.store(if now.1 { now.0 } else { -1 }, Ordering::Release);
             // Whoever waits asked the leader of another epoch.
             state.waiting.fail();
+            if is_planted(Bug::TruncateToHighWatermark) && !now.1 {
+                let to = state.replica.high_watermark();
+                let _ = state.log.as_mut().map(|log| log.truncate(to));
+                self.cut(state);
+            }
         }
         self.perform(state, effects);
     }

@@ -11,6 +11,7 @@ use super::waiting::FetchWaiter;
 use crate::log::{FoundRecord, Log, LogSlice, Searched};
 use crate::model::{BrokerId, LeaderEpoch, Offset, Timestamp};
 use crate::record::{BatchHeader, HEADER_BYTES};
+use crate::system::planted::{Bug, is_planted};
 
 /// A look-up goes on over segments that compaction emptied, and is repeated where segments changed meanwhile.
 const LOOKUPS_MAX: usize = 10_000;
@@ -76,7 +77,8 @@ impl Partition {
                 if offset > log.log_end() || offset < log.log_start() {
                     return Err(PartitionError::OutOfRange { offset });
                 }
-                let end = if rules.up_to_log_end { log.end() } else { state.hw_position };
+                let is_all = rules.up_to_log_end || is_planted(Bug::ServeUncommitted);
+                let end = if is_all { log.end() } else { state.hw_position };
                 let search = log.search(offset, past, end)?;
                 (search, state.replica.high_watermark(), log.log_start(), log.log_end())
             };
@@ -188,10 +190,10 @@ impl Partition {
         let state = self.state.lock();
         let log = self.readable(&state, ReadRules::leader(current))?;
         let newest = state.replica.leader_epoch;
-        if asked == newest {
-            return Ok(Some((newest, log.log_end())));
+        if asked < 0 || asked > newest {
+            return Ok(None);
         }
-        Ok(log.epochs().end_of(asked, log.log_end()))
+        Ok(Some(log.epochs().end_for_leader(asked, newest, log.log_end())))
     }
 
     /// Moves the log's start (DeleteRecords); -1 means the high watermark. Returns the new start.

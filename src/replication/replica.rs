@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::{BrokerId, LeaderEpoch, Offset};
+use crate::system::planted::{Bug, is_planted};
 
 /// A partition as the metadata describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -281,7 +282,8 @@ impl Replica {
             return None;
         }
         let end = leader.followers.get(&follower)?.end?;
-        if end < self.high_watermark || end < leader.epoch_start {
+        let is_behind = end < self.high_watermark || end < leader.epoch_start;
+        if is_behind && !is_planted(Bug::JoinIsrEarly) {
             return None;
         }
         let mut isr = leader.isr.clone();
@@ -297,11 +299,13 @@ impl Replica {
 
     fn advance(&mut self) -> Effects {
         let Role::Leader(leader) = &self.role else { return Effects::default() };
-        if leader.isr.len() < self.insync_needed(leader) {
+        if leader.isr.len() < self.insync_needed(leader) && !is_planted(Bug::IgnoreMinInsync) {
             return Effects::default();
         }
-        let mut to = if self.write_caching { self.log_end } else { self.flushed };
-        let proposed = leader.proposed.iter().flatten();
+        let is_eager = self.write_caching || is_planted(Bug::AckBeforeFlush);
+        let mut to = if is_eager { self.log_end } else { self.flushed };
+        let counts_proposed = !is_planted(Bug::IgnoreProposedIsr);
+        let proposed = leader.proposed.iter().flatten().filter(|_| counts_proposed);
         for id in leader.isr.iter().chain(proposed).filter(|id| **id != leader.me) {
             match leader.followers.get(id).map(|follower| follower.end) {
                 Some(Some(end)) => to = to.min(end),

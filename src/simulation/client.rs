@@ -54,7 +54,7 @@ async fn call<R: Request>(
     timeout_at(monotonic() + Duration::from_secs(5), answer).await.ok()?
 }
 
-fn fetch_request(partition: i32, from: i64, max_wait_ms: i32) -> FetchRequest {
+pub(super) fn fetch_request(partition: i32, from: i64, max_wait_ms: i32) -> FetchRequest {
     let partition = FetchPartition::default()
         .with_partition(partition)
         .with_current_leader_epoch(-1)

@@ -5,8 +5,13 @@
 //! what was acknowledged is there, once, at its offset; what a reader saw stays; the same seed gives the same trace.
 
 mod client;
+mod cluster;
+mod net;
+mod nodes;
+mod producer;
 mod world;
 
+use crate::system::planted::{Bug, plant};
 use world::{Run, run, waiting_fetches_before_and_after_a_client_goes};
 
 /// Seeds that every test run goes through; `SIMULATION_SEEDS=n` runs more, `SIMULATION_SEED=n` one, with its trace.
@@ -49,4 +54,61 @@ fn the_seed_of_the_environment_is_run_and_shown() {
 #[test]
 fn a_client_that_goes_while_it_waits_leaves_nothing_behind() {
     assert_eq!(waiting_fetches_before_and_after_a_client_goes(), (1, 0));
+}
+
+/// Seeds of whole clusters that every test run goes through; `CLUSTER_SEEDS=from..to` runs others, `SEED=n` one, with
+/// its trace.
+const CLUSTER_SEEDS: std::ops::Range<u64> = 0..12;
+const CLUSTER_SECONDS: u64 = 20;
+
+fn check_cluster(seed: u64) -> cluster::ClusterRun {
+    let run = cluster::run(seed, number("CLUSTER_SECONDS").unwrap_or(CLUSTER_SECONDS));
+    assert!(run.wrong.is_empty(), "SEED={seed}: {:#?}\n{}", run.wrong, run.trace.join("\n"));
+    run
+}
+
+fn cluster_seeds() -> std::ops::Range<u64> {
+    let wanted = std::env::var("CLUSTER_SEEDS").ok();
+    let range = wanted.as_deref().and_then(|wanted| wanted.split_once(".."));
+    range.map_or(CLUSTER_SEEDS, |(from, to)| {
+        from.parse().expect("a number")..to.parse().expect("a number")
+    })
+}
+
+#[test]
+fn a_cluster_loses_nothing_acknowledged_whatever_happens_to_its_nodes() {
+    let runs: Vec<_> = cluster_seeds().map(check_cluster).collect();
+    let (acked, faults) = runs.iter().fold((0, 0), |(a, f), run| (a + run.acked, f + run.faults));
+    println!("{} runs, {acked} records acknowledged, {faults} faults", runs.len());
+    assert!(acked > 100 * runs.len() && faults > 2 * runs.len(), "{acked} {faults}");
+}
+
+#[test]
+fn the_seed_of_the_environment_is_run_on_a_cluster_and_shown() {
+    if let Some(seed) = number("SEED") {
+        if std::env::var_os("STRANDLINE_LOG").is_some() {
+            let filter = tracing_subscriber::EnvFilter::from_env("STRANDLINE_LOG");
+            let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).try_init();
+        }
+        let run = cluster::run(seed, number("CLUSTER_SECONDS").unwrap_or(CLUSTER_SECONDS));
+        println!("seed {seed}\n{}\n{:#?}", run.trace.join("\n"), run.wrong);
+        assert!(run.wrong.is_empty());
+    }
+}
+
+/// Whether a run shows that something is wrong: by its checks, or by an assertion of ours that failed.
+fn shows_a_bug(seed: u64, seconds: u64) -> bool {
+    std::panic::catch_unwind(|| !cluster::run(seed, seconds).wrong.is_empty()).unwrap_or(true)
+}
+
+#[test]
+fn a_planted_bug_of_the_environment_is_found_and_its_seed_shown() {
+    let Ok(wanted) = std::env::var("PLANT") else { return };
+    let bug = Bug::ALL.iter().copied().find(|bug| format!("{bug:?}") == wanted).expect("a bug");
+    plant(Some(bug));
+    let seconds = number("CLUSTER_SECONDS").unwrap_or(CLUSTER_SECONDS);
+    let found = cluster_seeds().find(|seed| shows_a_bug(*seed, seconds));
+    plant(None);
+    println!("{wanted}: {found:?}");
+    assert!(found.is_some());
 }

@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(crate) type SharedDisk = Arc<dyn Disk>;
 pub(crate) type SharedFile = Arc<dyn DiskFile>;
@@ -51,6 +52,10 @@ pub(crate) trait Disk: Send + Sync + Debug {
     /// Makes everything on the file system that holds `path` durable; an error covers any of it.
     fn sync_all(&self, path: &Path) -> io::Result<()>;
     fn space(&self, path: &Path) -> io::Result<Space>;
+    /// How long a flush takes before it begins: real disks take their time in `sync` itself.
+    fn sync_pause(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Takes the exclusive lock on a file for as long as the result lives; `WouldBlock` if another process has it.
     fn lock(&self, path: &Path) -> io::Result<SharedFile>;
 }

@@ -8,9 +8,12 @@ pub(crate) mod clock;
 mod descriptors;
 pub(crate) mod disk;
 mod os_disk;
+pub(crate) mod planted;
 pub(crate) mod random;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) mod sim_disk;
+#[cfg(test)]
+pub(crate) mod sim_nodes;
 pub(crate) mod tasks;
 
 pub(crate) use clock::Clock;

@@ -23,6 +23,8 @@ pub(crate) struct Faults {
     pub fail_syncs: bool,
     /// Room left in bytes, if it is limited; a write past it fails with ENOSPC.
     pub room: Option<u64>,
+    /// Longest pause before a flush, in microseconds.
+    pub sync_us: u64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -233,6 +235,14 @@ impl Disk for SimDisk {
         }
         state.durable_names = state.files.clone();
         Ok(())
+    }
+
+    fn sync_pause(&self) -> std::time::Duration {
+        let state = self.0.lock();
+        let (longest, count) = (state.faults.sync_us, state.syncs);
+        // Some flushes are quick, some are slow; which is which follows from their number.
+        let share = Random::seeded(count).below(1_000);
+        std::time::Duration::from_micros(longest * share * share / 1_000_000)
     }
 
     fn space(&self, _path: &Path) -> io::Result<Space> {

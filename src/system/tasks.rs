@@ -26,6 +26,13 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
+    #[cfg(test)]
+    {
+        let task = tokio::spawn(super::sim_nodes::Scoped::inherit(future));
+        super::sim_nodes::note(task.abort_handle());
+        task
+    }
+    #[cfg(not(test))]
     tokio::spawn(future)
 }
 
@@ -61,7 +68,7 @@ pub(crate) fn dedicated(
     future: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     if IN_PLACE.load(Ordering::Relaxed) {
-        tokio::spawn(future);
+        drop(spawn(future));
         return Ok(());
     }
     let runtime = tokio::runtime::Handle::current();

@@ -1,0 +1,302 @@
+//! A run of a whole cluster: chaos, then healing, then a look at everything.
+
+use std::time::Duration;
+
+use super::client::TOPIC;
+use super::net::SimNet;
+use super::nodes::{Node, SYNC_US};
+use super::producer::Producer;
+use crate::controller::{Controller, NewTopic};
+use crate::system::Random;
+use crate::system::clock::{Instant, monotonic, sleep};
+use crate::system::sim_disk::Faults;
+use crate::system::sim_nodes::reset;
+use crate::system::tasks::{JoinHandle, run_blocking_in_place, spawn};
+
+const PARTITIONS: i32 = 3;
+const NODES: u32 = 3;
+
+/// What a run showed.
+#[derive(Debug, Default)]
+pub(super) struct ClusterRun {
+    pub trace: Vec<String>,
+    pub wrong: Vec<String>,
+    pub acked: usize,
+    pub refused: usize,
+    pub faults: usize,
+}
+
+/// What can happen, as the seed picks; some kinds do not exist in a run (swarm testing).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Kill,
+    PowerCut,
+    PowerCutAll,
+    KillAll,
+    Stop,
+    Pause,
+    Isolate,
+    OneWay,
+    Slow,
+    Disk,
+}
+
+const FAULTS: [Fault; 10] = [
+    Fault::Kill,
+    Fault::PowerCut,
+    Fault::PowerCutAll,
+    Fault::KillAll,
+    Fault::Stop,
+    Fault::Pause,
+    Fault::Isolate,
+    Fault::OneWay,
+    Fault::Slow,
+    Fault::Disk,
+];
+
+struct World {
+    random: Random,
+    net: SimNet,
+    nodes: Vec<Node>,
+    run: ClusterRun,
+    kinds: Vec<Fault>,
+    started: Instant,
+}
+
+/// Runs one seed for so many seconds of its own time.
+pub(super) fn run(seed: u64, seconds: u64) -> ClusterRun {
+    run_blocking_in_place();
+    reset();
+    let seed_bytes: Vec<u8> = std::iter::repeat_n(seed.to_be_bytes(), 4).flatten().collect();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .rng_seed(tokio::runtime::RngSeed::from_bytes(&seed_bytes))
+        .build()
+        .expect("a runtime");
+    let run = runtime.block_on(async {
+        let random = Random::seeded(seed);
+        let net = SimNet::new(Random::seeded(random.next_u64()));
+        let nodes = (1..=NODES).map(|id| Node::new(id, NODES, &net, &random)).collect();
+        let kinds: Vec<Fault> = FAULTS.into_iter().filter(|_| random.below(2) == 0).collect();
+        let kinds = if kinds.is_empty() { FAULTS.to_vec() } else { kinds };
+        let (run, started) = (ClusterRun::default(), monotonic());
+        World { random, net, nodes, run, kinds, started }.live(seconds).await
+    });
+    drop(runtime);
+    reset();
+    run
+}
+
+impl World {
+    fn note(&mut self, what: &str) {
+        let at_ms = self.started.elapsed().as_millis();
+        self.run.trace.push(format!("{at_ms:>6} {what}"));
+    }
+
+    async fn live(mut self, seconds: u64) -> ClusterRun {
+        self.nodes.iter().for_each(Node::start);
+        if !self.make_topic(Duration::from_secs(20)).await {
+            self.run.wrong.push("the cluster did not form".to_owned());
+            return self.run;
+        }
+        let until = monotonic() + Duration::from_secs(seconds);
+        let clients: Vec<JoinHandle<Producer>> = (0..PARTITIONS)
+            .map(|partition| {
+                let mut client = Producer::new(partition, NODES, &self.net, &self.random);
+                spawn(async move {
+                    client.live(until).await;
+                    client
+                })
+            })
+            .collect();
+        while monotonic() + Duration::from_secs(3) < until {
+            sleep(Duration::from_millis(100 + self.random.below(2_000))).await;
+            self.hurt().await;
+        }
+        self.heal().await;
+        let mut back = Vec::new();
+        for client in clients {
+            back.push(client.await.expect("a client does not panic"));
+        }
+        self.check(back).await
+    }
+
+    /// Waits for a controller and makes the topic.
+    async fn make_topic(&self, wait: Duration) -> bool {
+        let until = monotonic() + wait;
+        let topic = NewTopic {
+            name: TOPIC.to_owned(),
+            partitions: PARTITIONS,
+            replication_factor: 3,
+            ..NewTopic::default()
+        };
+        while monotonic() < until {
+            let controller: Option<std::sync::Arc<Controller>> =
+                self.nodes.first().and_then(|node| {
+                    node.with_broker(|b| std::sync::Arc::clone(&b.context().controller))
+                });
+            if let Some(controller) = controller {
+                let alive = controller.image().brokers.values().filter(|b| !b.is_fenced).count();
+                if alive == self.nodes.len() && controller.create_topic(&topic, false).await.is_ok()
+                {
+                    return true;
+                }
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        false
+    }
+
+    fn pick(&self) -> Node {
+        let index = usize::try_from(self.random.below(NODES.into())).unwrap_or(0);
+        self.nodes.get(index).cloned().expect("a node")
+    }
+
+    /// One thing goes wrong for a while; what is wrong already goes on.
+    async fn hurt(&mut self) {
+        let kind = {
+            let count = u64::try_from(self.kinds.len()).unwrap_or(1);
+            let index = usize::try_from(self.random.below(count)).unwrap_or(0);
+            self.kinds.get(index).copied().unwrap_or(Fault::Kill)
+        };
+        let node = self.pick();
+        self.run.faults += 1;
+        self.note(&format!("{kind:?} n{}", node.id));
+        let mut nodes = vec![node.clone()];
+        match kind {
+            Fault::Kill | Fault::PowerCut => {
+                node.die(kind == Fault::PowerCut, &self.random).await;
+            }
+            Fault::KillAll | Fault::PowerCutAll => {
+                nodes.clone_from(&self.nodes);
+                for node in &nodes {
+                    node.die(kind == Fault::PowerCutAll, &self.random).await;
+                }
+            }
+            Fault::Stop => node.stop(&self.random).await,
+            Fault::Pause => node.pause(true),
+            Fault::Isolate => {
+                for other in (1..=NODES).filter(|other| *other != node.id) {
+                    self.net.cut(node.id, other);
+                    self.net.cut(other, node.id);
+                }
+            }
+            Fault::OneWay => self.net.cut(node.id, self.pick().id),
+            Fault::Slow => self.net.set_latency_us(1_000 + self.random.below(40_000)),
+            Fault::Disk => {
+                let faults = match self.random.below(3) {
+                    0 => Faults { fail_writes: true, ..Faults::default() },
+                    1 => Faults { fail_syncs: true, ..Faults::default() },
+                    _ => Faults { room: Some(self.random.below(4_000)), ..Faults::default() },
+                };
+                node.disk.set_faults(Faults { sync_us: SYNC_US, ..faults });
+            }
+        }
+        let held = Duration::from_millis(50 + self.random.below(4_000));
+        let (net, random) = (self.net.clone(), Random::seeded(self.random.next_u64()));
+        drop(spawn(async move {
+            sleep(held).await;
+            match kind {
+                Fault::Kill
+                | Fault::PowerCut
+                | Fault::KillAll
+                | Fault::PowerCutAll
+                | Fault::Stop => {}
+                Fault::Pause => node.pause(false),
+                Fault::Isolate | Fault::OneWay | Fault::Slow => net.heal(),
+                // A disk that failed is looked at by a person, and the machine started again.
+                Fault::Disk => node.die(random.below(2) == 0, &random).await,
+            }
+            nodes.iter().filter(|node| !node.is_running()).for_each(Node::start);
+        }));
+    }
+
+    fn restart_all(&self) {
+        for node in self.nodes.iter().filter(|node| !node.is_running()) {
+            node.start();
+        }
+    }
+
+    async fn heal(&mut self) {
+        self.note("heal");
+        self.net.heal();
+        for node in self.nodes.clone() {
+            node.pause(false);
+        }
+        self.restart_all();
+        sleep(Duration::from_millis(1)).await;
+    }
+
+    /// Everything must converge: the ISR is full, producers are answered, all replicas hold the same bytes.
+    async fn check(mut self, mut clients: Vec<Producer>) -> ClusterRun {
+        let until = monotonic() + Duration::from_secs(60);
+        while !self.is_whole() {
+            if monotonic() >= until {
+                let states: Vec<String> = self.nodes.iter().map(describe).collect();
+                self.run.wrong.push(format!("not whole after a minute: {states:#?}"));
+                break;
+            }
+            sleep(Duration::from_millis(100)).await;
+            self.restart_all();
+        }
+        for client in &mut clients {
+            client.settle(monotonic() + Duration::from_secs(20)).await;
+            if !client.is_settled() {
+                self.run.wrong.push(format!("p{}: never acknowledged", client.partition));
+            }
+            client.verify(monotonic() + Duration::from_secs(20)).await;
+        }
+        // High watermarks reach followers with the next fetch.
+        sleep(Duration::from_secs(2)).await;
+        let producers: Vec<_> = self.nodes.iter().map(|node| node.producers(TOPIC)).collect();
+        if producers.windows(2).any(|pair| pair.first() != pair.last()) {
+            self.run.wrong.push(format!("producer states differ: {producers:#?}"));
+        }
+        let logs: Vec<_> = self.nodes.iter().map(|node| node.logs(TOPIC)).collect();
+        for pair in logs.windows(2) {
+            if let [one, other] = pair
+                && one != other
+            {
+                let ends = |logs: &std::collections::BTreeMap<i32, (i64, Vec<u8>)>| {
+                    logs.iter().map(|(p, (end, b))| (*p, *end, b.len())).collect::<Vec<_>>()
+                };
+                let what = format!("replicas differ: {:?} {:?}", ends(one), ends(other));
+                self.run.wrong.push(what);
+            }
+        }
+        for mut client in clients {
+            self.run.acked += client.acked.len();
+            self.run.refused += client.refused;
+            self.run.trace.append(&mut client.trace);
+            self.run.wrong.append(&mut client.wrong);
+        }
+        self.run
+    }
+
+    fn is_whole(&self) -> bool {
+        self.nodes.iter().all(|node| {
+            node.with_broker(|broker| {
+                let image = broker.context().controller.image();
+                let partitions = image.topic(TOPIC).map(|topic| topic.partitions.clone());
+                image.brokers.values().all(|broker| !broker.is_fenced)
+                    && partitions
+                        .unwrap_or_default()
+                        .iter()
+                        .all(|p| p.leader >= 0 && p.isr.len() == self.nodes.len())
+            }) == Some(true)
+        })
+    }
+}
+
+fn describe(node: &Node) -> String {
+    let state = node.with_broker(|broker| {
+        let image = broker.context().controller.image();
+        let quorum = broker.context().controller.quorum();
+        let partitions = image.topic(TOPIC).map(|topic| topic.partitions.clone());
+        let fenced: Vec<(i32, bool)> =
+            image.brokers.iter().map(|(id, broker)| (*id, broker.is_fenced)).collect();
+        format!("{quorum:?} fenced {fenced:?} partitions {partitions:?}")
+    });
+    format!("n{} {:?}", node.id, state)
+}

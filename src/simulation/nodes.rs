@@ -1,0 +1,220 @@
+//! The nodes of a simulated cluster: each a whole broker on its own machine and disk.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::net::{Accept, SimDialer, SimNet};
+use crate::broker::{Broker, Parts, replica_settings};
+use crate::config::{Config, Origin};
+use crate::network::{Budget, ConnectionRules, Dialer, Peer, Service, Stream, serve};
+use crate::quorum::{Identity, METADATA_FOLDER, PeerService, Peers};
+use crate::replication::{Lease, Replicas};
+use crate::system::clock::sleep;
+use crate::system::sim_disk::{Faults, SimDisk};
+use crate::system::sim_nodes::{kill, pause, spawn_on};
+use crate::system::{Clock, Random, SharedDisk};
+
+const CLUSTER: &str = "SimulatedClusterAAAAAA";
+/// The slowest flush.
+pub(super) const SYNC_US: u64 = 40_000;
+const STARTED_MS: i64 = 1_700_000_000_000;
+
+/// What is there of a node, apart from its disk.
+#[derive(Debug, Default)]
+struct Life {
+    broker: Option<Broker>,
+    is_running: bool,
+}
+
+/// One node.
+#[derive(Clone)]
+pub(super) struct Node {
+    pub id: u32,
+    pub disk: SimDisk,
+    life: Arc<Mutex<Life>>,
+    net: SimNet,
+    random: Random,
+    voters: u32,
+}
+
+/// Takes connections for a service on a machine.
+fn acceptor<S: Service>(machine: u32, service: Arc<S>, rules: ConnectionRules) -> Accept {
+    Arc::new(move |stream| {
+        let (service, rules) = (Arc::clone(&service), rules.clone());
+        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), listener: "PLAINTEXT".into() };
+        drop(spawn_on(machine, async move {
+            let (_stopping, stop) = watch::channel(false);
+            let _ = serve(Stream::Memory(stream), peer, &*service, &rules, stop).await;
+        }));
+    })
+}
+
+impl Node {
+    pub(super) fn new(id: u32, voters: u32, net: &SimNet, random: &Random) -> Self {
+        let random = Random::seeded(random.next_u64());
+        let (disk, life) = (SimDisk::default(), Arc::default());
+        disk.set_faults(Faults { sync_us: SYNC_US, ..Faults::default() });
+        Self { id, disk, life, net: net.clone(), random, voters }
+    }
+
+    fn config(&self) -> Config {
+        let mut config = Config::default();
+        let voters: Vec<String> = (1..=self.voters).map(|id| format!("{id}@n{id}:9093")).collect();
+        for (key, value) in [
+            ("node.id", self.id.to_string()),
+            ("log.dirs", "/sim".to_owned()),
+            ("controller.quorum.voters", voters.join(",")),
+            ("log.segment.bytes", "1048576".to_owned()),
+            ("log.dirs.min.free.bytes", "0".to_owned()),
+            ("replica.lag.time.max.ms", "3000".to_owned()),
+            ("replica.fetch.max.bytes", "600".to_owned()),
+            ("replica.fetch.response.max.bytes", "2000".to_owned()),
+            ("offsets.topic.num.partitions", "2".to_owned()),
+            ("leader.imbalance.check.interval.seconds", "5".to_owned()),
+        ] {
+            config.set(key, &value, Origin::CommandLine).expect("valid");
+        }
+        config
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.life.lock().is_running
+    }
+
+    /// Looks at the broker, if it has started.
+    pub(super) fn with_broker<T>(&self, look: impl FnOnce(&Broker) -> T) -> Option<T> {
+        self.life.lock().broker.as_ref().map(look)
+    }
+
+    /// Turns the machine on.
+    pub(super) fn start(&self) {
+        self.life.lock().is_running = true;
+        let node = self.clone();
+        drop(spawn_on(self.id, async move {
+            if let Err(error) = node.run().await {
+                tracing::info!(node = node.id, %error, "node not started");
+                node.life.lock().is_running = false;
+            }
+        }));
+    }
+
+    async fn run(&self) -> Result<(), String> {
+        let (config, clock) = (self.config(), Clock::simulated(STARTED_MS));
+        let random = Random::seeded(self.random.next_u64());
+        let disk: SharedDisk = Arc::new(self.disk.clone());
+        let dialer: Dialer = Arc::new(SimDialer { net: self.net.clone(), from: self.id });
+        let handles = (clock.clone(), random.clone());
+        let lease = (Lease::none(), Some(CLUSTER.to_owned()));
+        let replicas = Replicas::open(&disk, replica_settings(&config), handles, lease)
+            .map_err(|error| error.to_string())?;
+        let directory =
+            replicas.metadata_directory(METADATA_FOLDER).map_err(|error| error.to_string())?.id;
+        let node = i32::try_from(self.id).expect("small");
+        let identity = Identity { node, directory, cluster: Some(CLUSTER.to_owned()) };
+        let service = PeerService::new(identity.clone());
+        let rules = ConnectionRules {
+            frame_bytes_max: 64 << 20,
+            idle: Duration::from_mins(10),
+            budget: Budget::new(64 << 20),
+        };
+        let address = format!("n{}:9093", self.id);
+        self.net.listen(&address, self.id, acceptor(self.id, Arc::clone(&service), rules));
+        let name = format!("n{}", self.id);
+        let parts = Parts {
+            config,
+            disk,
+            clock,
+            random,
+            replicas,
+            advertised: HashMap::from([("PLAINTEXT".into(), (name.clone(), 9092))]),
+            peers: Peers::new(identity, Arc::clone(&dialer)),
+            service,
+            dialer,
+        };
+        let broker = Broker::open(parts, watch::channel(false).0).await;
+        let broker = broker.map_err(|error| error.to_string())?;
+        let (service, rules) = broker.service();
+        self.net.listen(&format!("{name}:9092"), self.id, acceptor(self.id, service, rules));
+        self.life.lock().broker = Some(broker);
+        Ok(())
+    }
+
+    /// The process dies; `power`: the machine with it, and what was not flushed.
+    pub(super) async fn die(&self, power: bool, random: &Random) {
+        pause(self.id, false);
+        kill(self.id);
+        self.net.gone(self.id, power);
+        let broker = {
+            let mut life = self.life.lock();
+            life.is_running = false;
+            life.broker.take()
+        };
+        drop(broker);
+        // Aborted tasks are dropped when the runtime comes by.
+        sleep(Duration::from_millis(1)).await;
+        self.disk.set_faults(Faults { sync_us: SYNC_US, ..Faults::default() });
+        if power {
+            self.disk.crash(random);
+        } else {
+            self.disk.die();
+        }
+    }
+
+    /// The process is asked to stop, and does within a while.
+    pub(super) async fn stop(&self, random: &Random) {
+        let broker = self.life.lock().broker.take();
+        if let Some(broker) = broker {
+            let stopping = spawn_on(self.id, broker.stop());
+            let _ = stopping.await;
+        }
+        self.die(false, random).await;
+    }
+
+    pub(super) fn pause(&self, is_paused: bool) {
+        pause(self.id, is_paused);
+    }
+
+    /// What this node's logs know of producers, by partition.
+    pub(super) fn producers(&self, topic: &str) -> BTreeMap<i32, Vec<String>> {
+        let topic = self.with_broker(|broker| broker.context().replicas.topic(topic)).flatten();
+        let partitions = topic.map(|topic| topic.partitions()).unwrap_or_default();
+        let lines = |log: &crate::log::Log| log.producers().lines();
+        let known = |partition: &crate::replication::PartitionHandle| {
+            (partition.name.partition, partition.with_log(lines).unwrap_or_default())
+        };
+        partitions.iter().map(known).collect()
+    }
+
+    /// What stands in this node's logs: by partition, the bytes below the high watermark.
+    pub(super) fn logs(&self, topic: &str) -> BTreeMap<i32, (i64, Vec<u8>)> {
+        let mut logs = BTreeMap::new();
+        let topic = self.with_broker(|broker| broker.context().replicas.topic(topic)).flatten();
+        for partition in topic.map(|topic| topic.partitions()).unwrap_or_default() {
+            let end = partition.high_watermark();
+            let bytes = partition.with_log(|log| {
+                let mut all = Vec::new();
+                let mut at = log.log_start();
+                while at < end
+                    && let Ok(Some(slice)) = log.slice(at, log.end(), 1 << 20, true)
+                {
+                    let bytes = slice.read().expect("read");
+                    let mut rest = bytes.as_slice();
+                    while let Some((header, batch, after)) = crate::record::next_batch(rest) {
+                        rest = after;
+                        at = header.last_offset() + 1;
+                        if at <= end {
+                            all.extend_from_slice(batch);
+                        }
+                    }
+                }
+                all
+            });
+            logs.insert(partition.name.partition, (end, bytes.unwrap_or_default()));
+        }
+        logs
+    }
+}

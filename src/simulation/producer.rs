@@ -1,0 +1,282 @@
+//! A client of a simulated cluster: an idempotent producer and a reader of one partition that finds its leader.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::client::{TOPIC, fetch_request};
+use super::net::{SimDialer, SimNet};
+use crate::model::number::{to_i32, to_u64, to_usize};
+use crate::network::client::FramedClient;
+use crate::protocol::messages::metadata_request::MetadataRequestTopic;
+use crate::protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use crate::protocol::messages::{
+    InitProducerIdRequest, MetadataRequest, ProduceRequest, ProducerId, TopicName,
+};
+use crate::protocol::{Request, decode_response, encode_request, text};
+use crate::record::{BatchBuilder, Records, next_batch};
+use crate::system::Random;
+use crate::system::clock::{Instant, monotonic, sleep, timeout_at};
+
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// See the file's header.
+pub(super) struct Producer {
+    pub partition: i32,
+    dialer: SimDialer,
+    nodes: u32,
+    random: Random,
+    leader: Option<FramedClient>,
+    id: Option<i64>,
+    sequence: i32,
+    next_value: u64,
+    /// Sent, and not known to be stored or not.
+    open: Option<(Vec<u64>, Vec<u8>)>,
+    pub acked: BTreeMap<i64, u64>,
+    pub seen: BTreeMap<i64, u64>,
+    pub refused: usize,
+    pub trace: Vec<String>,
+    pub wrong: Vec<String>,
+}
+
+async fn call<R: Request>(
+    client: &mut FramedClient,
+    version: i16,
+    request: &R,
+) -> Option<R::Response> {
+    let frame = encode_request(version, 7, request).expect("encodes");
+    let exchange = async {
+        client.send(&frame).await.ok()?;
+        client.receive().await.ok()
+    };
+    let answer = timeout_at(monotonic() + PATIENCE, exchange).await.ok()??;
+    decode_response::<R>(version, 7, answer).ok()
+}
+
+impl Producer {
+    pub(super) fn new(partition: i32, nodes: u32, net: &SimNet, random: &Random) -> Self {
+        let from = 100 + u32::try_from(partition).expect("small");
+        Self {
+            partition,
+            dialer: SimDialer { net: net.clone(), from },
+            nodes,
+            random: Random::seeded(random.next_u64()),
+            leader: None,
+            id: None,
+            sequence: 0,
+            next_value: 0,
+            open: None,
+            acked: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            refused: 0,
+            trace: Vec::new(),
+            wrong: Vec::new(),
+        }
+    }
+
+    async fn connect(&self, address: &str) -> Option<FramedClient> {
+        let dialing = FramedClient::dial(&self.dialer, address);
+        timeout_at(monotonic() + Duration::from_secs(1), dialing).await.ok()?.ok()
+    }
+
+    /// Asks any node who leads, and connects to it.
+    async fn find_leader(&mut self) -> Option<()> {
+        let node = 1 + self.random.below(self.nodes.into());
+        let mut any = self.connect(&format!("n{node}:9092")).await?;
+        if self.id.is_none() {
+            let request = InitProducerIdRequest::default()
+                .with_transactional_id(None)
+                .with_producer_id(ProducerId(-1))
+                .with_producer_epoch(-1);
+            let answered = call(&mut any, 4, &request).await?;
+            self.id = (answered.error_code == 0).then_some(answered.producer_id.0);
+            self.id?;
+        }
+        let topic = MetadataRequestTopic::default().with_name(Some(TopicName(text(TOPIC))));
+        let request = MetadataRequest::default()
+            .with_topics(Some(vec![topic]))
+            .with_allow_auto_topic_creation(false);
+        let answered = call(&mut any, 9, &request).await?;
+        let partitions = &answered.topics.first()?.partitions;
+        let found = partitions.iter().find(|p| p.partition_index == self.partition)?;
+        let leader = answered.brokers.iter().find(|b| b.node_id == found.leader_id)?;
+        self.leader = Some(self.connect(&format!("{}:{}", &*leader.host, leader.port)).await?);
+        Some(())
+    }
+
+    /// One step: something is produced or read, or the leader is looked for.
+    pub(super) async fn step(&mut self) {
+        if self.leader.is_none() && self.find_leader().await.is_none() {
+            sleep(Duration::from_millis(50)).await;
+            return;
+        }
+        let went_on =
+            if self.random.below(4) == 0 { self.read().await } else { self.write().await };
+        if went_on.is_none() {
+            self.leader = None;
+        }
+    }
+
+    /// Produces and reads until the time is over.
+    pub(super) async fn live(&mut self, until: Instant) {
+        while monotonic() < until {
+            self.step().await;
+            sleep(Duration::from_millis(self.random.below(40))).await;
+        }
+    }
+
+    /// Whether everything that was sent is acknowledged.
+    pub(super) fn is_settled(&self) -> bool {
+        self.open.is_none()
+    }
+
+    /// Goes on until what is open is acknowledged.
+    pub(super) async fn settle(&mut self, until: Instant) {
+        while !self.is_settled() && monotonic() < until {
+            if self.leader.is_none() && self.find_leader().await.is_none() {
+                sleep(Duration::from_millis(50)).await;
+            } else if self.write().await.is_none() {
+                self.leader = None;
+            }
+        }
+    }
+
+    async fn write(&mut self) -> Option<()> {
+        let id = self.id?;
+        if self.open.is_none() {
+            let values: Vec<u64> =
+                (0..=self.random.below(3)).map(|n| self.next_value + n).collect();
+            self.next_value += to_u64(values.len());
+            let mut builder = BatchBuilder::new().producer(id, 0, self.sequence);
+            for value in &values {
+                let padding = vec![7; to_usize(self.random.below(200))];
+                let bytes = [&value.to_be_bytes()[..], &padding].concat();
+                builder = builder.record(1_000, None, Some(&bytes));
+            }
+            self.open = Some((values, builder.build()));
+        }
+        let (values, batch) = self.open.clone()?;
+        let data = PartitionProduceData::default()
+            .with_index(self.partition)
+            .with_records(Some(Bytes::from(batch)));
+        let topic = TopicProduceData::default()
+            .with_name(TopicName(text(TOPIC)))
+            .with_partition_data(vec![data]);
+        let request = ProduceRequest::default()
+            .with_acks(-1)
+            .with_timeout_ms(1_000)
+            .with_topic_data(vec![topic]);
+        let answered = call(self.leader.as_mut()?, 9, &request).await?;
+        let answer = answered.responses.first()?.partition_responses.first()?.clone();
+        match answer.error_code {
+            0 => {
+                self.trace
+                    .push(format!("p{}: {values:?} at {}", self.partition, answer.base_offset));
+                self.sequence += to_i32(values.len());
+                for (offset, value) in (answer.base_offset..).zip(values) {
+                    if self.acked.insert(offset, value).is_some_and(|before| before != value) {
+                        self.wrong
+                            .push(format!("p{}: {offset} acknowledged twice", self.partition));
+                    }
+                }
+                self.open = None;
+                Some(())
+            }
+            // Unknown partition, no leader, not the leader, timed out, too few in sync (before and after), storage.
+            3 | 5 | 6 | 7 | 19 | 20 | 56 => {
+                self.refused += 1;
+                self.trace.push(format!("p{}: refused {}", self.partition, answer.error_code));
+                sleep(Duration::from_millis(20)).await;
+                None
+            }
+            other => {
+                self.wrong.push(format!("p{}: produce error {other}", self.partition));
+                None
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Option<()> {
+        let newest = self.seen.last_key_value().map_or(0, |(offset, _)| offset + 1);
+        let from = if self.random.below(2) == 0 {
+            newest
+        } else {
+            i64::try_from(self.random.below(to_u64(newest) + 1)).unwrap_or(0)
+        };
+        self.read_from(from).await.map(drop)
+    }
+
+    /// Reads once from an offset and compares with what was seen before; returns the next offset.
+    async fn read_from(&mut self, from: i64) -> Option<i64> {
+        let request = fetch_request(self.partition, from, 20);
+        let answered = call(self.leader.as_mut()?, 10, &request).await?;
+        let answer = answered.responses.first()?.partitions.first()?.clone();
+        match answer.error_code {
+            0 => {}
+            3 | 5 | 6 | 56 => return None,
+            // A new leader that does not know yet what is committed has nothing there.
+            1 if from > 0 => return None,
+            other => {
+                self.wrong.push(format!("p{}: read at {from}: error {other}", self.partition));
+                return None;
+            }
+        }
+        let bytes = answer.records.unwrap_or_default();
+        let (mut rest, mut next): (&[u8], i64) = (&bytes, from);
+        while let Some((header, batch, after)) = next_batch(rest) {
+            rest = after;
+            next = header.last_offset() + 1;
+            if next > answer.high_watermark {
+                self.wrong.push(format!("p{}: read past the high watermark", self.partition));
+            }
+            for record in &Records::open(header, batch, 1 << 20).expect("opens") {
+                let record = record.expect("whole");
+                let value = record.value.and_then(|v| v.get(..8)?.try_into().ok());
+                let value = u64::from_be_bytes(value.unwrap_or_default());
+                let before = self.seen.insert(record.offset, value);
+                if before.is_some_and(|before| before != value) {
+                    let what = format!("p{}: offset {} changed", self.partition, record.offset);
+                    self.wrong.push(what);
+                }
+            }
+        }
+        Some(next)
+    }
+
+    /// Reads everything and says what is missing, doubled or changed.
+    pub(super) async fn verify(&mut self, until: Instant) {
+        let before = std::mem::take(&mut self.seen);
+        let newest = self.acked.keys().chain(before.keys()).max().copied().unwrap_or(-1);
+        let mut at = 0;
+        while at <= newest && monotonic() < until {
+            if self.leader.is_none() && self.find_leader().await.is_none() {
+                sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+            match self.read_from(at).await {
+                Some(next) => at = next,
+                None => self.leader = None,
+            }
+        }
+        for (what, known) in [("acknowledged", &self.acked), ("seen", &before)] {
+            for (offset, value) in known {
+                if self.seen.get(offset) != Some(value) {
+                    let found = self.seen.get(offset);
+                    self.wrong.push(format!(
+                        "p{}: {what} {value} at {offset} is now {found:?}",
+                        self.partition
+                    ));
+                }
+            }
+        }
+        let mut values: Vec<u64> = self.seen.values().copied().collect();
+        if !values.is_sorted() {
+            self.wrong.push(format!("p{}: out of order {values:?}", self.partition));
+        }
+        values.dedup();
+        if values.len() != self.seen.len() {
+            self.wrong.push(format!("p{}: doubled", self.partition));
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Deliberate bugs, to test the tests: each is one that another system had, and the simulation must find it.
+//!
+//! Invariants: outside tests no bug can be planted, and asking costs nothing.
+
+/// A bug that can be planted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// The high watermark counts what the leader has written, not what it has flushed.
+    AckBeforeFlush,
+    /// A failed flush is taken for a good one.
+    IgnoreFlushError,
+    /// A new follower cuts its log at its high watermark (KIP-101).
+    TruncateToHighWatermark,
+    /// Epochs are not compared before a follower fetches (KIP-279, KIP-320).
+    SkipDivergenceCheck,
+    /// The high watermark counts the current ISR only, not the proposed one (KIP-966).
+    IgnoreProposedIsr,
+    /// The high watermark moves below `min.insync.replicas`.
+    IgnoreMinInsync,
+    /// A follower joins the ISR before it has what is committed.
+    JoinIsrEarly,
+    /// Any live replica may lead.
+    ElectAnyReplica,
+    /// What producers sent is not forgotten when the log is cut.
+    KeepProducersAfterCut,
+    /// A follower says that it has what it has only written.
+    FollowerAcksBeforeFlush,
+    /// A controller's decision on an old image is carried out.
+    ApplyStaleDecision,
+    /// A vote is given before it is on the disk.
+    VoteBeforeFlush,
+    /// An entry of the metadata's log counts before it is on the disk.
+    QuorumAcksBeforeFlush,
+    /// What producers sent is not known any more after a start.
+    ForgetProducersAtStart,
+    /// Consumers read what is not committed.
+    ServeUncommitted,
+}
+
+impl Bug {
+    /// Every bug.
+    #[cfg(test)]
+    pub(crate) const ALL: &[Bug] = &[
+        Bug::AckBeforeFlush,
+        Bug::IgnoreFlushError,
+        Bug::TruncateToHighWatermark,
+        Bug::SkipDivergenceCheck,
+        Bug::IgnoreProposedIsr,
+        Bug::IgnoreMinInsync,
+        Bug::JoinIsrEarly,
+        Bug::ElectAnyReplica,
+        Bug::KeepProducersAfterCut,
+        Bug::FollowerAcksBeforeFlush,
+        Bug::ApplyStaleDecision,
+        Bug::VoteBeforeFlush,
+        Bug::QuorumAcksBeforeFlush,
+        Bug::ForgetProducersAtStart,
+        Bug::ServeUncommitted,
+    ];
+}
+
+#[cfg(test)]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants a bug in this thread, or takes it out.
+#[cfg(test)]
+pub(crate) fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+/// Whether a bug is planted.
+#[inline]
+pub(crate) fn is_planted(bug: Bug) -> bool {
+    #[cfg(test)]
+    return PLANTED.get() == Some(bug);
+    #[cfg(not(test))]
+    {
+        let _ = bug;
+        false
+    }
+}
