@@ -6,7 +6,9 @@
 #![expect(clippy::disallowed_methods, reason = "black box: real clocks, threads and processes")]
 
 mod broker;
+mod chaos;
 mod clients;
+mod cluster;
 mod crash;
 mod faults;
 mod first_run;

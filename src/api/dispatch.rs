@@ -9,9 +9,10 @@ use super::produce::ProduceCall;
 use super::{
     Call, Context, Reply, alter_configs, api_versions, create_partitions, create_topics,
     delete_records, delete_topics, describe_cluster, describe_configs, describe_log_dirs,
-    describe_producers, describe_quorum, describe_topic_partitions, fetch, find_coordinator,
-    groups, init_producer_id, list_config_resources, list_offsets, metadata,
-    offset_for_leader_epoch, offsets, produce, update_features,
+    describe_producers, describe_quorum, describe_topic_partitions, elect_leaders, fetch,
+    find_coordinator, groups, init_producer_id, list_config_resources, list_offsets, metadata,
+    offset_for_leader_epoch, offsets, partition_reassignments, produce, unregister_broker,
+    update_features,
 };
 use crate::metrics::{Metrics, Name};
 use crate::network::{Answer, Output, Peer, Service};
@@ -258,6 +259,18 @@ fn route_admin(
         }
         ApiKey::DescribeCluster => {
             serve(head, body, |request| describe_cluster::handle(context, call, &request))
+        }
+        ApiKey::ElectLeaders => {
+            serve(head, body, |request| elect_leaders::handle(context, call, request))
+        }
+        ApiKey::AlterPartitionReassignments => {
+            serve(head, body, |request| partition_reassignments::alter(context, call, request))
+        }
+        ApiKey::ListPartitionReassignments => {
+            serve(head, body, |request| partition_reassignments::list(context, call, request))
+        }
+        ApiKey::UnregisterBroker => {
+            serve(head, body, |request| unregister_broker::handle(context, call, &request))
         }
         ApiKey::DescribeProducers => {
             serve(head, body, |request| describe_producers::handle(context, call, request))

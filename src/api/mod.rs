@@ -17,6 +17,7 @@ mod describe_producers;
 mod describe_quorum;
 mod describe_topic_partitions;
 mod dispatch;
+mod elect_leaders;
 mod errors;
 mod fetch;
 mod fetch_sessions;
@@ -28,7 +29,9 @@ mod list_offsets;
 mod metadata;
 mod offset_for_leader_epoch;
 mod offsets;
+mod partition_reassignments;
 mod produce;
+mod unregister_broker;
 mod update_features;
 
 use std::collections::HashMap;

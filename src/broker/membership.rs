@@ -3,10 +3,12 @@
 //! Invariants: the lease counts from when a heartbeat was sent; a broker says that it is ready only when it has applied
 //! what the controller had told it about before.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::error::BrokerError;
@@ -37,6 +39,8 @@ pub(super) struct Membership {
     /// Whether nothing that others could lead is led here any more.
     is_drained: watch::Sender<bool>,
     hurry: Notify,
+    /// Partitions whose failed logs the controller knows of.
+    told_failed: Mutex<BTreeSet<TopicPartition>>,
 }
 
 impl Membership {
@@ -54,6 +58,7 @@ impl Membership {
             wants_to_stop: AtomicBool::new(false),
             is_drained: watch::channel(false).0,
             hurry: Notify::new(),
+            told_failed: Mutex::default(),
         })
     }
 
@@ -122,6 +127,7 @@ impl Membership {
             );
             let sent_ms = uptime_ms();
             let again = self.beat_once(sent_ms, session_ms).await;
+            self.tell_failed().await;
             // The first ones follow at once, so that a start takes no longer than it must.
             let pause_ms = if again { 1 } else { interval_ms };
             let _ = timeout_at(monotonic() + millis(pause_ms), self.hurry.notified()).await;
@@ -161,6 +167,31 @@ impl Membership {
             }
             Ok(_) | Err(_) => false,
         }
+    }
+
+    /// Lets the controller know of logs that failed, where others can lead.
+    async fn tell_failed(&self) {
+        let failed = self.replicas.failed();
+        if failed.iter().all(|name| self.told_failed.lock().contains(name)) {
+            return;
+        }
+        let image = self.controller.image();
+        let replicated = |name: &TopicPartition| {
+            let topic = image.topic(&name.topic)?;
+            let found = topic.partitions.get(usize::try_from(name.partition).ok()?)?;
+            (found.replicas.len() > 1).then_some((topic.id, name.partition))
+        };
+        let partitions: Vec<_> = failed.iter().filter_map(replicated).collect();
+        let (broker, epoch) = (self.registration.broker, self.epoch());
+        if !partitions.is_empty() {
+            tracing::error!(partitions = partitions.len(), "logs failed: others are to lead");
+            let command = Command::ReplicasOffline { broker, epoch, partitions };
+            let asked = self.controller.submit_once(&command, Duration::from_secs(5)).await;
+            if !matches!(asked.map(|reply| reply.result), Ok(Ok(_))) {
+                return;
+            }
+        }
+        self.told_failed.lock().extend(failed);
     }
 
     /// Gives away what others can lead; returns when that is done, or the time is over.

@@ -29,9 +29,9 @@ use crate::quorum::{
     Identity, LoadedQuorum, METADATA_FOLDER, PeerService, Peers, Quorum, QuorumStorage,
     StateMachine, VoterDisks,
 };
-use crate::replication::{Lease, PartitionSpec, PartitionState, Replicas};
+use crate::replication::{Lease, PartitionSpec, PartitionState, Replicas, StartError};
 use crate::security::AllowAll;
-use crate::system::clock::{millis, monotonic, timeout_at};
+use crate::system::clock::{millis, monotonic, sleep, timeout_at};
 use crate::system::tasks::{JoinHandle, blocking, spawn};
 use crate::system::{Clock, Random, SharedDisk, descriptors_max};
 
@@ -43,6 +43,7 @@ pub(crate) type Advertised = HashMap<Arc<str>, (String, u16)>;
 
 /// How long a stop waits for connections to end by themselves.
 const DRAIN: Duration = Duration::from_secs(10);
+const FAILURE_CHECK: Duration = Duration::from_millis(100);
 /// How long a stop waits until others lead what this broker led.
 const LEAVE: Duration = Duration::from_secs(10);
 
@@ -229,6 +230,21 @@ impl Broker {
         Ok(address)
     }
 
+    /// Waits until this node can't go on, and says why. A node that is alone goes on with whatever is left.
+    pub(crate) async fn failed(&self) -> String {
+        loop {
+            if self.quorum.settings().voters.len() > 1 {
+                if let Some(why) = self.quorum.failure() {
+                    return format!("this node has left the quorum: {why}");
+                }
+                if self.context.replicas.have_all_failed() {
+                    return "every log directory has failed".to_owned();
+                }
+            }
+            sleep(FAILURE_CHECK).await;
+        }
+    }
+
     /// Answers what was asked, then closes everything.
     pub(crate) async fn stop(self) {
         if self.quorum.settings().voters.len() > 1 {
@@ -240,7 +256,7 @@ impl Broker {
             let _ = timeout_at(deadline, task).await;
         }
         while self.limits.open() > 0 && monotonic() < deadline {
-            crate::system::clock::sleep(Duration::from_millis(5)).await;
+            sleep(Duration::from_millis(5)).await;
         }
         self.quorum.stop().await;
         let (replicas, epoch) = (Arc::clone(&self.context.replicas), self.membership.epoch());
@@ -267,7 +283,7 @@ async fn join_cluster(
     let storage = QuorumStorage::open(disk, &directory.path)?;
     let machine: Arc<dyn StateMachine> = Arc::<ClusterState>::clone(&state);
     let loaded = LoadedQuorum::load(storage, machine, settings::quorum(config)?)?;
-    let clean_epoch = replicas.start(&specs(&state.image(), &state.config()))?;
+    let clean_epoch = replicas.take_clean_marks()?;
     let disks: Arc<dyn VoterDisks> = Arc::<ClusterState>::clone(&state);
     let quorum = loaded.start(Arc::clone(peers), disks, random.clone()).await?;
     let active =
@@ -299,7 +315,13 @@ async fn join_cluster(
     membership.register().await?;
     // Roles are taken from metadata that is current, not from what was current when this node stopped.
     let publisher: Arc<dyn Publisher> = Arc::new(follower);
-    blocking(move || state.set_publisher(publisher)).await;
+    let opening = Arc::clone(replicas);
+    let opened = blocking(move || {
+        opening.start(&specs(&state.image(), &state.config()))?;
+        state.set_publisher(publisher);
+        Ok::<(), StartError>(())
+    });
+    opened.await.unwrap_or(Err(StartError::NoneLeft))?;
     replicas.start_maintenance();
     membership.begin().await;
     Ok(Joined { controller, quorum, groups, membership })

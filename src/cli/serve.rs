@@ -65,6 +65,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        why = started.broker.failed() => {
+            bail!("{why}: stopping at once, so that others take over; look at the disk, then start again")
+        }
     }
     eprintln!("Stopping: answering what was asked and closing the logs.");
     tokio::select! {
@@ -118,7 +121,7 @@ fn read_config(arguments: &ServeArguments) -> anyhow::Result<Config> {
 fn init_logs() {
     let filter = std::env::var("STRANDLINE_LOG").unwrap_or_else(|_| "warn".to_owned());
     // The consensus library tells at length what is no news to an operator; name it in the variable to hear it.
-    let filter = tracing_subscriber::EnvFilter::new(format!("openraft=error,{filter}"));
+    let filter = tracing_subscriber::EnvFilter::new(format!("openraft=off,{filter}"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second initialisation in one process (tests) keeps the first.
     let _ = lines.with_ansi(rustix::termios::isatty(std::io::stderr())).try_init();

@@ -298,6 +298,7 @@ impl ActiveController {
             }
             Command::Register(_)
             | Command::Heartbeat(_)
+            | Command::ReplicasOffline { .. }
             | Command::Unregister { .. }
             | Command::Drain { .. }
             | Command::Fence { .. }
@@ -318,6 +319,12 @@ fn decide_broker(
         Command::Register(wish) => {
             let (records, epoch) = brokers::register(image, config, base, wish)?;
             return Ok((records, Answer::Registered { epoch }));
+        }
+        Command::ReplicasOffline { broker, epoch, partitions } => {
+            if epoch_of(broker) != Some(*epoch) {
+                return Err(ControllerError::StaleBrokerEpoch);
+            }
+            Partitions::new(image, config).offline(*broker, partitions)
         }
         Command::Unregister { broker } => brokers::unregister(image, config, *broker)?,
         Command::Drain { broker, is_draining } => {

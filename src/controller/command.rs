@@ -109,6 +109,12 @@ pub(crate) enum Command {
         epoch: i64,
         changes: Vec<IsrChange>,
     },
+    /// These replicas of a broker are on a disk that failed.
+    ReplicasOffline {
+        broker: BrokerId,
+        epoch: i64,
+        partitions: Vec<(TopicId, PartitionId)>,
+    },
     Elect {
         kind: ElectionKind,
         topic: TopicId,

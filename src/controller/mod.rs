@@ -23,7 +23,7 @@ mod tests;
 pub(crate) use active::ActiveController;
 pub(crate) use client::Controller;
 pub(crate) use command::{
-    Answer, Command, Heartbeat, IsrChange, NewPartitions, NewTopic, Registration,
+    Answer, Command, ElectionKind, Heartbeat, IsrChange, NewPartitions, NewTopic, Registration,
 };
 pub(crate) use configs::{ConfigChange, ConfigOperation};
 pub(crate) use error::ControllerError;

@@ -80,6 +80,30 @@ impl<'a> Partitions<'a> {
         })
     }
 
+    /// Takes a broker's replicas on a disk that failed out of their ISRs, and gives what they led to others.
+    pub(super) fn offline(
+        &self,
+        broker: BrokerId,
+        partitions: &[(TopicId, PartitionId)],
+    ) -> Vec<MetadataRecord> {
+        let is_alive = |id: BrokerId| id != broker && self.is_alive(id);
+        let mut records = Vec::new();
+        for (topic, partition) in partitions {
+            let Ok((image, before)) = self.find(*topic, *partition) else { continue };
+            if before.leader != broker && !before.isr.contains(&broker) {
+                continue;
+            }
+            let (mut after, rules) = (before.clone(), self.rules(image));
+            let left = after.isr.iter().copied().filter(|id| *id != broker).collect();
+            set_isr(&mut after, left, rules);
+            if after.leader == broker {
+                elect(&mut after, rules, is_alive, |id| is_alive(id) && self.may_lead(id));
+            }
+            records.extend(record(*topic, *partition, before, after));
+        }
+        records
+    }
+
     /// A broker came back without knowing that it has what it had: where that is not on stable storage anyway, or the
     /// disk is another, it must catch up before it counts (KIP-966).
     pub(super) fn unclean_return(&self, broker: BrokerId, same_disks: bool) -> Vec<MetadataRecord> {

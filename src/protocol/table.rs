@@ -54,12 +54,16 @@ served! {
     DescribeLogDirs 1..=4 as 1;
     CreatePartitions 0..=3 as 0;
     DeleteGroups 0..=2 as 0;
+    ElectLeaders 0..=2 as 0;
     IncrementalAlterConfigs 0..=1 as 0;
+    AlterPartitionReassignments 0..=1 as 0;
+    ListPartitionReassignments 0..=0 as 0;
     OffsetDelete 0..=0 as 0;
     DescribeQuorum 0..=2 as 0;
     UpdateFeatures 0..=2 as 0;
     DescribeCluster 0..=2 as 0;
     DescribeProducers 0..=0 as 0;
+    UnregisterBroker 0..=0 as 0;
     ListConfigResources 0..=1 as 0;
     DescribeTopicPartitions 0..=0 as 0;
 }

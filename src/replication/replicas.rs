@@ -149,6 +149,17 @@ impl Replicas {
         &self.directories
     }
 
+    /// Whether no log directory can be used any more.
+    pub(crate) fn have_all_failed(&self) -> bool {
+        self.directories.iter().all(|directory| directory.is_offline())
+    }
+
+    /// Partitions whose log failed.
+    pub(crate) fn failed(&self) -> Vec<TopicPartition> {
+        let partitions = self.directories.iter().flat_map(|directory| directory.partitions());
+        partitions.filter(|p| !p.is_online() && !p.is_deleted()).map(|p| p.name.clone()).collect()
+    }
+
     /// How long this broker may act as a leader.
     pub(crate) fn lease(&self) -> &Arc<Lease> {
         &self.local.lease
@@ -186,15 +197,22 @@ impl Replicas {
         left_out || (new > 0 && new < self.directories.len())
     }
 
-    /// Opens the partitions that the metadata lists, in parallel; returns the broker epoch whose stop was clean.
-    pub(crate) fn start(
-        self: &Arc<Self>,
-        specs: &[PartitionSpec],
-    ) -> Result<Option<i64>, StartError> {
+    /// Takes the marks of the last stop away; returns the broker epoch in which it was clean.
+    pub(crate) fn take_clean_marks(&self) -> Result<Option<i64>, StartError> {
         let mut clean_epochs = Vec::new();
         for directory in &self.directories {
             let failed = |error| StartError::Disk { path: directory.path.clone(), error };
             clean_epochs.push(directory.take_clean_mark().map_err(failed)?);
+        }
+        // One that was not closed whole spoils it for all.
+        let first = clean_epochs.first().copied().flatten();
+        Ok(first.filter(|first| clean_epochs.iter().all(|epoch| *epoch == Some(*first))))
+    }
+
+    /// Opens the partitions that the metadata lists, in parallel.
+    pub(crate) fn start(self: &Arc<Self>, specs: &[PartitionSpec]) -> Result<(), StartError> {
+        for directory in &self.directories {
+            let failed = |error| StartError::Disk { path: directory.path.clone(), error };
             remove_deleted_folders(directory).map_err(failed)?;
         }
         let threads = self.settings.lock().recovery_threads;
@@ -226,14 +244,15 @@ impl Replicas {
             let failed = |error| StartError::Disk { path: directory.path.clone(), error };
             directory.start_flusher().map_err(failed)?;
         }
-        // One that was not closed whole spoils it for all.
-        let first = clean_epochs.first().copied().flatten();
-        Ok(first.filter(|first| clean_epochs.iter().all(|epoch| *epoch == Some(*first))))
+        Ok(())
     }
 
     /// Makes a new partition.
     pub(crate) fn create(&self, spec: &PartitionSpec) {
-        let directory = self.roomiest();
+        let name = spec.name.to_string();
+        let holds = |d: &&Arc<LogDirectory>| d.disk().exists(&d.path.join(&name));
+        let known = self.directories.iter().find(holds).cloned();
+        let directory = known.unwrap_or_else(|| self.roomiest());
         let log = self.open_log(spec, &directory);
         self.list(spec, directory, log);
     }

@@ -230,7 +230,7 @@ impl World {
 
     /// Everything must converge: the ISR is full, producers are answered, all replicas hold the same bytes.
     async fn check(mut self, mut clients: Vec<Producer>) -> ClusterRun {
-        let until = monotonic() + Duration::from_secs(60);
+        let until = monotonic() + Duration::from_mins(1);
         while !self.is_whole() {
             if monotonic() >= until {
                 let states: Vec<String> = self.nodes.iter().map(describe).collect();

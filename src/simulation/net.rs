@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use crate::network::{Dial, Dialing, Duplex};
 use crate::system::Random;
 use crate::system::clock::sleep;
+use crate::system::sim_nodes::spawn_free;
 
 /// Whoever takes connections at an address.
 pub(super) type Accept = Arc<dyn Fn(DuplexStream) + Send + Sync>;
@@ -140,7 +141,7 @@ impl Dial for SimDialer {
             accept(theirs);
             let pumping = net.clone();
             // The network belongs to no machine.
-            drop(tokio::spawn(async move {
+            spawn_free(async move {
                 let (near_read, near_write) = tokio::io::split(near);
                 let (far_read, far_write) = tokio::io::split(far);
                 // Either side's end is the end of both.
@@ -149,7 +150,7 @@ impl Dial for SimDialer {
                     () = pumping.pump((from, to), near_read, far_write) => {}
                     () = pumping.pump((to, from), far_read, near_write) => {}
                 }
-            }));
+            });
             let stream: Box<dyn Duplex> = Box::new(ours);
             Ok(stream)
         })

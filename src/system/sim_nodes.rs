@@ -87,6 +87,15 @@ where
     task
 }
 
+/// Starts a task that belongs to no machine: the network's, or a client's.
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub(crate) fn spawn_free<F>(future: F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    drop(tokio::spawn(future));
+}
+
 /// Ends every task of a machine.
 pub(crate) fn kill(machine: u32) {
     let tasks = MACHINES.with_borrow_mut(|machines| machines.remove(&machine));

@@ -62,7 +62,6 @@ pub(crate) fn parallel<T: Sync>(items: &[T], threads: usize, work: impl Fn(&T) +
 }
 
 /// Runs a future on a thread of its own (it may block), or as a task where blocking work runs in place.
-#[expect(clippy::disallowed_methods, reason = "this is the door")]
 pub(crate) fn dedicated(
     name: &str,
     future: impl Future<Output = ()> + Send + 'static,

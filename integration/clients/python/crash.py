@@ -8,12 +8,13 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 address, seconds = sys.argv[1], float(sys.argv[2])
+replicas = int(sys.argv[3]) if len(sys.argv) > 3 else 1
 partitions = 3
 admin = AdminClient({"bootstrap.servers": address})
-for future in admin.create_topics([NewTopic("all", partitions, 1), NewTopic("one", partitions, 1)]).values():
+for future in admin.create_topics([NewTopic("all", partitions, replicas), NewTopic("one", partitions, replicas)]).values():
     future.result(20)
 acked = {"all": {}, "one": {}}
-common = {"bootstrap.servers": address, "message.timeout.ms": 180000, "reconnect.backoff.max.ms": 200, "retry.backoff.ms": 50, "linger.ms": 2, "log_level": 0}
+common = {"bootstrap.servers": address, "message.timeout.ms": 180000, "topic.metadata.refresh.interval.ms": 2000, "reconnect.backoff.max.ms": 200, "retry.backoff.ms": 50, "linger.ms": 2, "log_level": 0}
 producers = {
     "all": Producer({**common, "enable.idempotence": True, "acks": "all"}),
     "one": Producer({**common, "acks": "1", "max.in.flight": 1}),
@@ -44,7 +45,7 @@ for topic in producers:
     for partition in range(partitions):
         _, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=20)
         consumer.assign([TopicPartition(topic, partition, 0)])
-        at, deadline = 0, time.time() + 60
+        at, deadline = 0, time.time() + 120
         while at < high and time.time() < deadline:
             for message in consumer.consume(1000, 0.5):
                 assert not message.error(), message.error()

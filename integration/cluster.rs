@@ -1,0 +1,240 @@
+//! Three nodes on this machine, and what happens to them: killed, stopped, asked to stop, while a client produces.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::broker::{BINARY, Broker, folder, run};
+use crate::kit::{eventually, python_script};
+
+const NODES: usize = 3;
+
+/// Where a node listens and keeps its data, and how it is run.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub host: String,
+    pub kafka: u16,
+    pub controller: u16,
+    pub data: PathBuf,
+    /// What stands before the program's name.
+    pub prefix: Vec<String>,
+}
+
+/// Nodes that form a cluster.
+pub(crate) struct Cluster {
+    pub places: Vec<Place>,
+    pub nodes: Vec<Option<Broker>>,
+}
+
+fn free_ports(count: usize) -> Vec<u16> {
+    let bound: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+    bound.iter().map(|listener| listener.local_addr().expect("an address").port()).collect()
+}
+
+impl Cluster {
+    /// Starts three nodes on loopback.
+    pub(crate) fn start(folder: &Path) -> Self {
+        let ports = free_ports(2 * NODES);
+        let place = |(index, ports): (usize, &[u16])| Place {
+            host: "127.0.0.1".to_owned(),
+            kafka: ports[0],
+            controller: ports[1],
+            data: folder.join(format!("node{}", index + 1)),
+            prefix: Vec::new(),
+        };
+        Self::start_at(ports.chunks(2).enumerate().map(place).collect())
+    }
+
+    pub(crate) fn start_at(places: Vec<Place>) -> Self {
+        let mut cluster = Self { nodes: places.iter().map(|_| None).collect(), places };
+        cluster.start_missing();
+        cluster
+    }
+
+    fn command(&self, index: usize) -> Command {
+        let place = &self.places[index];
+        let voter =
+            |(index, p): (usize, &Place)| format!("{}@{}:{}", index + 1, p.host, p.controller);
+        let voters: Vec<String> = self.places.iter().enumerate().map(voter).collect();
+        let mut words = place.prefix.clone();
+        words.push(BINARY.to_owned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg("serve");
+        for setting in [
+            format!("node.id={}", index + 1),
+            format!("log.dirs={}", place.data.display()),
+            format!(
+                "listeners=PLAINTEXT://{host}:{},CONTROLLER://{host}:{}",
+                place.kafka,
+                place.controller,
+                host = place.host
+            ),
+            format!("controller.quorum.voters={}", voters.join(",")),
+            "http.listen=127.0.0.1:0".to_owned(),
+            "log.dirs.min.free.bytes=0".to_owned(),
+        ] {
+            command.args(["--set", &setting]);
+        }
+        command
+    }
+
+    /// Starts the nodes that are not running, all at once: a first one alone would wait for the others.
+    pub(crate) fn start_missing(&mut self) {
+        let missing: Vec<usize> =
+            (0..self.nodes.len()).filter(|index| self.nodes[*index].is_none()).collect();
+        let starting: Vec<_> = missing
+            .into_iter()
+            .map(|index| {
+                let command = self.command(index);
+                (index, std::thread::spawn(move || Broker::start_command(command)))
+            })
+            .collect();
+        for (index, thread) in starting {
+            self.nodes[index] = Some(thread.join().expect("the node starts"));
+        }
+    }
+
+    /// Forgets nodes that ended by themselves (their disk failed).
+    pub(crate) fn reap(&mut self) {
+        for node in &mut self.nodes {
+            if node.as_mut().is_some_and(Broker::has_ended) {
+                *node = None;
+            }
+        }
+    }
+
+    pub(crate) fn bootstrap(&self) -> String {
+        let address = |place: &Place| format!("{}:{}", place.host, place.kafka);
+        self.places.iter().map(address).collect::<Vec<_>>().join(",")
+    }
+
+    pub(crate) fn kill(&mut self, index: usize) {
+        self.nodes[index].take().expect("running").kill();
+    }
+
+    /// Waits until every partition has a leader and all its replicas in sync.
+    pub(crate) fn wait_healthy(&self) {
+        let bootstrap = self.bootstrap();
+        eventually("every replica is in sync", || {
+            let mut words = self.places[0].prefix.clone();
+            words.extend([BINARY, "cluster", "health", "-b", &bootstrap].map(str::to_owned));
+            let output = Command::new(&words[0]).args(&words[1..]).output().expect("runs");
+            output.status.success()
+        });
+    }
+
+    /// Stops every node, and says which partitions of a topic are not the same bytes on all of them.
+    pub(crate) fn stop_and_compare(&mut self, topic: &str) -> Vec<String> {
+        // Followers learn of the last high watermark with their next fetch.
+        std::thread::sleep(Duration::from_secs(1));
+        for node in &mut self.nodes {
+            node.take().expect("running").kill();
+        }
+        let logs: Vec<BTreeMap<String, Vec<u8>>> =
+            self.places.iter().map(|place| logs_of(&place.data, topic)).collect();
+        let mut different = Vec::new();
+        for name in logs[0].keys() {
+            let first = logs[0].get(name);
+            if logs.iter().any(|other| other.get(name) != first) {
+                let bytes: Vec<_> = logs.iter().map(|l| l.get(name).map(Vec::len)).collect();
+                different.push(format!("{name}: {bytes:?} bytes"));
+            }
+        }
+        different
+    }
+}
+
+/// The bytes of each partition of a topic.
+fn logs_of(data: &Path, topic: &str) -> BTreeMap<String, Vec<u8>> {
+    let mut logs = BTreeMap::new();
+    for entry in std::fs::read_dir(data).expect("a folder").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.rsplit_once('-').is_none_or(|(found, _)| found != topic) {
+            continue;
+        }
+        let mut files: Vec<PathBuf> = std::fs::read_dir(entry.path())
+            .expect("a folder")
+            .flatten()
+            .map(|file| file.path())
+            .filter(|path| path.extension().is_some_and(|ending| ending == "log"))
+            .collect();
+        files.sort();
+        let bytes = files.iter().flat_map(|file| std::fs::read(file).expect("a file")).collect();
+        logs.insert(name, bytes);
+    }
+    logs
+}
+
+/// A client that produces for so many seconds and then reads everything back.
+pub(crate) struct Judge(Child);
+
+impl Judge {
+    pub(crate) fn start(prefix: &[String], bootstrap: &str, seconds: u64) -> Self {
+        let script = python_script("crash.py");
+        let mut words: Vec<std::ffi::OsString> = prefix.iter().map(Into::into).collect();
+        words.push(script.get_program().to_owned());
+        words.extend(script.get_args().map(ToOwned::to_owned));
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args([bootstrap, &seconds.to_string(), "3"]);
+        let client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Self(client.expect("python runs"))
+    }
+
+    /// Waits for the verdict: nothing lost, moved, doubled or out of order. Returns how many were acknowledged.
+    pub(crate) fn verdict(self) -> u64 {
+        let output = self.0.wait_with_output().expect("python ends");
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{out}\n{}", String::from_utf8_lossy(&output.stderr));
+        println!("{out}");
+        let result: serde_json::Value = serde_json::from_str(out.trim()).expect("JSON");
+        for what in ["lost", "moved", "doubled", "reordered"] {
+            assert_eq!(result["all"][what], 0, "{what}: {out}");
+        }
+        result["all"]["acked"].as_u64().unwrap_or(0)
+    }
+}
+
+#[test]
+fn three_nodes_lose_nothing_while_each_is_killed_paused_and_asked_to_stop() {
+    let (folder, _) = folder();
+    let mut cluster = Cluster::start(folder.path());
+    let judge = Judge::start(&[], &cluster.bootstrap(), 24);
+    std::thread::sleep(Duration::from_secs(3));
+    for index in 0..NODES {
+        cluster.kill(index);
+        std::thread::sleep(Duration::from_millis(1_500));
+        cluster.start_missing();
+        std::thread::sleep(Duration::from_secs(1));
+        cluster.nodes[index].as_ref().expect("running").pause(true);
+        std::thread::sleep(Duration::from_millis(2_500));
+        cluster.nodes[index].as_ref().expect("running").pause(false);
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(cluster.nodes[index].take().expect("running").terminate().success());
+        cluster.start_missing();
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert!(judge.verdict() > 1_000, "too little was produced");
+    cluster.wait_healthy();
+    let different = cluster.stop_and_compare("all");
+    assert!(different.is_empty(), "{different:#?}");
+}
+
+#[test]
+fn a_cluster_serves_again_within_seconds_after_every_node_was_killed() {
+    let (folder, _) = folder();
+    let mut cluster = Cluster::start(folder.path());
+    let bootstrap = cluster.bootstrap();
+    let created = run(&["topic", "create", "t", "--partitions", "20", "-b", &bootstrap]);
+    assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+    for _ in 0..2 {
+        (0..NODES).for_each(|index| cluster.kill(index));
+        let begun = Instant::now();
+        cluster.start_missing();
+        cluster.wait_healthy();
+        println!("healthy after {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    }
+}
