@@ -156,7 +156,7 @@ impl Membership {
                 if self.wants_to_stop.load(Ordering::Acquire) && leads == 0 {
                     self.is_drained.send_replace(true);
                 }
-                is_fenced
+                is_fenced || leads > 0
             }
             Err(ControllerError::StaleBrokerEpoch | ControllerError::UnknownBroker(_)) => {
                 tracing::warn!(
@@ -227,6 +227,7 @@ impl Membership {
                 leader_epoch: wish.leader_epoch,
                 partition_epoch: wish.partition_epoch,
                 isr: wish.isr.iter().map(member).collect(),
+                hand_over: wish.hand_over,
             });
             asked.push((name, wish));
         }

@@ -149,6 +149,7 @@ pub(super) fn state_of(found: &PartitionImage) -> PartitionState {
         partition_epoch: found.partition_epoch,
         replicas: found.replicas.clone(),
         isr: found.isr.clone(),
+        transfer_to: found.transfer_to,
     }
 }
 

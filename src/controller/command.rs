@@ -67,6 +67,9 @@ pub(crate) struct IsrChange {
     pub partition_epoch: i32,
     /// Members and the broker epochs they were heard with; -1: not known.
     pub isr: Vec<(BrokerId, i64)>,
+    /// Who has everything and leads from now on; -1: whoever was to lead does not get there.
+    #[serde(default)]
+    pub hand_over: Option<BrokerId>,
 }
 
 /// Which election is wanted (KIP-460).

@@ -139,9 +139,7 @@ impl<'a> Partitions<'a> {
                     |id: &&BrokerId| **id != broker && self.is_alive(**id) && self.may_lead(**id);
                 let in_isr = |id: &&BrokerId| partition.isr.contains(id);
                 let next = partition.replicas.iter().filter(in_isr).find(may).copied();
-                if let Some(next) = next {
-                    lead(partition, next);
-                }
+                partition.transfer_to = next.or(partition.transfer_to);
             },
         )
     }
@@ -156,11 +154,7 @@ impl<'a> Partitions<'a> {
                     && self.may_lead(*first)
             })
         };
-        self.each(may, |partition, _| {
-            if let Some(first) = partition.replicas.first().copied() {
-                lead(partition, first);
-            }
-        })
+        self.each(may, |partition, _| transfer(partition, partition.replicas.first().copied()))
     }
 
     /// One leader's wish for an ISR.
@@ -195,7 +189,22 @@ impl<'a> Partitions<'a> {
             }
         }
         let mut after = before.clone();
-        set_isr(&mut after, isr, self.rules(topic));
+        match change.hand_over {
+            Some(to) if to >= 0 => {
+                if before.transfer_to != Some(to) || !before.isr.contains(&to) || !self.is_alive(to)
+                {
+                    return Err(ControllerError::IneligibleReplica(to));
+                }
+                lead(&mut after, to);
+            }
+            // Whoever drains or is taken away does not keep it: then it goes without everything.
+            Some(_) if !self.may_lead(broker) || before.removing.contains(&broker) => {
+                let next = before.transfer_to.filter(|to| before.isr.contains(to));
+                lead(&mut after, next.unwrap_or(broker));
+            }
+            Some(_) => after.transfer_to = None,
+            None => set_isr(&mut after, isr, self.rules(topic)),
+        }
         self.finish_move(&mut after);
         Ok(record(change.topic, change.partition, before, after).into_iter().collect())
     }
@@ -218,7 +227,7 @@ impl<'a> Partitions<'a> {
                 if !before.isr.contains(&first) || !self.is_alive(first) || !self.may_lead(first) {
                     return Err(ControllerError::PreferredLeaderNotAvailable);
                 }
-                lead(&mut after, first);
+                transfer(&mut after, Some(first));
             }
             ElectionKind::Unclean => {
                 if before.leader != -1 {
@@ -309,6 +318,16 @@ impl<'a> Partitions<'a> {
         if isr.is_empty() {
             return;
         }
+        if partition.removing.contains(&partition.leader) && self.is_alive(partition.leader) {
+            let may =
+                |id: &&BrokerId| isr.contains(id) && self.is_alive(**id) && self.may_lead(**id);
+            let next = partition.replicas.iter().find(may).copied();
+            if next.is_some() {
+                // The rest follows once the next leader has everything.
+                transfer(partition, next);
+                return;
+            }
+        }
         partition.replicas = partition.replicas.iter().copied().filter(stays).collect();
         partition.elr = partition.elr.iter().copied().filter(stays).collect();
         partition.isr = isr;
@@ -381,6 +400,7 @@ fn set_isr(partition: &mut PartitionImage, isr: Vec<BrokerId>, rules: Rules) {
     let left: Vec<BrokerId> =
         partition.isr.iter().copied().filter(|id| !isr.contains(id)).collect();
     partition.elr.retain(|id| !isr.contains(id));
+    partition.transfer_to = partition.transfer_to.filter(|to| isr.contains(to));
     partition.isr = isr;
     if partition.isr.len() >= needed(partition, rules) {
         partition.elr.clear();
@@ -392,6 +412,14 @@ fn set_isr(partition: &mut PartitionImage, isr: Vec<BrokerId>, rules: Rules) {
 fn lead(partition: &mut PartitionImage, leader: BrokerId) {
     partition.leader = leader;
     partition.leader_epoch += 1;
+    partition.transfer_to = None;
+}
+
+/// Asks the leader to hand over.
+fn transfer(partition: &mut PartitionImage, to: Option<BrokerId>) {
+    if partition.transfer_to.is_none() {
+        partition.transfer_to = to.filter(|to| *to != partition.leader);
+    }
 }
 
 /// Chooses a leader: of the ISR, of the ELR, or, where that is allowed, of all that are alive; none if there is none.

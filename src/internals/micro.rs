@@ -162,6 +162,7 @@ pub(crate) async fn coordinator(
             partition_epoch: 0,
             replicas: vec![1],
             isr: vec![1],
+            transfer_to: None,
         },
         config: Arc::new(TopicConfig::resolve(&config, &[].into())),
     };

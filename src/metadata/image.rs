@@ -25,6 +25,9 @@ pub(crate) struct PartitionImage {
     /// Grows with each change.
     #[serde(default)]
     pub partition_epoch: i32,
+    /// Who is to lead next, once it has everything: the leader takes nothing more and says when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer_to: Option<BrokerId>,
     /// Replicas that a reassignment adds, and those that it takes away once the others are in sync (KIP-455).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adding: Vec<BrokerId>,

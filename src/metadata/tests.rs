@@ -13,9 +13,7 @@ fn facts() -> Vec<MetadataRecord> {
                 isr: vec![1],
                 elr: Vec::new(),
                 leader_epoch: 0,
-                partition_epoch: 0,
-                adding: Vec::new(),
-                removing: Vec::new(),
+                ..PartitionImage::default()
             },
         },
         MetadataRecord::Config {

@@ -461,7 +461,8 @@ impl State {
     /// The log, where this replica leads.
     fn log_to_lead(&self) -> Result<&Log, PartitionError> {
         let log = self.log()?;
-        if self.replica.is_leader() { Ok(log) } else { Err(self.not_leader()) }
+        let may_append = self.replica.is_leader() && !self.replica.is_handing_over();
+        if may_append { Ok(log) } else { Err(self.not_leader()) }
     }
 
     fn cannot_lead(&self) -> PartitionError {

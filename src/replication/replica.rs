@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 use crate::model::{BrokerId, LeaderEpoch, Offset};
 use crate::system::planted::{Bug, is_planted};
 
+/// A planned change of the leader is given up after this long, so that producers are not held up for longer.
+const HAND_OVER_MAX_MS: i64 = 1_000;
+
 /// A partition as the metadata describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PartitionState {
@@ -21,13 +24,15 @@ pub(crate) struct PartitionState {
     pub partition_epoch: i32,
     pub replicas: Vec<BrokerId>,
     pub isr: Vec<BrokerId>,
+    /// Who is to lead next, once it has everything.
+    pub transfer_to: Option<BrokerId>,
 }
 
 impl PartitionState {
     /// Nothing is known yet: nobody leads.
     pub(crate) fn unknown() -> Self {
         let (replicas, isr) = (Vec::new(), Vec::new());
-        Self { leader: -1, leader_epoch: -1, partition_epoch: -1, replicas, isr }
+        Self { leader: -1, leader_epoch: -1, partition_epoch: -1, replicas, isr, transfer_to: None }
     }
 }
 
@@ -38,6 +43,8 @@ pub(crate) struct IsrProposal {
     pub partition_epoch: i32,
     /// Each member with the broker epoch it was last heard with; -1: the leader itself, or not known.
     pub isr: Vec<(BrokerId, i64)>,
+    /// Who has everything and leads from now on; -1: whoever was to lead does not get there.
+    pub hand_over: Option<BrokerId>,
 }
 
 /// What has to be done.
@@ -72,6 +79,8 @@ struct Leader {
     isr: Vec<BrokerId>,
     partition_epoch: i32,
     proposed: Option<Vec<BrokerId>>,
+    /// Who is to lead next, and since when nothing is appended for that.
+    transfer: Option<(BrokerId, i64)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,6 +172,8 @@ impl Replica {
                 leader.isr.clone_from(&state.isr);
                 leader.partition_epoch = state.partition_epoch;
                 leader.proposed = None;
+                let since = leader.transfer.map_or(now_ms, |(_, since)| since);
+                leader.transfer = state.transfer_to.map(|to| (to, since));
                 let known = std::mem::take(&mut leader.followers);
                 leader.followers = others
                     .map(|id| {
@@ -178,11 +189,13 @@ impl Replica {
                     isr: state.isr.clone(),
                     partition_epoch: state.partition_epoch,
                     proposed: None,
+                    transfer: state.transfer_to.map(|to| (to, now_ms)),
                 });
             }
         }
         let mut effects = self.advance();
         effects.too_few_in_sync = !self.has_enough_in_sync();
+        effects.propose = self.hand_over(now_ms);
         effects
     }
 
@@ -233,7 +246,7 @@ impl Replica {
         let Some(known) = leader.followers.get_mut(&follower) else { return Effects::default() };
         known.note(now_ms, broker_epoch, offset.min(log_end), log_end);
         let mut effects = self.advance();
-        effects.propose = self.expand(follower);
+        effects.propose = self.hand_over(now_ms).or_else(|| self.expand(follower));
         effects
     }
 
@@ -241,6 +254,9 @@ impl Replica {
     /// whether a proposal has to be made again.
     pub(super) fn tick(&mut self, now_ms: i64, lag_max_ms: i64) -> Effects {
         let log_end = self.log_end;
+        if let Some(proposal) = self.hand_over(now_ms) {
+            return Effects { propose: Some(proposal), ..Effects::default() };
+        }
         let Role::Leader(leader) = &mut self.role else { return Effects::default() };
         if leader.proposed.is_some() {
             return Effects { propose: leader.proposal(self.leader_epoch), ..Effects::default() };
@@ -273,6 +289,27 @@ impl Replica {
         self.write_caching = write_caching;
         self.min_insync = min_insync;
         self.advance()
+    }
+
+    /// Whether nothing is appended any more, so that the next leader gets everything.
+    pub(super) fn is_handing_over(&self) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.transfer.is_some())
+    }
+
+    /// Tells that the next leader has everything, also what nobody waited for (`acks=1`); or that it takes too long.
+    fn hand_over(&self, now_ms: i64) -> Option<IsrProposal> {
+        let Role::Leader(leader) = &self.role else { return None };
+        let (to, since_ms) = leader.transfer?;
+        let has_all = leader.isr.contains(&to)
+            && leader.followers.get(&to).is_some_and(|f| f.end == Some(self.log_end));
+        let hand_over = match has_all {
+            true => Some(to),
+            false if now_ms - since_ms > HAND_OVER_MAX_MS => Some(-1),
+            false => return None,
+        };
+        let isr = leader.isr.iter().map(|id| (*id, -1)).collect();
+        let (leader_epoch, partition_epoch) = (self.leader_epoch, leader.partition_epoch);
+        Some(IsrProposal { leader_epoch, partition_epoch, isr, hand_over })
     }
 
     /// Proposes a follower that has caught up for the ISR.
@@ -327,7 +364,8 @@ impl Leader {
     fn proposal(&self, leader_epoch: LeaderEpoch) -> Option<IsrProposal> {
         let epoch_of = |id: &BrokerId| self.followers.get(id).map_or(-1, |f| f.broker_epoch);
         let isr = self.proposed.as_ref()?.iter().map(|id| (*id, epoch_of(id))).collect();
-        Some(IsrProposal { leader_epoch, partition_epoch: self.partition_epoch, isr })
+        let partition_epoch = self.partition_epoch;
+        Some(IsrProposal { leader_epoch, partition_epoch, isr, hand_over: None })
     }
 }
 

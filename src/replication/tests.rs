@@ -39,6 +39,7 @@ fn led(leader_epoch: i32) -> PartitionState {
         partition_epoch: leader_epoch,
         replicas: vec![1],
         isr: vec![1],
+        transfer_to: None,
     }
 }
 
