@@ -6,6 +6,7 @@
     benches/side_by_side.py --flush                            # everybody does
     benches/side_by_side.py --peers kafka,crabka --crabka DIR  # a second peer
     benches/side_by_side.py --rows produce-16k,e2e-1000 --pairs 5 --seconds 6
+    benches/side_by_side.py --cluster --rows produce-16k,e2e-1000   # three nodes each, acks=all
     benches/side_by_side.py --alone                            # start, memory, recovery, idle connections
     benches/side_by_side.py --builds OLD NEW                   # a regression check: CPU per request of two builds
 
@@ -21,7 +22,7 @@ import tempfile
 from pathlib import Path
 
 from harness import alone, machine, rows
-from harness.brokers import Crabka, Kafka, Strandline
+from harness.brokers import Cluster, Crabka, Kafka, KafkaNode, Strandline, StrandlineNode
 
 REGRESSION_ROWS = "produce-16k,single-5,replay-16k,consume,e2e-5000"
 # CPU differs by this much between runs of one build.
@@ -38,6 +39,7 @@ def parse():
     parser.add_argument("--flush", action="store_true", help="everybody flushes before it acknowledges")
     parser.add_argument("--acks", help="what clients ask for (1; all with --flush)")
     parser.add_argument("--warm-gb", type=float, help="memory to keep warm (default: most of what is free; 0 for none)")
+    parser.add_argument("--cluster", action="store_true", help="three nodes each, acks=all, their CPU summed")
     parser.add_argument("--alone", action="store_true")
     parser.add_argument("--builds", nargs=2, metavar=("OLD", "NEW"))
     parser.add_argument("--raw", type=Path, help="file for every run's own figures")
@@ -50,11 +52,14 @@ def maker(name, options, folder):
         "kafka": lambda at: Kafka(at, options.flush),
         "crabka": lambda at: Crabka(at, options.crabka),
     }
+    if options.cluster:
+        nodes = {"strandline": StrandlineNode, "kafka": KafkaNode}
+        return lambda at: Cluster(nodes[name], f"{folder}/{name}-{at}", options.flush)
     return lambda at: kinds[name](f"{folder}/{name}-{at}")
 
 
 def compare(brokers, options, folder):
-    acks = options.acks or ("all" if options.flush else "1")
+    acks = options.acks or ("all" if options.flush or options.cluster else "1")
     for warm in range(3):
         for broker in brokers:
             rows.measure(broker, "produce-16k", 4, f"warm{warm}", acks)

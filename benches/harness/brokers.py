@@ -117,6 +117,68 @@ class Kafka(Broker):
         return self.base(*heap) + ["kafka.Kafka", str(self.folder / "kafka.properties")]
 
 
+class Node:
+    """What a broker of a cluster has beside one that is alone: its id, and where the voters are."""
+
+    def __init__(self, node, voters, *arguments):
+        self.node, self.voters = node, voters
+        super().__init__(*arguments)
+
+    def start(self):
+        """Does not wait: one node alone waits for the others."""
+        if isinstance(self, Kafka):
+            properties = self.folder / "kafka.properties"
+            properties.write_text("\n".join(self.properties()) + "\n")
+            run(self.base() + ["kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", str(properties)])
+        log = open(self.folder / "broker.log", "a")
+        self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
+
+
+class StrandlineNode(Node, Strandline):
+    def command(self):
+        voters = ",".join(f"{node}@127.0.0.1:{port}" for node, port in self.voters.items())
+        listeners = f"PLAINTEXT://{self.address},CONTROLLER://127.0.0.1:{self.voters[self.node]}"
+        more = [f"node.id={self.node}", f"controller.quorum.voters={voters}", f"listeners={listeners}"]
+        command = [word for word in super().command()]
+        return command + [word for setting in more for word in ("--set", setting)]
+
+
+class KafkaNode(Node, Kafka):
+    def properties(self):
+        self.controller = self.voters[self.node]
+        voters = ",".join(f"{node}@127.0.0.1:{port}" for node, port in self.voters.items())
+        other = {"node.id": self.node, "controller.quorum.voters": voters, "offsets.topic.replication.factor": 3,
+                 "default.replication.factor": 3, "min.insync.replicas": 2}
+        kept = [line for line in super().properties() if line.split("=")[0] not in other]
+        return kept + [f"{key}={value}" for key, value in other.items()]
+
+
+class Cluster:
+    """Three nodes of one kind, told as one broker: their addresses, and the sum of their CPU."""
+
+    client_flags = ["-rf", "3"]
+
+    def __init__(self, kind, folder, flush):
+        voters = {node: free_port() for node in (1, 2, 3)}
+        self.nodes = [kind(node, voters, f"{folder}/{node}", flush) for node in voters]
+        self.name, self.settle_s = self.nodes[0].name, self.nodes[0].settle_s
+        while not all(node.is_ready() for node in self.nodes):
+            time.sleep(0.05)
+        time.sleep(3)
+
+    @property
+    def address(self):
+        return ",".join(node.address for node in self.nodes)
+
+    @property
+    def pid(self):
+        return ",".join(str(node.pid) for node in self.nodes)
+
+    def stop(self):
+        for node in self.nodes:
+            node.stop(signal.SIGKILL)
+
+
 class Crabka(Broker):
     """A broker in Rust. Its crate is withdrawn, so the folder of its binaries (crabka, crabka-broker) is named by the caller."""
 

@@ -1,5 +1,7 @@
 //! `strandline cluster`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::bail;
 use clap::Subcommand;
 use serde_json::json;
@@ -66,20 +68,56 @@ async fn info(cluster: &mut Cluster, format: Format) -> anyhow::Result<()> {
 
 async fn health(cluster: &mut Cluster) -> anyhow::Result<()> {
     let found = cluster.metadata(None).await?;
-    let mut sick = Vec::new();
+    let alive: BTreeSet<i32> = found.brokers.iter().map(|broker| broker.node_id.0).collect();
+    let mut missing: BTreeMap<i32, usize> = BTreeMap::new();
+    let (mut leaderless, mut lagging, mut partitions) = (Vec::new(), Vec::new(), 0);
     for topic in &found.topics {
         let name = topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
         for partition in &topic.partitions {
+            partitions += 1;
+            let place = format!("{name}-{}", partition.partition_index);
+            for id in partition.replica_nodes.iter().map(|id| id.0).filter(|id| !alive.contains(id))
+            {
+                *missing.entry(id).or_default() += 1;
+            }
             if partition.leader_id.0 < 0 {
-                sick.push(format!("{name}-{} has no leader", partition.partition_index));
+                leaderless.push(place);
             } else if partition.isr_nodes.len() < partition.replica_nodes.len() {
-                sick.push(format!("{name}-{} has replicas out of sync", partition.partition_index));
+                lagging.push(place);
             }
         }
     }
-    if sick.is_empty() {
-        println!("Healthy: {} brokers, {} topics.", found.brokers.len(), found.topics.len());
+    if leaderless.is_empty() && lagging.is_empty() && missing.is_empty() {
+        let (brokers, topics) = (found.brokers.len(), found.topics.len());
+        println!(
+            "Healthy: {brokers} brokers, {topics} topics, {partitions} partitions, all replicas in sync."
+        );
         return Ok(());
     }
-    bail!("{}", sick.join("\n"))
+    let mut report = Vec::new();
+    for (id, replicas) in missing {
+        report.push(format!(
+            "broker {id} is not there ({replicas} replicas): start it again; if it is gone for good, move its partitions \
+             (kafka-reassign-partitions) and unregister it (kafka-cluster unregister)"
+        ));
+    }
+    let some = |places: &[String]| {
+        let shown = places.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+        if places.len() > 5 { format!("{shown} and {} more", places.len() - 5) } else { shown }
+    };
+    if !leaderless.is_empty() {
+        report.push(format!(
+            "{} partitions have no leader, and can't be written or read: {}: bring back a broker that has them in sync",
+            leaderless.len(),
+            some(&leaderless)
+        ));
+    }
+    if !lagging.is_empty() {
+        report.push(format!(
+            "{} partitions have replicas out of sync: {}: they catch up by themselves when their brokers are there",
+            lagging.len(),
+            some(&lagging)
+        ));
+    }
+    bail!("{}", report.join("\n"))
 }

@@ -13,6 +13,7 @@ mod cluster;
 mod cluster_client;
 mod consume;
 mod consumer_group;
+mod demo;
 mod group;
 mod log;
 mod output;
@@ -109,6 +110,9 @@ enum Command {
         #[command(subcommand)]
         command: bench::BenchCommand,
     },
+    /// Show on this machine what is promised
+    #[command(subcommand)]
+    Demo(demo::DemoCommand),
     /// Look at settings
     #[command(subcommand)]
     Config(serve::ConfigCommand),
@@ -141,6 +145,7 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(arguments) => serve::serve(&arguments),
         Command::Config(command) => serve::config(&command),
+        Command::Demo(command) => block_on(demo::run(command)),
         Command::Log { command, format } => log::run(command, format),
         Command::Completions { shell } => {
             clap_complete::generate(

@@ -89,7 +89,10 @@ pub(super) fn alter(
                 Some(given.trim().to_owned())
             }
         };
-        check(resource, name, value.as_deref())?;
+        // What is not known is not set: taking it away is done (kafka-reassign-partitions takes away its throttles).
+        if change.operation != ConfigOperation::Delete || current.contains_key(name) {
+            check(resource, name, value.as_deref())?;
+        }
         if current.get(name) != value.as_ref() {
             records.push(MetadataRecord::Config {
                 resource: resource.clone(),
