@@ -26,6 +26,8 @@ pub(crate) struct Place {
 pub(crate) struct Cluster {
     pub places: Vec<Place>,
     pub nodes: Vec<Option<Broker>>,
+    /// Further settings of every node.
+    settings: Vec<String>,
 }
 
 fn free_ports(count: usize) -> Vec<u16> {
@@ -49,7 +51,13 @@ impl Cluster {
     }
 
     pub(crate) fn start_at(places: Vec<Place>) -> Self {
-        let mut cluster = Self { nodes: places.iter().map(|_| None).collect(), places };
+        Self::start_with(places, &[])
+    }
+
+    pub(crate) fn start_with(places: Vec<Place>, settings: &[&str]) -> Self {
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let nodes = places.iter().map(|_| None).collect();
+        let mut cluster = Self { places, nodes, settings };
         cluster.start_missing();
         cluster
     }
@@ -63,7 +71,7 @@ impl Cluster {
         words.push(BINARY.to_owned());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).arg("serve");
-        for setting in [
+        let own = [
             format!("node.id={}", index + 1),
             format!("log.dirs={}", place.data.display()),
             format!(
@@ -75,8 +83,9 @@ impl Cluster {
             format!("controller.quorum.voters={}", voters.join(",")),
             "http.listen=127.0.0.1:0".to_owned(),
             "log.dirs.min.free.bytes=0".to_owned(),
-        ] {
-            command.args(["--set", &setting]);
+        ];
+        for setting in own.iter().chain(&self.settings) {
+            command.args(["--set", setting]);
         }
         command
     }
@@ -181,6 +190,15 @@ impl Judge {
         command.args(&words[1..]).args([bootstrap, &seconds.to_string(), "3"]);
         let client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         Self(client.expect("python runs"))
+    }
+
+    /// How many of those that were acknowledged by all are lost.
+    pub(crate) fn lost(self) -> u64 {
+        let output = self.0.wait_with_output().expect("python ends");
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{out}\n{}", String::from_utf8_lossy(&output.stderr));
+        let result: serde_json::Value = serde_json::from_str(out.trim()).expect("JSON");
+        result["all"]["lost"].as_u64().expect("a number")
     }
 
     /// Waits for the verdict: nothing lost, moved, doubled or out of order. Returns how many were acknowledged.

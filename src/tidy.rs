@@ -108,6 +108,7 @@ fn sources() -> Vec<(String, PathBuf, String)> {
         let first = inside.iter().next().expect("a name").to_string_lossy().into_owned();
         let module = first.trim_end_matches(".rs").to_owned();
         let is_test = inside.ends_with("tests.rs")
+            || path.file_name().is_some_and(|name| name.to_string_lossy().ends_with("_tests.rs"))
             || ["tidy", "simulation", "internals"].contains(&module.as_str())
             || inside.ends_with("sim_disk.rs")
             || inside.ends_with("sim_nodes.rs")

@@ -128,8 +128,10 @@ impl Fetchers {
             spawn(run(Arc::clone(self), leader, Arc::clone(&following)));
             following
         });
-        following.partitions.lock().insert(key, handle);
-        following.changed.notify_one();
+        let before = following.partitions.lock().insert(key, Arc::clone(&handle));
+        if before.is_none_or(|before| !Arc::ptr_eq(&before, &handle)) {
+            following.changed.notify_one();
+        }
     }
 
     fn address(&self, leader: BrokerId) -> Option<String> {

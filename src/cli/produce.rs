@@ -16,10 +16,14 @@ use crate::protocol::messages::produce_request::{PartitionProduceData, TopicProd
 use crate::protocol::messages::{MetadataRequest, ProduceRequest, TopicName};
 use crate::protocol::text;
 use crate::record::{BatchBuilder, Codec};
+use crate::system::clock::{monotonic, sleep};
 use crate::system::{Clock, OsDisk};
 
 /// A batch is sent when its records have this many bytes.
 const BATCH_BYTES: usize = 512 << 10;
+/// How long a leader may be missing.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+const RETRY_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 const TIMEOUT_MS: i32 = 30_000;
 
 #[derive(Debug, Args)]
@@ -151,7 +155,7 @@ async fn leaders(cluster: &mut Cluster, topic: &str) -> anyhow::Result<Vec<i32>>
         let Some(found) = answered.topics.into_iter().next() else { break };
         // Apache Kafka makes the topic after it has answered.
         if matches!(found.error_code, 3 | 5) {
-            crate::system::clock::sleep(std::time::Duration::from_millis(250)).await;
+            sleep(std::time::Duration::from_millis(250)).await;
             continue;
         }
         super::cluster_client::check(found.error_code, &format!("topic {topic}"))?;
@@ -197,10 +201,7 @@ impl Sender<'_> {
     }
 
     async fn send(&mut self, index: usize) -> anyhow::Result<()> {
-        let (Some(batch), Some(leader)) = (self.batches.get_mut(index), self.leaders.get(index))
-        else {
-            return Ok(());
-        };
+        let Some(batch) = self.batches.get_mut(index) else { return Ok(()) };
         let full = std::mem::replace(batch, BatchBuilder::new().codec(self.codec));
         let records = to_u64(full.count());
         let data = PartitionProduceData::default()
@@ -213,21 +214,63 @@ impl Sender<'_> {
             .with_acks(self.acks)
             .with_timeout_ms(TIMEOUT_MS)
             .with_topic_data(vec![topic]);
-        let node = self.cluster.node(*leader).await?;
-        if self.acks == 0 {
-            let version = node.version::<ProduceRequest>(9)?;
-            node.send(version, &request).await?;
-        } else {
-            let response = node.call(9, &request).await?;
-            for partition in response.responses.iter().flat_map(|topic| &topic.partition_responses)
-            {
-                let about = format!("{}-{}", self.topic, partition.index);
-                check_with(partition.error_code, partition.error_message.as_deref(), &about)?;
+        let until = monotonic() + PATIENCE;
+        loop {
+            match self.try_send(index, &request).await {
+                Ok(None) => break,
+                // Nothing was stored: the leader is another one now, or will be soon.
+                Ok(Some(why)) | Err(why) if is_not_stored(&why) && monotonic() < until => {
+                    sleep(RETRY_PAUSE).await;
+                    if let Ok(found) = leaders(self.cluster, self.topic).await {
+                        self.leaders = found;
+                    }
+                }
+                Ok(Some(why)) | Err(why) => return Err(why),
             }
         }
         self.sent += records;
         Ok(())
     }
+
+    /// Sends once; what the broker refuses is returned as a refusal.
+    async fn try_send(
+        &mut self,
+        index: usize,
+        request: &ProduceRequest,
+    ) -> anyhow::Result<Option<anyhow::Error>> {
+        let Some(leader) = self.leaders.get(index).copied() else { return Ok(None) };
+        let node = self.cluster.node(leader).await.map_err(|error| error.context(NotStored))?;
+        if self.acks == 0 {
+            let version = node.version::<ProduceRequest>(9)?;
+            node.send(version, request).await?;
+            return Ok(None);
+        }
+        let response = node.call(9, request).await?;
+        for partition in response.responses.iter().flat_map(|topic| &topic.partition_responses) {
+            let about = format!("{}-{}", self.topic, partition.index);
+            let code = partition.error_code;
+            if let Err(why) = check_with(code, partition.error_message.as_deref(), &about) {
+                // Unknown here, no leader, not the leader, too few in sync before anything was written.
+                let is_refused = matches!(code, 3 | 5 | 6 | 19);
+                return Ok(Some(if is_refused { why.context(NotStored) } else { why }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Marks an error after which nothing is stored, so that sending again doubles nothing.
+#[derive(Debug, Clone, Copy)]
+struct NotStored;
+
+impl std::fmt::Display for NotStored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nothing was stored")
+    }
+}
+
+fn is_not_stored(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<NotStored>().is_some()
 }
 
 /// Murmur2 as Kafka's default partitioner uses it, so that a key goes where other clients send it.

@@ -13,6 +13,8 @@ mod command;
 mod commands;
 mod configs;
 mod error;
+#[cfg(test)]
+mod partition_tests;
 mod partitions;
 mod placement;
 mod sessions;

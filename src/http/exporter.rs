@@ -25,11 +25,18 @@ fn broker(http: &Http) {
     metrics.set(Name::Connections, &[], count(http.limits.open()));
     metrics.set(Name::RequestBytes, &[], count(http.budget.used()));
     metrics.set(Name::FetchSessions, &[], count(http.context.sessions.count()));
-    metrics.set(Name::ExporterBrokers, &[], 1.0);
-    let address =
-        http.context.advertised.values().min().map(|(host, port)| format!("{host}:{port}"));
-    let id = http.context.node_id.to_string();
-    metrics.set(Name::ExporterBrokerInfo, &[&id, &address.unwrap_or_default()], 1.0);
+    let image = http.context.controller.image();
+    let alive = image.brokers.iter().filter(|(_, broker)| !broker.is_fenced);
+    for (id, broker) in alive.clone() {
+        let address = broker.endpoints.first().map(|e| format!("{}:{}", e.host, e.port));
+        let labels = [&id.to_string(), &address.unwrap_or_default()];
+        metrics.set(Name::ExporterBrokerInfo, &labels.map(String::as_str), 1.0);
+    }
+    let alive = alive.count();
+    metrics.set(Name::ExporterBrokers, &[], count(alive));
+    metrics.set(Name::FencedBrokers, &[], count(image.brokers.len() - alive));
+    let is_active = http.context.controller.controller_id() == http.context.node_id;
+    metrics.set(Name::ActiveController, &[], f64::from(u8::from(is_active)));
 }
 
 fn directories(http: &Http) {
@@ -47,16 +54,21 @@ fn directories(http: &Http) {
 
 fn topics(http: &Http) {
     let metrics = &http.metrics;
-    let mut offline = 0;
+    let (mut offline, mut under_replicated) = (0, 0);
     for topic in http.context.controller.image().topics.values() {
         let name: &str = &topic.name;
         metrics.set(Name::ExporterTopicPartitions, &[name], to_f64(to_i64(topic.partitions.len())));
         for (index, found) in (0_i32..).zip(&topic.partitions) {
             let labels: &[&str] = &[name, &index.to_string()];
+            // Every partition is told by its leader.
+            if found.leader != http.context.node_id {
+                offline += i32::from(found.leader < 0);
+                continue;
+            }
             let handle = http.context.replicas.partition(&TopicPartition::new(name, index));
             let bounds = handle.as_ref().and_then(|handle| handle.bounds(-1).ok());
             let Some((start, high_watermark, _)) = bounds else {
-                offline += 1;
+                offline += i32::from(handle.is_none_or(|handle| !handle.is_online()));
                 continue;
             };
             metrics.set(Name::ExporterOldestOffset, labels, to_f64(start));
@@ -67,6 +79,7 @@ fn topics(http: &Http) {
             metrics.set(Name::ExporterReplicas, labels, to_f64(to_i64(found.replicas.len())));
             metrics.set(Name::ExporterInSync, labels, to_f64(to_i64(found.isr.len())));
             let is_under = found.isr.len() < found.replicas.len();
+            under_replicated += i32::from(is_under);
             metrics.set(Name::ExporterUnderReplicated, labels, f64::from(u8::from(is_under)));
             if let Some(bytes) = handle.and_then(|handle| handle.with_log(crate::log::Log::bytes)) {
                 metrics.set(Name::PartitionBytes, labels, to_f64(to_i64(bytes)));
@@ -74,6 +87,7 @@ fn topics(http: &Http) {
         }
     }
     metrics.set(Name::OfflinePartitions, &[], f64::from(offline));
+    metrics.set(Name::UnderReplicated, &[], f64::from(under_replicated));
 }
 
 fn groups(http: &Http) {

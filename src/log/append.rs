@@ -114,10 +114,10 @@ impl Log {
                 }
             }
             let mut placed = self.place(batch, &run, stamp);
-            if self.must_roll(&placed, &run, stamp.now_ms) {
+            if self.must_roll(&placed, (run.batches.len(), run.bytes), stamp.now_ms) {
                 self.write(&mut run, stamp, outcomes)?;
                 placed = self.place(batch, &run, stamp);
-                if self.must_roll(&placed, &run, stamp.now_ms) {
+                if self.must_roll(&placed, (0, 0), stamp.now_ms) {
                     self.roll().map_err(disk_error)?;
                 }
             }
@@ -176,7 +176,7 @@ impl Log {
         Ok(())
     }
 
-    fn write_slices(&mut self, slices: &[IoSlice<'_>]) -> Result<(), AppendError> {
+    pub(super) fn write_slices(&mut self, slices: &[IoSlice<'_>]) -> Result<(), AppendError> {
         self.active.file.write_at(slices, self.active.bytes).map_err(|error| {
             // Whatever part was written must not look like a batch to a later recovery.
             match (error.kind(), self.active.file.set_len(self.active.bytes)) {
@@ -184,11 +184,6 @@ impl Log {
                 _ => AppendError::Disk(error),
             }
         })
-    }
-
-    /// Writes a batch as it is.
-    pub(super) fn write_whole(&mut self, batch: &[u8]) -> Result<(), AppendError> {
-        self.write_slices(&[IoSlice::new(batch)])
     }
 
     /// Reserves room ahead of a segment that has shown that it grows: the file system then has less to decide at
@@ -217,23 +212,23 @@ impl Log {
         self.log_end = placed.last_offset() + 1;
     }
 
-    /// Whether a batch that is written alone needs a new segment.
-    pub(super) fn must_roll_alone(&self, placed: &BatchHeader, now_ms: Timestamp) -> bool {
-        self.must_roll(placed, &Run::default(), now_ms)
-    }
-
-    /// Whether the batch needs a new segment, or to begin another run.
-    fn must_roll(&self, placed: &BatchHeader, run: &Run<'_>, now_ms: Timestamp) -> bool {
+    /// Whether the batch needs a new segment, or to begin another run; `run`: batches and bytes before it in its run.
+    pub(super) fn must_roll(
+        &self,
+        placed: &BatchHeader,
+        (run_batches, run_bytes): (usize, u64),
+        now_ms: Timestamp,
+    ) -> bool {
         let active = &self.active;
-        let bytes = active.bytes + run.bytes;
+        let bytes = active.bytes + run_bytes;
         if bytes == 0 {
             return false;
         }
         let config = &self.parts.config;
         let too_large = bytes + to_u64(placed.total_bytes()) > config.segment_bytes;
         let index_full =
-            active.index.offset_bytes() + 8 * (run.batches.len() + 1) > config.segment_index_bytes;
-        let run_full = run.batches.len() >= RUN_BATCHES_MAX || run.bytes >= RUN_BYTES_MAX;
+            active.index.offset_bytes() + 8 * (run_batches + 1) > config.segment_index_bytes;
+        let run_full = run_batches >= RUN_BATCHES_MAX || run_bytes >= RUN_BYTES_MAX;
         too_large
             || index_full
             || run_full

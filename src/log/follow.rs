@@ -3,7 +3,10 @@
 //! Invariants: a fetched batch keeps its offsets and its leader epoch; producers and epochs are, after a cut, what the
 //! log that is left makes them (KIP-101, KIP-320); a cut is on the disk before anything is appended after it.
 
+use std::io::IoSlice;
 use std::sync::Arc;
+
+use smallvec::SmallVec;
 
 use super::append::{NewBatch, disk_error};
 use super::error::{AppendError, OpenError};
@@ -17,21 +20,45 @@ use crate::model::{Offset, Timestamp};
 use crate::system::planted::{Bug, is_planted};
 
 impl Log {
-    /// Appends a batch as another broker's log holds it; its offsets must lie at or past the log's end.
+    /// Appends batches as another broker's log holds them, by as few writes as it takes; their offsets must lie at or
+    /// past the log's end, and grow.
     pub(crate) fn append_fetched(
         &mut self,
-        batch: &NewBatch<'_>,
+        batches: &[NewBatch<'_>],
         now_ms: Timestamp,
     ) -> Result<(), AppendError> {
-        let header = batch.header;
-        assert!(header.base_offset >= self.log_end, "a follower appends past its log's end only");
-        if self.must_roll_alone(&header, now_ms) {
-            self.roll_at(header.base_offset).map_err(disk_error)?;
+        let (mut run, mut run_bytes) = (0..0, 0);
+        for (at, batch) in batches.iter().enumerate() {
+            let header = &batch.header;
+            let begins = batches.get(run.start).map(|first| first.header.leader_epoch);
+            let is_new_epoch = begins != Some(header.leader_epoch);
+            if is_new_epoch || self.must_roll(header, (run.len(), run_bytes), now_ms) {
+                self.write_fetched(batches.get(run).unwrap_or_default(), now_ms)?;
+                (run, run_bytes) = (at..at, 0);
+                if self.must_roll(header, (0, 0), now_ms) {
+                    self.roll_at(header.base_offset).map_err(disk_error)?;
+                }
+            }
+            run.end = at + 1;
+            run_bytes += to_u64(batch.bytes.len());
         }
-        self.begin_epoch_at(header.leader_epoch, header.base_offset).map_err(disk_error)?;
-        self.reserve(to_u64(batch.bytes.len()));
-        self.write_whole(batch.bytes)?;
-        self.note_appended(&header, now_ms);
+        self.write_fetched(batches.get(run).unwrap_or_default(), now_ms)
+    }
+
+    /// Writes batches of one epoch.
+    fn write_fetched(
+        &mut self,
+        batches: &[NewBatch<'_>],
+        now_ms: Timestamp,
+    ) -> Result<(), AppendError> {
+        let Some(first) = batches.first().map(|batch| batch.header) else { return Ok(()) };
+        assert!(first.base_offset >= self.log_end, "a follower appends past its log's end only");
+        self.begin_epoch_at(first.leader_epoch, first.base_offset).map_err(disk_error)?;
+        self.reserve(batches.iter().map(|batch| to_u64(batch.bytes.len())).sum());
+        let slices: SmallVec<[IoSlice<'_>; 4]> =
+            batches.iter().map(|batch| IoSlice::new(batch.bytes)).collect();
+        self.write_slices(&slices)?;
+        batches.iter().for_each(|batch| self.note_appended(&batch.header, now_ms));
         Ok(())
     }
 

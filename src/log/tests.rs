@@ -435,3 +435,88 @@ fn where_the_room_ends_the_batches_before_are_kept_and_the_rest_leave_nothing() 
     assert_eq!(append_together(&mut log, &[sent(3), sent(4)]), ["new 3", "new 4"]);
     assert_eq!(read_all(&log, 0).len(), 5);
 }
+
+/// Batches of three epochs by two producers, as a leader's log holds them.
+fn history(random: &Random, count: u64) -> Vec<(BatchHeader, Vec<u8>)> {
+    let disk = SimDisk::default();
+    let mut leader = open(&disk, &config(&[]));
+    let mut sequences = [0, 0];
+    for at in 0..count {
+        let producer = usize::try_from(random.below(2)).expect("small");
+        let mut builder = BatchBuilder::new().producer(
+            i64::try_from(producer).expect("small"),
+            0,
+            sequences[producer],
+        );
+        for _ in 0..=random.below(3) {
+            builder = builder.record(1, None, Some(&[7; 40]));
+            sequences[producer] += 1;
+        }
+        let (header, bytes) = batch(builder);
+        let leader_epoch = i32::try_from(at * 3 / count).expect("small") * 2;
+        leader.append(&header, &bytes, Stamp { leader_epoch, now_ms: 1 }).expect("append");
+    }
+    let slice = leader.slice(0, leader.end(), usize::MAX, true).expect("found").expect("bytes");
+    let bytes = slice.read().expect("read");
+    let (mut rest, mut all) = (bytes.as_slice(), Vec::new());
+    while let Some((header, batch, after)) = next_batch(rest) {
+        all.push((header, batch.to_vec()));
+        rest = after;
+    }
+    all
+}
+
+fn take(log: &mut Log, batches: &[(BatchHeader, Vec<u8>)]) {
+    let new: Vec<NewBatch<'_>> =
+        batches.iter().map(|(header, bytes)| NewBatch { header: *header, bytes }).collect();
+    log.append_fetched(&new, 1).expect("appended");
+}
+
+/// All that a log tells: its records, epochs and producers.
+fn told(log: &Log) -> String {
+    let (records, end) = (read_all(log, log.log_start()), log.log_end());
+    format!("{end} {records:?} {:?} {:?}", log.epochs().lines(), log.producers().lines())
+}
+
+#[test]
+fn a_log_that_is_cut_is_the_log_that_never_had_more() {
+    let small = config(&[("segment.bytes", "1048576")]);
+    let mut tiny = small.clone();
+    tiny.segment_bytes = 600;
+    for seed in 0..40 {
+        let random = Random::seeded(seed);
+        let batches = history(&random, 30);
+        let keep = usize::try_from(random.below(31)).expect("small");
+        let (disk, other) = (SimDisk::default(), SimDisk::default());
+        let mut cut = open(&disk, &tiny);
+        for part in batches.chunks(7) {
+            take(&mut cut, part);
+            if random.below(2) == 0 {
+                cut.save_hints().expect("saved");
+                flush(&mut cut);
+            }
+        }
+        let mut never = open(&other, &tiny);
+        take(&mut never, &batches[..keep]);
+        cut.truncate(never.log_end()).expect("cut");
+        assert_eq!(told(&cut), told(&never), "seed {seed}");
+        // It goes on as if nothing had been, also after a crash.
+        take(&mut cut, &batches[keep..]);
+        take(&mut never, &batches[keep..]);
+        assert_eq!(told(&cut), told(&never), "seed {seed}, gone on");
+        flush(&mut cut);
+        drop(cut);
+        disk.crash(&random);
+        assert_eq!(told(&open(&disk, &tiny)), told(&never), "seed {seed}, after a crash");
+    }
+}
+
+#[test]
+fn a_log_that_begins_anew_forgets_everything() {
+    let batches = history(&Random::seeded(1), 10);
+    let mut log = open(&SimDisk::default(), &config(&[]));
+    take(&mut log, &batches);
+    log.restart_at(1_000).expect("restarted");
+    assert_eq!((log.log_start(), log.log_end(), log.segments()), (1_000, 1_000, 1));
+    assert!(log.producers().is_empty() && log.epochs().latest().is_none());
+}

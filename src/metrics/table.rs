@@ -44,7 +44,10 @@ metrics! {
     Connections "strandline_connections" Gauge [] "Open connections.";
     RequestBytes "strandline_request_bytes_in_progress" Gauge [] "Bytes of requests in progress; see queued.max.request.bytes.";
     FetchSessions "strandline_fetch_sessions" Gauge [] "Incremental fetch sessions.";
-    OfflinePartitions "strandline_offline_partitions" Gauge [] "Partitions whose log can't be used. Alert above 0.";
+    OfflinePartitions "strandline_offline_partitions" Gauge [] "Partitions of the cluster without a leader, and those led here whose log can't be used. Alert above 0.";
+    UnderReplicated "strandline_under_replicated_partitions" Gauge [] "Partitions led here whose replicas are not all in sync.";
+    ActiveController "strandline_active_controller" Gauge [] "1 on the node that decides for the cluster. Alert when the sum is not 1.";
+    FencedBrokers "strandline_fenced_brokers" Gauge [] "Registered brokers that are not heard of. Alert above 0.";
     DirectoryOffline "strandline_log_directory_offline" Gauge ["path"] "1 when the folder saw a disk error. Alert above 0.";
     DirectoryFull "strandline_log_directory_full" Gauge ["path"] "1 when producers are refused for want of room. Alert above 0.";
     DirectoryTotal "strandline_log_directory_total_bytes" Gauge ["path"] "Size of the folder's file system.";

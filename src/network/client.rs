@@ -11,6 +11,9 @@ use crate::model::number::be32;
 /// Largest response that is accepted.
 const RESPONSE_BYTES_MAX: usize = 512 << 20;
 
+/// Room that is made at once for an answer that says that it is so long.
+const RESERVE_BYTES_MAX: usize = 16 << 20;
+
 /// A connection that sends requests and reads responses.
 #[derive(Debug)]
 pub(crate) struct FramedClient {
@@ -45,7 +48,7 @@ impl FramedClient {
                     let mut frame = self.buffer.split_to(4 + length);
                     return Ok(frame.split_off(4).freeze());
                 }
-                self.buffer.reserve((4 + length - self.buffer.len()).min(1 << 20));
+                self.buffer.reserve((4 + length - self.buffer.len()).min(RESERVE_BYTES_MAX));
             } else {
                 self.buffer.reserve(4096);
             }

@@ -216,23 +216,29 @@ fn last_epoch(log: &Log) -> LeaderEpoch {
     if log.log_end() == log.log_start() { -1 } else { log.epochs().latest().unwrap_or(-1) }
 }
 
-/// Appends the whole batches of an answer; a part of one at its end is left for the next fetch.
+/// Appends the whole batches of an answer; a part of one at its end is left for the next fetch. What stands before a
+/// damaged one is taken.
 fn append_each(log: &mut Log, fetched: &FetchedBatches<'_>) -> Result<(), PartitionError> {
-    let mut rest = fetched.bytes;
+    let (mut rest, mut next, mut verified) = (fetched.bytes, log.log_end(), Ok(()));
+    let mut batches = Vec::new();
     while let Some((header, batch, after)) = next_batch(rest) {
         rest = after;
-        if header.last_offset() < log.log_end() {
+        if header.last_offset() < next {
             continue;
         }
-        verify(&header, batch, log.log_end())?;
-        log.append_fetched(&NewBatch { header, bytes: batch }, fetched.now_ms).map_err(
-            |error| match error {
-                AppendError::NoRoom => PartitionError::NoRoom,
-                AppendError::Disk(_) | AppendError::Sequence(_) => PartitionError::Offline,
-            },
-        )?;
+        verified = verify(&header, batch, next);
+        if verified.is_err() {
+            break;
+        }
+        next = header.last_offset() + 1;
+        batches.push(NewBatch { header, bytes: batch });
     }
-    Ok(())
+    let appended = log.append_fetched(&batches, fetched.now_ms);
+    appended.map_err(|error| match error {
+        AppendError::NoRoom => PartitionError::NoRoom,
+        AppendError::Disk(_) | AppendError::Sequence(_) => PartitionError::Offline,
+    })?;
+    verified
 }
 
 /// A corrupted replica must not infect others.

@@ -8,7 +8,7 @@ use super::nodes::{Node, SYNC_US};
 use super::producer::Producer;
 use crate::controller::{Controller, NewTopic};
 use crate::system::Random;
-use crate::system::clock::{Instant, monotonic, sleep};
+use crate::system::clock::{Instant, monotonic, simulate_uptime, sleep};
 use crate::system::sim_disk::Faults;
 use crate::system::sim_nodes::reset;
 use crate::system::tasks::{JoinHandle, run_blocking_in_place, spawn};
@@ -75,6 +75,7 @@ pub(super) fn run(seed: u64, seconds: u64) -> ClusterRun {
         .build()
         .expect("a runtime");
     let run = runtime.block_on(async {
+        simulate_uptime(true);
         let random = Random::seeded(seed);
         let net = SimNet::new(Random::seeded(random.next_u64()));
         let nodes = (1..=NODES).map(|id| Node::new(id, NODES, &net, &random)).collect();
@@ -84,6 +85,7 @@ pub(super) fn run(seed: u64, seconds: u64) -> ClusterRun {
         World { random, net, nodes, run, kinds, started }.live(seconds).await
     });
     drop(runtime);
+    simulate_uptime(false);
     reset();
     run
 }

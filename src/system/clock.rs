@@ -50,9 +50,24 @@ impl Clock {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    static SIMULATED_START: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
+}
+
+/// Lets this thread's uptime begin now, so that it is the same in each run of a seed; `false`: no more.
+#[cfg(test)]
+pub(crate) fn simulate_uptime(is_simulated: bool) {
+    SIMULATED_START.set(is_simulated.then(monotonic));
+}
+
 /// Milliseconds since the first call, by the monotonic clock.
 pub(crate) fn uptime_ms() -> i64 {
     static START: OnceLock<Instant> = OnceLock::new();
+    #[cfg(test)]
+    if let Some(start) = SIMULATED_START.get() {
+        return to_i64(monotonic().saturating_duration_since(start).as_millis());
+    }
     to_i64(monotonic().saturating_duration_since(*START.get_or_init(monotonic)).as_millis())
 }
 

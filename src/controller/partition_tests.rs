@@ -1,0 +1,182 @@
+//! What the cluster decides about leaders and ISRs, on an image of four brokers.
+
+use uuid::Uuid;
+
+use super::command::{ElectionKind, IsrChange};
+use super::error::ControllerError;
+use super::partitions::Partitions;
+use crate::config::Config;
+use crate::metadata::{BrokerImage, Image, MetadataRecord, PartitionImage};
+use crate::model::BrokerId;
+
+const TOPIC: Uuid = Uuid::from_u128(7);
+
+fn broker(id: BrokerId) -> MetadataRecord {
+    let state = BrokerImage {
+        epoch: i64::from(id) * 10,
+        incarnation: Uuid::from_u128(1),
+        endpoints: Vec::new(),
+        rack: None,
+        directories: Vec::new(),
+        is_fenced: false,
+        is_draining: false,
+    };
+    MetadataRecord::Broker { id, state }
+}
+
+/// Four brokers and one partition.
+fn image(replicas: &[BrokerId], isr: &[BrokerId], elr: &[BrokerId], leader: BrokerId) -> Image {
+    let mut image = Image::default();
+    (1..=4).for_each(|id| image.apply(&broker(id)));
+    image.apply(&MetadataRecord::Topic { name: "t".into(), id: TOPIC });
+    let state = PartitionImage {
+        leader,
+        replicas: replicas.to_vec(),
+        isr: isr.to_vec(),
+        elr: elr.to_vec(),
+        leader_epoch: 5,
+        partition_epoch: 9,
+        ..PartitionImage::default()
+    };
+    image.apply(&MetadataRecord::Partition { topic: TOPIC, partition: 0, state });
+    image
+}
+
+/// The image after brokers went.
+fn without(image: &mut Image, gone: &[BrokerId]) -> PartitionImage {
+    let records = Partitions::new(image, &Config::default()).without(gone);
+    for id in gone {
+        let mut state = BrokerImage::clone(&image.brokers[id]);
+        state.is_fenced = true;
+        image.apply(&MetadataRecord::Broker { id: *id, state });
+    }
+    apply(image, &records)
+}
+
+/// The image after a broker came back.
+fn with(image: &mut Image, id: BrokerId) -> PartitionImage {
+    let mut state = BrokerImage::clone(&image.brokers[&id]);
+    state.is_fenced = false;
+    image.apply(&MetadataRecord::Broker { id, state });
+    let records = Partitions::new(image, &Config::default()).with(id);
+    apply(image, &records)
+}
+
+fn apply(image: &mut Image, records: &[MetadataRecord]) -> PartitionImage {
+    records.iter().for_each(|record| image.apply(record));
+    image.topic("t").expect("there").partitions[0].clone()
+}
+
+fn wish(image: &Image, isr: &[BrokerId]) -> IsrChange {
+    let now = &image.topic("t").expect("there").partitions[0];
+    IsrChange {
+        topic: TOPIC,
+        partition: 0,
+        leader_epoch: now.leader_epoch,
+        partition_epoch: now.partition_epoch,
+        isr: isr.iter().map(|id| (*id, i64::from(*id) * 10)).collect(),
+        hand_over: None,
+    }
+}
+
+fn alter(
+    image: &mut Image,
+    by: BrokerId,
+    wish: &IsrChange,
+) -> Result<PartitionImage, ControllerError> {
+    let records = Partitions::new(image, &Config::default()).alter_isr(by, wish)?;
+    Ok(apply(image, &records))
+}
+
+#[test]
+fn a_leader_that_goes_is_followed_by_one_in_sync_and_then_by_one_that_is_eligible() {
+    let mut image = image(&[1, 2, 3], &[1, 2, 3], &[], 1);
+    let now = without(&mut image, &[1]);
+    assert_eq!((now.leader, now.leader_epoch, now.isr, now.elr), (2, 6, vec![2, 3], vec![]));
+    // Two are needed: who leaves now has all that is committed, and stays eligible.
+    let now = without(&mut image, &[3]);
+    assert_eq!((now.leader, now.isr, now.elr), (2, vec![2], vec![3]));
+    let now = without(&mut image, &[2]);
+    assert_eq!((now.leader, now.isr, now.elr), (-1, vec![], vec![3, 2]));
+    // The first broker left while enough were in sync: it may lack what came after.
+    let now = with(&mut image, 1);
+    assert_eq!(now.leader, -1);
+    let now = with(&mut image, 3);
+    assert_eq!((now.leader, now.isr, now.elr), (3, vec![3], vec![2]));
+    // When enough are in sync nobody else is eligible.
+    let change = wish(&image, &[3, 1]);
+    let now = alter(&mut image, 3, &change).expect("taken");
+    assert_eq!((now.isr, now.elr), (vec![3, 1], vec![]));
+}
+
+#[test]
+fn an_isr_change_of_another_time_or_with_somebody_else_is_refused() {
+    let mut image = image(&[1, 2, 3], &[1, 2], &[], 1);
+    let good = wish(&image, &[1, 2, 3]);
+    let refused =
+        |image: &mut Image, by, change: &IsrChange| alter(image, by, change).expect_err("refused");
+    let old = IsrChange { leader_epoch: 4, ..good.clone() };
+    assert_eq!(refused(&mut image, 1, &old), ControllerError::FencedLeaderEpoch);
+    assert_eq!(refused(&mut image, 2, &good), ControllerError::FencedLeaderEpoch);
+    let other = IsrChange { partition_epoch: 8, ..good.clone() };
+    assert_eq!(refused(&mut image, 1, &other), ControllerError::InvalidUpdateVersion);
+    // Heard in a life before this one (KIP-903).
+    let mut reborn = good.clone();
+    reborn.isr[2].1 = 29;
+    assert_eq!(refused(&mut image, 1, &reborn), ControllerError::IneligibleReplica(3));
+    let stranger = wish(&image, &[1, 2, 4]);
+    assert_eq!(refused(&mut image, 1, &stranger), ControllerError::IneligibleReplica(4));
+    assert_eq!(alter(&mut image, 1, &good).expect("taken").isr, [1, 2, 3]);
+    assert_eq!(refused(&mut image, 1, &good), ControllerError::InvalidUpdateVersion);
+}
+
+#[test]
+fn an_unclean_election_is_held_only_when_it_is_asked_for() {
+    let mut image = image(&[1, 2], &[1, 2], &[], 1);
+    without(&mut image, &[2]);
+    without(&mut image, &[1]);
+    let now = with(&mut image, 2);
+    assert_eq!(now.leader, 2, "it left while one was too few, so it is eligible");
+    let mut image = super::partition_tests::image(&[1, 2, 3], &[1, 2], &[], 1);
+    without(&mut image, &[1, 2]);
+    let config = Config::default();
+    let elected = |image: &Image, kind| Partitions::new(image, &config).elected(kind, TOPIC, 0);
+    assert_eq!(
+        elected(&image, ElectionKind::Preferred),
+        Err(ControllerError::PreferredLeaderNotAvailable)
+    );
+    let records = elected(&image, ElectionKind::Unclean).expect("held");
+    let now = apply(&mut image, &records);
+    assert_eq!((now.leader, now.isr, now.elr), (3, vec![3], vec![]));
+}
+
+#[test]
+fn a_move_ends_when_the_new_replicas_are_in_sync_and_the_leader_has_handed_over() {
+    let mut image = image(&[1, 2], &[1, 2], &[], 1);
+    let config = Config::default();
+    let records =
+        Partitions::new(&image, &config).reassigned(TOPIC, 0, Some(&[3, 4])).expect("begun");
+    let now = apply(&mut image, &records);
+    assert_eq!((now.replicas, now.adding), (vec![3, 4, 1, 2], vec![3, 4]));
+    let change = wish(&image, &[1, 2, 3, 4]);
+    let now = alter(&mut image, 1, &change).expect("taken");
+    assert_eq!((now.leader, now.transfer_to, now.removing.len()), (1, Some(3), 2));
+    let change = IsrChange { hand_over: Some(3), ..wish(&image, &[1, 2, 3, 4]) };
+    let now = alter(&mut image, 1, &change).expect("taken");
+    assert_eq!((now.leader, now.replicas, now.isr), (3, vec![3, 4], vec![3, 4]));
+    assert!(now.adding.is_empty() && now.removing.is_empty() && now.transfer_to.is_none());
+}
+
+#[test]
+fn a_move_that_is_taken_back_leaves_what_was() {
+    let mut image = image(&[1, 2], &[1, 2], &[], 1);
+    let config = Config::default();
+    let begin =
+        Partitions::new(&image, &config).reassigned(TOPIC, 0, Some(&[1, 3])).expect("begun");
+    apply(&mut image, &begin);
+    let back = Partitions::new(&image, &config).reassigned(TOPIC, 0, None).expect("taken back");
+    let now = apply(&mut image, &back);
+    assert_eq!((now.replicas, now.isr, now.leader), (vec![1, 2], vec![1, 2], 1));
+    let nothing = Partitions::new(&image, &config).reassigned(TOPIC, 0, None);
+    assert_eq!(nothing, Err(ControllerError::NoReassignment));
+}
