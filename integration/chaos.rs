@@ -96,6 +96,7 @@ impl Machines {
             controller: 9093,
             data: self.mount(node).join("data"),
             prefix: self.prefix(node),
+            settings: Vec::new(),
         }
     }
 

@@ -20,6 +20,7 @@ pub(crate) struct Place {
     pub data: PathBuf,
     /// What stands before the program's name.
     pub prefix: Vec<String>,
+    pub settings: Vec<String>,
 }
 
 /// Nodes that form a cluster.
@@ -39,6 +40,10 @@ fn free_ports(count: usize) -> Vec<u16> {
 impl Cluster {
     /// Starts three nodes on loopback.
     pub(crate) fn start(folder: &Path) -> Self {
+        Self::start_at(Self::places(folder))
+    }
+
+    fn places(folder: &Path) -> Vec<Place> {
         let ports = free_ports(2 * NODES);
         let place = |(index, ports): (usize, &[u16])| Place {
             host: "127.0.0.1".to_owned(),
@@ -46,8 +51,9 @@ impl Cluster {
             controller: ports[1],
             data: folder.join(format!("node{}", index + 1)),
             prefix: Vec::new(),
+            settings: Vec::new(),
         };
-        Self::start_at(ports.chunks(2).enumerate().map(place).collect())
+        ports.chunks(2).enumerate().map(place).collect()
     }
 
     pub(crate) fn start_at(places: Vec<Place>) -> Self {
@@ -84,7 +90,7 @@ impl Cluster {
             "http.listen=127.0.0.1:0".to_owned(),
             "log.dirs.min.free.bytes=0".to_owned(),
         ];
-        for setting in own.iter().chain(&self.settings) {
+        for setting in own.iter().chain(&self.settings).chain(&place.settings) {
             command.args(["--set", setting]);
         }
         command
@@ -265,6 +271,26 @@ fn a_rolling_restart_loses_nothing_even_of_what_only_the_leader_acknowledged() {
         cluster.wait_healthy();
     }
     assert!(judge.verdict_on(&["all", "one"]) > 1_000, "too little was produced");
+}
+
+#[test]
+fn a_consumer_that_names_its_rack_is_served_by_the_follower_there() {
+    let (folder, _) = folder();
+    let selector =
+        "replica.selector.class=org.apache.kafka.common.replica.RackAwareReplicaSelector";
+    let mut places = Cluster::places(folder.path());
+    for (index, place) in places.iter_mut().enumerate() {
+        place.settings = vec![format!("broker.rack=rack{}", index + 1), selector.to_owned()];
+    }
+    let cluster = Cluster::start_at(places);
+    let mut script = python_script("racks.py");
+    let output = script.args([&cluster.bootstrap(), "rack2"]).output().expect("python runs");
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{out}\n{}", String::from_utf8_lossy(&output.stderr));
+    let result: serde_json::Value = serde_json::from_str(out.trim()).expect("JSON");
+    let fetches = |id: u64| result["fetches"][id.to_string()].as_u64().unwrap_or(0);
+    let others: u64 = [1, 3].into_iter().map(fetches).sum();
+    assert!(fetches(2) > others, "{out}");
 }
 
 #[test]

@@ -53,6 +53,8 @@ struct Found {
     slice: Option<LogSlice>,
     log_end: Offset,
     diverging: Option<Diverging>,
+    /// Who the consumer is to read from instead; -1: nobody.
+    preferred: BrokerId,
     /// Who leads, and in which epoch, where the asker has it wrong.
     leader: Option<(BrokerId, LeaderEpoch)>,
     handle: Option<PartitionHandle>,
@@ -65,6 +67,8 @@ struct Fetching {
     head: RequestHead,
     plan: Plan,
     limits: Limits,
+    /// The rack that a consumer wants to read in, where that is done.
+    rack: Option<String>,
 }
 
 pub(super) fn handle(
@@ -103,6 +107,7 @@ pub(super) fn handle(
         head: head.clone(),
         plan,
         limits,
+        rack: rack_of(context, call, &request),
     };
     let found = fetching.look(true);
     let max_wait_ms = request.max_wait_ms;
@@ -111,6 +116,16 @@ pub(super) fn handle(
     }
     let deadline = monotonic() + millis(max_wait_ms.into());
     Ok(Answer::Later(Box::pin(fetching.wait(found, deadline))))
+}
+
+/// The rack that the consumer is to be served in, if it is not this broker's.
+fn rack_of(context: &Context, call: &Call, request: &FetchRequest) -> Option<String> {
+    let rack = request.rack_id.to_string();
+    let is_wanted = call.version >= FOLLOWERS_VERSION
+        && !rack.is_empty()
+        && context.rack.as_ref() != Some(&rack)
+        && !context.controller.config().text("replica.selector.class").is_empty();
+    is_wanted.then_some(rack)
 }
 
 /// The follower that asks, if it is one.
@@ -215,6 +230,7 @@ impl Fetching {
             log_end: -1,
             slice: None,
             diverging: None,
+            preferred: -1,
             leader: None,
             handle: None,
         };
@@ -249,7 +265,8 @@ impl Fetching {
                 found.high_watermark = read.high_watermark;
                 found.log_start = read.log_start;
                 found.log_end = read.log_end;
-                found.slice = read.slice;
+                found.preferred = self.preferred(&handle, followed.offset);
+                found.slice = read.slice.filter(|_| found.preferred < 0);
                 found.handle = Some(handle);
             }
             Err(error) => {
@@ -286,6 +303,19 @@ impl Fetching {
         })
     }
 
+    /// A follower in sync in the consumer's rack (KIP-392); -1 if there is none, or none is wanted.
+    fn preferred(&self, handle: &PartitionHandle, offset: Offset) -> BrokerId {
+        let Some(rack) = self.rack.as_ref().filter(|_| self.limits.follower.is_none()) else {
+            return -1;
+        };
+        let image = self.context.image();
+        let is_there = |id: &BrokerId| {
+            let broker = image.brokers.get(id);
+            broker.is_some_and(|b| !b.is_fenced && b.rack.as_ref() == Some(rack))
+        };
+        handle.followers_with(offset).into_iter().find(is_there).unwrap_or(-1)
+    }
+
     /// A partition that is not here: who leads it, if it is anywhere.
     fn find_elsewhere(&self, followed: &Followed, found: &mut Found) {
         let image = self.context.image();
@@ -307,7 +337,7 @@ impl Fetching {
     fn is_enough(&self, found: &[Found]) -> bool {
         let bytes: usize =
             found.iter().filter_map(|f| f.slice.as_ref()).map(|slice| slice.bytes).sum();
-        let is_final = |f: &Found| !f.error.is_none() || f.diverging.is_some();
+        let is_final = |f: &Found| !f.error.is_none() || f.diverging.is_some() || f.preferred >= 0;
         bytes >= self.limits.bytes_min || found.iter().any(is_final)
     }
 
@@ -372,6 +402,7 @@ impl Fetching {
             found.retain(|f| {
                 f.slice.is_some()
                     || f.diverging.is_some()
+                    || f.preferred >= 0
                     || followed.get(f.at).is_some_and(|followed| is_news(f, followed))
             });
         }
@@ -437,6 +468,7 @@ impl Fetching {
                 log_start: f.log_start,
                 has_aborted: is_unknown || (self.limits.is_read_committed && f.error.is_none()),
                 leader: f.leader,
+                preferred: f.preferred,
                 diverging: f.diverging.map(|at| (at.epoch, at.end)),
                 records,
             };

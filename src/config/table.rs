@@ -50,6 +50,8 @@ const CODECS: &[&str] = &["uncompressed", "zstd", "lz4", "snappy", "gzip", "prod
 const POLICIES: &[&str] = &["compact", "delete"];
 const TIMESTAMP_TYPES: &[&str] = &["CreateTime", "LogAppendTime"];
 
+const SELECTORS: &[&str] = &["", "org.apache.kafka.common.replica.RackAwareReplicaSelector"];
+
 macro_rules! rows {
     ($($name:literal $kind:expr, $default:literal, $low:expr, $high:expr, $dynamic:literal, $text:literal;)*) => {
         &[$(Row { name: $name, kind: $kind, default: $default, bounds: ($low, $high), dynamic: $dynamic, text: $text },)*]
@@ -139,6 +141,7 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "replica.fetch.response.max.bytes" Int, "10485760", 1, INT, false, "Most bytes in the answer to a follower, but for the first batch.";
     "replica.fetch.wait.max.ms" Int, "500", 1, INT, false, "How long a leader may wait for new records before it answers a follower.";
     "replica.lag.time.max.ms" Long, "30000", 100, MAX, true, "A follower that did not reach the end of the log for this long leaves the ISR.";
+    "replica.selector.class" Word(SELECTORS), "", 0, 0, false, "Whether consumers that name their rack (client.rack) are sent to a follower in sync there; empty: they read from leaders.";
     "socket.request.max.bytes" Int, "104857600", 1, INT, false, "Largest request.";
     "unclean.leader.election.enable" Bool, "false", 0, 0, true, "Whether a replica out of sync may lead when no other is left.";
     "write.caching" Bool, "false", 0, 0, true, "Count written bytes as replicated (as Apache Kafka does) instead of flushed ones.";

@@ -123,6 +123,7 @@ pub fn encode_fetch_answer(frame: &Bytes) -> usize {
         log_start: 0,
         has_aborted: false,
         leader: None,
+        preferred: -1,
         diverging: None,
         records: FetchedRecords::External(1 << 20),
     };

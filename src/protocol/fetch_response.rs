@@ -33,6 +33,8 @@ pub(crate) struct FetchedPartition<'a> {
     pub has_aborted: bool,
     /// Who leads, for a client that asked the wrong one (KIP-951).
     pub leader: Option<(i32, i32)>,
+    /// Who the consumer is to read from instead; -1: nobody (KIP-392).
+    pub preferred: i32,
     /// Where a follower's log leaves this one: epoch and end offset (KIP-595).
     pub diverging: Option<(i32, i64)>,
     pub records: FetchedRecords<'a>,
@@ -158,7 +160,7 @@ impl Writer {
         }
         self.length(partition.has_aborted.then_some(0));
         if self.version >= 11 {
-            self.out.put_i32(-1);
+            self.out.put_i32(partition.preferred);
         }
         match partition.records {
             FetchedRecords::Inline(bytes) => {
@@ -251,6 +253,7 @@ mod tests {
             log_start: 2,
             has_aborted: index == 1,
             leader,
+            preferred: if head.version >= 11 { 4 } else { -1 },
             diverging: leader.map(|(_, epoch)| (epoch, 12)),
             records,
         };
@@ -280,6 +283,7 @@ mod tests {
                 .with_aborted_transactions((index == 1).then(Vec::new))
                 .with_records(Some(records));
             data.log_start_offset = if version >= 5 { 2 } else { -1 };
+            data.preferred_read_replica = BrokerId(if version >= 11 { 4 } else { -1 });
             if version >= 16 && index == 0 {
                 data.diverging_epoch = EpochEndOffset::default().with_epoch(9).with_end_offset(12);
                 data.current_leader =

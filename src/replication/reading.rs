@@ -138,6 +138,11 @@ impl Partition {
         Ok((state.log()?.log_start(), state.replica.high_watermark(), state.replica.leader_epoch))
     }
 
+    /// Followers in sync that have everything before `offset`.
+    pub(crate) fn followers_with(&self, offset: Offset) -> Vec<BrokerId> {
+        self.state.lock().replica.followers_with(offset)
+    }
+
     /// Where the log begins; -1 if there is none.
     pub(crate) fn log_start(&self) -> Offset {
         self.with_log(Log::log_start).unwrap_or(-1)

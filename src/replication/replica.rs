@@ -139,6 +139,15 @@ impl Replica {
         }
     }
 
+    /// Followers in sync that have everything before `offset`.
+    pub(super) fn followers_with(&self, offset: Offset) -> Vec<BrokerId> {
+        let Role::Leader(leader) = &self.role else { return Vec::new() };
+        let has = |(id, follower): &(&BrokerId, &Follower)| {
+            leader.isr.contains(id) && follower.end.is_some_and(|end| end >= offset)
+        };
+        leader.followers.iter().filter(has).map(|(id, _)| *id).collect()
+    }
+
     /// Whether `acks=all` can be promised.
     pub(super) fn has_enough_in_sync(&self) -> bool {
         match &self.role {
