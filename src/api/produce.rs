@@ -270,7 +270,7 @@ impl<'a> Produce<'a> {
         handle: &PartitionHandle,
         error: &PartitionError,
     ) -> PartitionProduceResponse {
-        tracing::debug!(partition = %handle.name, %error, "batch refused");
+        tracing::debug!(node = self.context.node_id, partition = %handle.name, %error, "batch refused");
         let mut answer = refused(index, error.into());
         let looked_inside = match error {
             PartitionError::Sequence(_) => true,

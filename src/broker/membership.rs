@@ -1,7 +1,8 @@
 //! This broker as a member of its cluster: registers, sends heartbeats, carries its leaders' wishes to the controller.
 //!
-//! Invariants: the lease counts from when a heartbeat was sent; a broker says that it is ready only when it has applied
-//! what the controller had told it about before.
+//! Invariants: the lease counts from when a heartbeat was sent, and only once this node has applied all that the
+//! controller knew when it answered: a node that hears the controller but not the quorum's log does not know what it
+//! leads; a broker says that it is ready only when it has applied what the controller had told it about before.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -126,7 +127,7 @@ impl Membership {
                 config.long("broker.session.timeout.ms"),
             );
             let sent_ms = uptime_ms();
-            let again = self.beat_once(sent_ms, session_ms).await;
+            let again = self.beat_once(sent_ms, (interval_ms, session_ms)).await;
             self.tell_failed().await;
             // The first ones follow at once, so that a start takes no longer than it must.
             let pause_ms = if again { 1 } else { interval_ms };
@@ -135,7 +136,7 @@ impl Membership {
     }
 
     /// One heartbeat; whether the next one is to follow at once.
-    async fn beat_once(&self, sent_ms: i64, session_ms: i64) -> bool {
+    async fn beat_once(&self, sent_ms: i64, (interval_ms, session_ms): (i64, i64)) -> bool {
         let applied = self.controller.applied_data();
         let heartbeat = Heartbeat {
             broker: self.registration.broker,
@@ -149,7 +150,8 @@ impl Membership {
         match reply.result {
             Ok(Answer::Heartbeat { is_fenced, leads }) => {
                 self.told.store(to_i64(reply.index), Ordering::Release);
-                if !is_fenced {
+                let until = monotonic() + millis(interval_ms);
+                if !is_fenced && self.controller.wait_applied(reply.index, until).await.is_ok() {
                     // A tenth is left for clocks that do not run alike.
                     self.replicas.lease().extend(sent_ms, session_ms - session_ms / 10);
                 }
@@ -240,7 +242,7 @@ impl Membership {
         let Ok(Answer::Isr(results)) = reply.result else { return };
         for ((name, wish), result) in asked.into_iter().zip(results) {
             let Err(error) = result else { continue };
-            tracing::debug!(partition = %name, %error, "ISR not changed");
+            tracing::debug!(node = broker, partition = %name, %error, "ISR not changed");
             if let Some(partition) = self.replicas.partition(&name) {
                 partition.refused(wish.leader_epoch, wish.partition_epoch);
             }

@@ -231,17 +231,20 @@ impl Broker {
     }
 
     /// Waits until this node can't go on, and says why. A node that is alone goes on with whatever is left.
-    pub(crate) async fn failed(&self) -> String {
-        loop {
-            if self.quorum.settings().voters.len() > 1 {
-                if let Some(why) = self.quorum.failure() {
-                    return format!("this node has left the quorum: {why}");
+    pub(crate) fn failed(&self) -> impl Future<Output = String> + Send + use<> {
+        let (quorum, replicas) = (Arc::clone(&self.quorum), Arc::clone(&self.context.replicas));
+        async move {
+            loop {
+                if quorum.settings().voters.len() > 1 {
+                    if let Some(why) = quorum.failure() {
+                        return format!("this node has left the quorum: {why}");
+                    }
+                    if replicas.have_all_failed() {
+                        return "every log directory has failed".to_owned();
+                    }
                 }
-                if self.context.replicas.have_all_failed() {
-                    return "every log directory has failed".to_owned();
-                }
+                sleep(FAILURE_CHECK).await;
             }
-            sleep(FAILURE_CHECK).await;
         }
     }
 

@@ -185,3 +185,10 @@ pub(crate) struct CommandReply {
     pub result: Result<Answer, ControllerError>,
     pub index: u64,
 }
+
+/// Reads a command and an answer as they travel (for fuzz targets).
+#[cfg(any(test, feature = "internals"))]
+pub(crate) fn read_command(bytes: &[u8]) {
+    let _ = serde_json::from_slice::<Command>(bytes);
+    let _ = serde_json::from_slice::<CommandReply>(bytes);
+}

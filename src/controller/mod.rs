@@ -24,6 +24,8 @@ mod tests;
 
 pub(crate) use active::ActiveController;
 pub(crate) use client::Controller;
+#[cfg(any(test, feature = "internals"))]
+pub(crate) use command::read_command;
 pub(crate) use command::{
     Answer, Command, ElectionKind, Heartbeat, IsrChange, NewPartitions, NewTopic, Registration,
 };

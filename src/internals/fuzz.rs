@@ -33,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     ("checkpoints", checkpoints),
     ("metadata_log", metadata_log),
     ("group_records", group_records),
+    ("peer_message", peer_message),
 ];
 
 const FRAME_BYTES_MAX: usize = 1 << 16;
@@ -172,6 +173,12 @@ pub fn metadata_log(bytes: &[u8]) {
     }
 }
 
+/// A message of another node on the controller listener, and the command that it may carry.
+pub fn peer_message(bytes: &[u8]) {
+    crate::quorum::read_message(bytes);
+    crate::controller::read_command(bytes);
+}
+
 /// Keys and values of `__consumer_offsets` (the first byte says where the key ends).
 pub fn group_records(bytes: &[u8]) {
     let Some((split, rest)) = bytes.split_first() else { return };
@@ -247,10 +254,26 @@ mod tests {
             seeds.push(("log_files", codec.name().to_owned(), [&[0], &batch[..]].concat()));
             seeds.push(("batch", codec.name().to_owned(), batch));
         }
-        let points = checkpoint::encode("strandline-recovery-points", 1, &["t-0 5 0 1".to_owned()]);
+        let points =
+            checkpoint::encode("strandline-recovery-points", 1, &["t-0 5 0 1 4".to_owned()]);
         seeds.push(("checkpoints", "points".to_owned(), points.into_bytes()));
-        let topic = br#"{"Topic":{"name":"t","topic_id":"00000000-0000-0000-0000-000000000007"}}"#;
-        seeds.push(("metadata_log", "topic".to_owned(), topic.to_vec()));
+        let entry = br#"{"log_id":{"leader_id":{"term":1,"node_id":1},"index":0},"payload":{"Normal":{"base":0,"data":[{"type":"topic","name":"t","id":"00000000-0000-0000-0000-000000000007"}]}}}"#;
+        seeds.push(("metadata_log", "topic".to_owned(), entry.to_vec()));
+        for (name, body) in [
+            ("hello", r#""Hello""#),
+            ("would-vote", r#"{"WouldVote":{"last":null}}"#),
+            (
+                "command",
+                r#"{"Command":{"DeleteTopic":{"id":"00000000-0000-0000-0000-000000000007"}}}"#,
+            ),
+        ] {
+            let from =
+                r#"{"node":1,"directory":"00000000-0000-0000-0000-000000000001","cluster":"c"}"#;
+            let message = format!(r#"{{"from":{from},"body":{body}}}"#);
+            seeds.push(("peer_message", name.to_owned(), message.into_bytes()));
+        }
+        let command = r#"{"AlterIsr":{"broker":1,"epoch":2,"changes":[]}}"#;
+        seeds.push(("peer_message", "isr".to_owned(), command.as_bytes().to_vec()));
         for (name, key, value) in crate::coordinator::sample_records() {
             let split = u8::try_from(key.len()).expect("small");
             seeds.push(("group_records", name, [&[split], &key[..], &value[..]].concat()));

@@ -17,7 +17,9 @@ macro_rules! for_every_api {
             AlterConfigsRequest DescribeLogDirsRequest CreatePartitionsRequest DeleteGroupsRequest
             IncrementalAlterConfigsRequest OffsetDeleteRequest DescribeQuorumRequest
             UpdateFeaturesRequest DescribeClusterRequest DescribeProducersRequest
-            ListConfigResourcesRequest DescribeTopicPartitionsRequest)
+            ListConfigResourcesRequest DescribeTopicPartitionsRequest ElectLeadersRequest
+            AlterPartitionReassignmentsRequest ListPartitionReassignmentsRequest
+            UnregisterBrokerRequest)
     };
     (@each $check:ident $arguments:tt $($request:ident)*) => {
         $(for_every_api!(@one $check $request $arguments);)*

@@ -19,6 +19,8 @@ mod types;
 pub(crate) use error::{ProposeError, StoreError};
 pub(crate) use machine::StateMachine;
 pub(crate) use node::{LoadedQuorum, Quorum, QuorumSettings, QuorumStatus};
+#[cfg(any(test, feature = "internals"))]
+pub(crate) use peers::read_message;
 pub(crate) use peers::{Identity, Peers};
 pub(crate) use service::{CommandHandler, PeerService};
 pub(crate) use storage::{METADATA_FOLDER, QuorumStorage};

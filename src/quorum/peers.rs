@@ -174,3 +174,10 @@ pub(super) fn unexpected(reply: &PeerReply) -> io::Error {
         _ => io::Error::other("the answer belongs to another request"),
     }
 }
+
+/// Reads a message as the controller listener does (for fuzz targets).
+#[cfg(any(test, feature = "internals"))]
+pub(crate) fn read_message(bytes: &[u8]) {
+    let _ = serde_json::from_slice::<Envelope<PeerRequest>>(bytes);
+    let _ = serde_json::from_slice::<Envelope<PeerReply>>(bytes);
+}

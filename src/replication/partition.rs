@@ -311,7 +311,7 @@ impl Partition {
         let effects = state.replica.take_state(self.local.node_id, wanted, uptime_ms());
         let now = (state.replica.leader_epoch, state.replica.is_leader());
         if before != now {
-            tracing::debug!(partition = %self.name, leader = wanted.leader, epoch = now.0, "role taken");
+            tracing::debug!(node = self.local.node_id, partition = %self.name, leader = wanted.leader, epoch = now.0, "role taken");
             self.leading.store(if now.1 { now.0 } else { -1 }, Ordering::Release);
             // Whoever waits asked the leader of another epoch.
             state.waiting.fail();

@@ -15,7 +15,7 @@ use crate::quorum::{Identity, METADATA_FOLDER, PeerService, Peers};
 use crate::replication::{Lease, Replicas};
 use crate::system::clock::sleep;
 use crate::system::sim_disk::{Faults, SimDisk};
-use crate::system::sim_nodes::{kill, pause, spawn_on};
+use crate::system::sim_nodes::{kill, pause, spawn_free, spawn_on};
 use crate::system::{Clock, Random, SharedDisk};
 
 const CLUSTER: &str = "SimulatedClusterAAAAAA";
@@ -139,8 +139,28 @@ impl Node {
         let broker = broker.map_err(|error| error.to_string())?;
         let (service, rules) = broker.service();
         self.net.listen(&format!("{name}:9092"), self.id, acceptor(self.id, service, rules));
+        let failed = broker.failed();
         self.life.lock().broker = Some(broker);
+        let node = self.clone();
+        // As a process that ends with an error.
+        spawn_free(async move {
+            tokio::select! {
+                biased;
+                _ = failed => {}
+                () = node.is_over() => return,
+            }
+            kill(node.id);
+            node.net.gone(node.id, false);
+            drop(node.life.lock().broker.take());
+        });
         Ok(())
+    }
+
+    /// Returns when the broker that runs now does not any more.
+    async fn is_over(&self) {
+        while self.life.lock().broker.is_some() {
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// The process dies; `power`: the machine with it, and what was not flushed.
