@@ -60,9 +60,11 @@ def maker(name, options, folder):
 
 def compare(brokers, options, folder):
     acks = options.acks or ("all" if options.flush or options.cluster else "1")
-    for warm in range(3):
+    # Three JVMs on two cores need long until their code is compiled.
+    for warm in range(10 if options.cluster else 3):
         for broker in brokers:
-            rows.measure(broker, "produce-16k", 4, f"warm{warm}", acks)
+            if warm < 3 or broker.name == "kafka":
+                rows.measure(broker, "produce-16k", 4, f"warm{warm}", acks)
     everything = {}
     for row in options.rows.split(","):
         found = {broker.name: [] for broker in brokers}

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::broker::{BINARY, Broker, folder, run};
+use crate::judges::Judge;
 use crate::kit::{eventually, python_script};
 
 const NODES: usize = 3;
@@ -181,57 +182,6 @@ fn logs_of(data: &Path, topic: &str) -> BTreeMap<String, Vec<u8>> {
         logs.insert(name, bytes);
     }
     logs
-}
-
-/// A client that produces for so many seconds and then reads everything back.
-pub(crate) struct Judge(Child);
-
-impl Judge {
-    pub(crate) fn start(prefix: &[String], bootstrap: &str, seconds: u64) -> Self {
-        let script = python_script("crash.py");
-        let mut words: Vec<std::ffi::OsString> = prefix.iter().map(Into::into).collect();
-        words.push(script.get_program().to_owned());
-        words.extend(script.get_args().map(ToOwned::to_owned));
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).args([bootstrap, &seconds.to_string(), "3"]);
-        let client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        Self(client.expect("python runs"))
-    }
-
-    /// How many of those that were acknowledged by all are lost.
-    pub(crate) fn lost(self) -> u64 {
-        let output = self.0.wait_with_output().expect("python ends");
-        let out = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{out}\n{}", String::from_utf8_lossy(&output.stderr));
-        let result: serde_json::Value = serde_json::from_str(out.trim()).expect("JSON");
-        result["all"]["lost"].as_u64().expect("a number")
-    }
-
-    /// Waits for the verdict: nothing lost, moved, doubled or out of order. Returns how many were acknowledged.
-    pub(crate) fn verdict(self) -> u64 {
-        self.verdict_on(&["all"])
-    }
-
-    /// The same for the topics that are named by their acks.
-    pub(crate) fn verdict_on(self, topics: &[&str]) -> u64 {
-        let output = self.0.wait_with_output().expect("python ends");
-        let out = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{out}\n{}", String::from_utf8_lossy(&output.stderr));
-        println!("{out}");
-        let result: serde_json::Value = serde_json::from_str(out.trim()).expect("JSON");
-        for topic in topics {
-            // Without idempotence a retry may double.
-            let checks: &[&str] = if *topic == "all" {
-                &["lost", "moved", "doubled", "reordered"]
-            } else {
-                &["lost", "moved"]
-            };
-            for what in checks {
-                assert_eq!(result[topic][what], 0, "{topic} {what}: {out}");
-            }
-        }
-        result["all"]["acked"].as_u64().unwrap_or(0)
-    }
 }
 
 #[test]

@@ -199,6 +199,53 @@ pub(crate) fn finish(command: &mut Command) -> Output {
     }
 }
 
+/// Whether programs are there.
+pub(crate) fn has_tools(names: &[&str]) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&folders).collect();
+    folders.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    names.iter().all(|name| folders.iter().any(|folder| folder.join(name).exists()))
+}
+
+/// The library that shows a process another wall clock.
+pub(crate) fn fake_clock_library() -> Option<PathBuf> {
+    let roots = ["x86_64", "aarch64"].map(|cpu| format!("/usr/lib/{cpu}-linux-gnu/faketime"));
+    let libraries = roots.map(|root| Path::new(&root).join("libfaketimeMT.so.1"));
+    libraries.into_iter().find(|library| library.exists())
+}
+
+/// What makes packets, clocks and disks fail, where this process may install it; the stories say what is missing.
+pub(crate) fn install_tools() {
+    static ONCE: OnceLock<()> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        let names = ["iptables", "nbdkit", "nbdfuse"];
+        if has_tools(&names) && fake_clock_library().is_some() || !has_tools(&["apt-get"]) {
+            return;
+        }
+        let _ = Command::new("apt-get").args(["update", "-qq"]).output();
+        let mut install = Command::new("apt-get");
+        install.args(["install", "-y", "-qq", "--no-install-recommends", "faketime"]).args(names);
+        match install.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).output() {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => println!(
+                "apt-get could not install {names:?} and faketime: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            ),
+            Err(error) => println!("apt-get does not run: {error}"),
+        }
+    });
+}
+
+/// Puts words before a command: it runs in another network, for instance.
+pub(crate) fn after(prefix: &[String], command: &Command) -> Command {
+    let mut words: Vec<std::ffi::OsString> = prefix.iter().map(Into::into).collect();
+    words.push(command.get_program().to_owned());
+    words.extend(command.get_args().map(ToOwned::to_owned));
+    let mut whole = Command::new(&words[0]);
+    whole.args(&words[1..]);
+    whole
+}
+
 /// Waits until something is true.
 pub(crate) fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     let begun = Instant::now();

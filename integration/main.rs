@@ -14,6 +14,7 @@ mod faults;
 mod first_run;
 mod franz_go;
 mod hostile;
+mod judges;
 mod kit;
 mod power;
 mod probe;

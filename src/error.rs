@@ -35,6 +35,7 @@ error_codes! {
     LeaderNotAvailable = 5 "There is no leader for this topic-partition as we are in the middle of a leadership election.";
     NotLeaderOrFollower = 6 "For requests intended only for the leader, this error indicates that the broker is not the current leader. For requests intended for any replica, this error indicates that the broker is not a replica of the topic partition.";
     RequestTimedOut = 7 "The request timed out.";
+    ReplicaNotAvailable = 9 "The replica is not available for the requested topic-partition. Produce/Fetch requests and other requests intended only for the leader or follower return NOT_LEADER_OR_FOLLOWER if the broker is not a replica of the topic-partition.";
     MessageTooLarge = 10 "The request included a message larger than the max message size the server will accept.";
     OffsetMetadataTooLarge = 12 "The committing offset data size is not valid.";
     CoordinatorLoadInProgress = 14 "The coordinator is loading and hence can't process requests.";
@@ -67,6 +68,7 @@ error_codes! {
     InvalidProducerEpoch = 47 "Producer attempted to produce with an old epoch.";
     InvalidTxnState = 48 "The producer attempted a transactional operation in an invalid state.";
     KafkaStorageError = 56 "Disk error when trying to access log file on the disk.";
+    LogDirNotFound = 57 "The user-specified log directory is not found in the broker config.";
     NonEmptyGroup = 68 "The group is not empty.";
     GroupIdNotFound = 69 "The group id does not exist.";
     FetchSessionIdNotFound = 70 "The fetch session ID was not found.";
@@ -93,10 +95,14 @@ error_codes! {
     DuplicateBrokerRegistration = 101 "This broker ID is already in use.";
     BrokerIdNotRegistered = 102 "The given broker ID was not registered.";
     InconsistentTopicId = 103 "The log's topic ID did not match the topic ID in the request.";
+    InconsistentClusterId = 104 "The clusterId in the request does not match that found on the server.";
     FetchSessionTopicIdError = 106 "The fetch session encountered inconsistent topic ID usage.";
     IneligibleReplica = 107 "The new ISR contains at least one ineligible replica.";
     MismatchedEndpointType = 114 "The request was sent to an endpoint of the wrong type.";
     UnsupportedEndpointType = 115 "This endpoint type is not supported yet.";
+    InvalidVoterKey = 125 "The voter key doesn't match the receiving replica's key.";
+    DuplicateVoter = 126 "The voter is already part of the set of voters.";
+    VoterNotFound = 127 "The voter is not part of the set of voters.";
 }
 
 impl ErrorCode {

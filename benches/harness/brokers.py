@@ -20,6 +20,7 @@ class Broker:
     """One process. `settle_s`: how long after a topic was made its leader is sure to know."""
 
     settle_s = 0.0
+    replicas = 1
     # What a client has to be told beyond the address.
     client_flags = []
 
@@ -157,6 +158,7 @@ class Cluster:
     """Three nodes of one kind, told as one broker: their addresses, and the sum of their CPU."""
 
     client_flags = ["-rf", "3"]
+    replicas = 3
 
     def __init__(self, kind, folder, flush):
         voters = {node: free_port() for node in (1, 2, 3)}

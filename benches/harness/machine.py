@@ -45,9 +45,13 @@ def memory_gigabytes():
     return int(line.split()[1]) / (1 << 20)
 
 
-def cpu_seconds(pid):
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def cpu_seconds(pids):
+    """Of one process, or of several with commas between them."""
+    def of(pid):
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    return sum(of(pid) for pid in str(pids).split(","))
 
 
 def rss_megabytes(pid):

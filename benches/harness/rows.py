@@ -72,7 +72,7 @@ def measure(broker, row, seconds, number, acks):
 
 def replay(broker, topic, batch_bytes, acks, seconds):
     binary, remote = str(ROOT / "target/release/strandline"), ["-b", broker.address]
-    run([binary, "topic", "create", topic, "-p", "6", "-r", "1"] + remote)
+    run([binary, "topic", "create", topic, "-p", "6", "-r", str(broker.replicas)] + remote)
     time.sleep(broker.settle_s)
     before = cpu_seconds(broker.pid)
     load = ["--seconds", str(seconds), "--record-bytes", "1024", "--batch-bytes", batch_bytes, "--clients", "2", "--acks", acks]

@@ -75,4 +75,5 @@ fn voter(context: &Context, call: &Call) -> PartitionData {
         .with_leader_epoch(i32::try_from(status.term).unwrap_or(i32::MAX))
         .with_high_watermark(to_i64(status.applied))
         .with_current_voters(status.voters.iter().map(replica).collect())
+        .with_observers(status.observers.iter().map(replica).collect())
 }

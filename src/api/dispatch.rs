@@ -11,8 +11,8 @@ use super::{
     delete_records, delete_topics, describe_cluster, describe_configs, describe_log_dirs,
     describe_producers, describe_quorum, describe_topic_partitions, elect_leaders, fetch,
     find_coordinator, groups, init_producer_id, list_config_resources, list_offsets, metadata,
-    offset_for_leader_epoch, offsets, partition_reassignments, produce, unregister_broker,
-    update_features,
+    offset_for_leader_epoch, offsets, partition_reassignments, produce, raft_voters,
+    unregister_broker, update_features,
 };
 use crate::metrics::{Metrics, Name};
 use crate::network::{Answer, Output, Peer, Service};
@@ -251,6 +251,27 @@ fn route_admin(
         ApiKey::OffsetDelete => {
             serve(head, body, |request| offsets::delete(context, call, request))
         }
+        ApiKey::DescribeProducers => {
+            serve(head, body, |request| describe_producers::handle(context, call, request))
+        }
+        ApiKey::ListConfigResources => {
+            serve(head, body, |request| list_config_resources::handle(context, call, &request))
+        }
+        ApiKey::DescribeTopicPartitions => {
+            serve(head, body, |request| describe_topic_partitions::handle(context, call, request))
+        }
+        _ => route_cluster(context, call, head, body),
+    }
+}
+
+/// The rest: nodes, voters, replicas.
+fn route_cluster(
+    context: &Arc<Context>,
+    call: &Call,
+    head: &RequestHead,
+    body: Bytes,
+) -> Result<Answer, DecodeError> {
+    match head.key {
         ApiKey::DescribeQuorum => {
             serve(head, body, |request| describe_quorum::handle(context, call, request))
         }
@@ -269,17 +290,14 @@ fn route_admin(
         ApiKey::ListPartitionReassignments => {
             serve(head, body, |request| partition_reassignments::list(context, call, request))
         }
+        ApiKey::AddRaftVoter => {
+            serve(head, body, |request| raft_voters::add(context, call, request))
+        }
+        ApiKey::RemoveRaftVoter => {
+            serve(head, body, |request| raft_voters::remove(context, call, request))
+        }
         ApiKey::UnregisterBroker => {
             serve(head, body, |request| unregister_broker::handle(context, call, &request))
-        }
-        ApiKey::DescribeProducers => {
-            serve(head, body, |request| describe_producers::handle(context, call, request))
-        }
-        ApiKey::ListConfigResources => {
-            serve(head, body, |request| list_config_resources::handle(context, call, &request))
-        }
-        ApiKey::DescribeTopicPartitions => {
-            serve(head, body, |request| describe_topic_partitions::handle(context, call, request))
         }
         other => Err(DecodeError::UnknownKey(key_number(other))),
     }

@@ -60,6 +60,7 @@ impl From<&ControllerError> for ErrorCode {
             ControllerError::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
             ControllerError::UnknownTopicId => ErrorCode::UnknownTopicId,
             ControllerError::Partitions(_) => ErrorCode::InvalidPartitions,
+            ControllerError::Limit(_) => ErrorCode::PolicyViolation,
             ControllerError::ReplicationFactor(_) => ErrorCode::InvalidReplicationFactor,
             ControllerError::Assignment(_) => ErrorCode::InvalidReplicaAssignment,
             ControllerError::Config(_) => ErrorCode::InvalidConfig,
@@ -76,6 +77,9 @@ impl From<&ControllerError> for ErrorCode {
             ControllerError::EligibleLeadersNotAvailable => ErrorCode::EligibleLeadersNotAvailable,
             ControllerError::ElectionNotNeeded => ErrorCode::ElectionNotNeeded,
             ControllerError::NoReassignment => ErrorCode::NoReassignmentInProgress,
+            ControllerError::DuplicateVoter(_) => ErrorCode::DuplicateVoter,
+            ControllerError::UnknownVoter(_) => ErrorCode::VoterNotFound,
+            ControllerError::Voter(_) => ErrorCode::InvalidVoterKey,
             ControllerError::NotController => ErrorCode::NotController,
             ControllerError::Unavailable(_) => ErrorCode::RequestTimedOut,
         }

@@ -23,7 +23,7 @@ use crate::replication::{
     Diverging, FetchWaiter, FollowerFetch, PartitionError, PartitionHandle, ReadRules, Topic,
 };
 use crate::security::{Operation, Resource};
-use crate::system::clock::{Instant, millis, monotonic, timeout_at};
+use crate::system::clock::{Instant, millis, monotonic, timeout_at, uptime_ms};
 use crate::system::tasks::blocking;
 
 /// Ranges from this size on are sent by the kernel; smaller ones are read into the response.
@@ -58,6 +58,8 @@ struct Found {
     /// Who leads, and in which epoch, where the asker has it wrong.
     leader: Option<(BrokerId, LeaderEpoch)>,
     handle: Option<PartitionHandle>,
+    /// The follower is throttled: what there is counts, or has to wait (KIP-73).
+    is_throttled: bool,
 }
 
 /// One fetch on its way.
@@ -233,6 +235,7 @@ impl Fetching {
             preferred: -1,
             leader: None,
             handle: None,
+            is_throttled: false,
         };
         let Some(topic) = topic else {
             self.find_elsewhere(followed, &mut found);
@@ -266,7 +269,9 @@ impl Fetching {
                 found.log_start = read.log_start;
                 found.log_end = read.log_end;
                 found.preferred = self.preferred(&handle, followed.offset);
-                found.slice = read.slice.filter(|_| found.preferred < 0);
+                found.is_throttled = self.is_throttled(&handle);
+                let has_to_wait = found.is_throttled && self.throttled_ms() > 0;
+                found.slice = read.slice.filter(|_| found.preferred < 0 && !has_to_wait);
                 found.handle = Some(handle);
             }
             Err(error) => {
@@ -282,6 +287,17 @@ impl Fetching {
             }
         }
         found
+    }
+
+    /// Whether this broker limits what the follower is sent of a partition.
+    fn is_throttled(&self, handle: &PartitionHandle) -> bool {
+        self.context.replicas.throttles.leader.is_limited()
+            && self.limits.follower.is_some_and(|(follower, _)| handle.throttles(follower))
+    }
+
+    /// How long throttled partitions have to wait.
+    fn throttled_ms(&self) -> i64 {
+        self.context.replicas.throttles.leader.wait_ms(uptime_ms())
     }
 
     /// Takes a follower's fetch as its acknowledgement, once.
@@ -350,7 +366,14 @@ impl Fetching {
             let quiet = found
                 .iter()
                 .all(|f| f.handle.as_ref().is_none_or(|handle| self.register(f, handle, &waiter)));
-            let timed_out = quiet && timeout_at(deadline, waiter.wait()).await.is_err();
+            let is_held_back = |f: &Found| f.is_throttled && f.slice.is_none();
+            let until = if found.iter().any(is_held_back) {
+                deadline.min(monotonic() + millis(self.throttled_ms().max(1)))
+            } else {
+                deadline
+            };
+            let timed_out = quiet && timeout_at(until, waiter.wait()).await.is_err();
+            let timed_out = timed_out && until >= deadline;
             drop(registered);
             found = self.look(false);
             if timed_out || self.is_enough(&found) || deadline <= monotonic() {
@@ -366,6 +389,10 @@ impl Fetching {
 
     /// Registers for news of a partition; `false` if there is some already.
     fn register(&self, found: &Found, handle: &PartitionHandle, waiter: &Arc<FetchWaiter>) -> bool {
+        if found.is_throttled {
+            // What there is has to wait, whatever is appended meanwhile.
+            return true;
+        }
         if self.limits.follower.is_some() {
             handle.wait_for_growth(found.log_end, waiter)
         } else {
@@ -398,6 +425,11 @@ impl Fetching {
     fn respond(&self, found: &mut Vec<Found>) -> Output {
         let followed = &self.plan.followed;
         self.note_told(found);
+        let throttled = found.iter().filter(|f| f.is_throttled).filter_map(|f| f.slice.as_ref());
+        let throttled_bytes: usize = throttled.map(|slice| slice.bytes).sum();
+        if throttled_bytes > 0 {
+            self.context.replicas.throttles.leader.note(uptime_ms(), throttled_bytes);
+        }
         if self.plan.is_incremental {
             found.retain(|f| {
                 f.slice.is_some()

@@ -31,6 +31,7 @@ mod offset_for_leader_epoch;
 mod offsets;
 mod partition_reassignments;
 mod produce;
+mod raft_voters;
 mod unregister_broker;
 mod update_features;
 

@@ -3,9 +3,10 @@
 //! Invariants: one fetcher a leader, and a partition follows one leader at a time; what was fetched is durable before
 //! the next fetch says so; an error of one partition holds up no other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -26,7 +27,7 @@ use crate::replication::{
     AckWaiter, Diverging, FetchPosition, FetchedBatches, PartitionHandle, Replicas,
 };
 use crate::system::Clock;
-use crate::system::clock::{Instant, millis, monotonic, timeout_at};
+use crate::system::clock::{Instant, millis, monotonic, timeout_at, uptime_ms};
 use crate::system::tasks::{blocking, spawn};
 
 const VERSION: i16 = 17;
@@ -44,6 +45,8 @@ type Key = (TopicId, i32);
 struct Following {
     partitions: Mutex<BTreeMap<Key, PartitionHandle>>,
     changed: Notify,
+    /// When the leader answered last, or there began to be something to ask it (uptime).
+    answered_ms: AtomicI64,
 }
 
 /// All fetchers of this broker.
@@ -54,7 +57,8 @@ pub(super) struct Fetchers {
     dialer: Dialer,
     listener: String,
     by_leader: Mutex<BTreeMap<BrokerId, Arc<Following>>>,
-    controller: std::sync::OnceLock<Arc<Controller>>,
+    /// Not owned: the controller hands the metadata to whoever owns the fetchers.
+    controller: OnceLock<Weak<Controller>>,
 }
 
 /// What the leader knows of a partition from requests before.
@@ -93,13 +97,13 @@ impl Fetchers {
             dialer,
             listener,
             by_leader: Mutex::default(),
-            controller: std::sync::OnceLock::new(),
+            controller: OnceLock::new(),
         })
     }
 
     /// From now on leaders can be found.
-    pub(super) fn begin(&self, controller: Arc<Controller>) {
-        let _ = self.controller.set(controller);
+    pub(super) fn begin(&self, controller: &Arc<Controller>) {
+        let _ = self.controller.set(Arc::downgrade(controller));
         for following in self.by_leader.lock().values() {
             following.changed.notify_one();
         }
@@ -130,19 +134,51 @@ impl Fetchers {
         });
         let before = following.partitions.lock().insert(key, Arc::clone(&handle));
         if before.is_none_or(|before| !Arc::ptr_eq(&before, &handle)) {
+            following.answered_ms.store(uptime_ms(), Ordering::Release);
             following.changed.notify_one();
         }
     }
 
+    /// Leaders that have not answered for so long, though there is something to ask them.
+    pub(super) fn unreachable(&self, silent_ms: i64) -> Vec<BrokerId> {
+        let by_leader = self.by_leader.lock();
+        let is_silent = |(_, following): &(&BrokerId, &Arc<Following>)| {
+            let silence_ms = uptime_ms() - following.answered_ms.load(Ordering::Acquire);
+            silence_ms > silent_ms && !following.partitions.lock().is_empty()
+        };
+        by_leader.iter().filter(is_silent).map(|(id, _)| *id).collect()
+    }
+
+    fn controller(&self) -> Option<Arc<Controller>> {
+        self.controller.get()?.upgrade()
+    }
+
     fn address(&self, leader: BrokerId) -> Option<String> {
-        let image = self.controller.get()?.image();
+        let image = self.controller()?.image();
         let broker = image.brokers.get(&leader)?;
         let endpoint = broker.endpoint(&self.listener).or_else(|| broker.endpoints.first())?;
         Some(format!("{}:{}", endpoint.host, endpoint.port))
     }
 
+    /// The partitions whose fetches are limited: listed as such, and not in sync (KIP-73).
+    fn throttled(&self, partitions: &BTreeMap<Key, PartitionHandle>) -> BTreeSet<Key> {
+        let Some(controller) = self.controller() else { return BTreeSet::new() };
+        if !self.replicas.throttles.follower.is_limited() {
+            return BTreeSet::new();
+        }
+        let (image, me) = (controller.image(), controller.node_id);
+        let is_in_sync = |(topic, partition): &Key| {
+            let index = usize::try_from(*partition).ok();
+            let topic = image.topic_by_id(*topic);
+            let found = topic.zip(index).and_then(|(topic, index)| topic.partitions.get(index));
+            found.is_some_and(|found| found.isr.contains(&me))
+        };
+        let listed = partitions.iter().filter(|(_, handle)| handle.is_throttled());
+        listed.map(|(key, _)| *key).filter(|key| !is_in_sync(key)).collect()
+    }
+
     fn me(&self) -> (BrokerId, i64) {
-        let Some(controller) = self.controller.get() else { return (-1, -1) };
+        let Some(controller) = self.controller() else { return (-1, -1) };
         let id = controller.node_id;
         (id, controller.image().brokers.get(&id).map_or(-1, |broker| broker.epoch))
     }
@@ -184,7 +220,13 @@ async fn follow(
         let now = monotonic();
         resting.retain(|_, until| *until > now);
         let mut partitions = following.partitions.lock().clone();
-        partitions.retain(|key, _| !resting.contains_key(key));
+        let throttled = fetchers.throttled(&partitions);
+        let throttle = &fetchers.replicas.throttles.follower;
+        let has_to_wait = throttle.wait_ms(uptime_ms()) > 0;
+        partitions.retain(|key, _| {
+            let is_held_back = has_to_wait && throttled.contains(key);
+            !is_held_back && !resting.contains_key(key)
+        });
         let positions = positions(&partitions, leader);
         if positions.is_empty() {
             let until = now + RETRY;
@@ -194,7 +236,7 @@ async fn follow(
             }
             continue;
         }
-        let controller = fetchers.controller.get();
+        let controller = fetchers.controller();
         let Some(config) = controller.map(|controller| controller.config()) else { return Ok(()) };
         let bounds = Bounds {
             wait_ms: config.int("replica.fetch.wait.max.ms"),
@@ -218,12 +260,25 @@ async fn follow(
                 response.error_code
             )));
         }
+        following.answered_ms.store(uptime_ms(), Ordering::Release);
         // What an answer says holds for the epoch that was asked in, whatever this broker has learned since.
         let epochs: BTreeMap<Key, LeaderEpoch> =
             positions.iter().map(|(key, told)| (*key, told.position.leader_epoch)).collect();
         link.note(&response, positions);
+        throttle.note(uptime_ms(), bytes_of(&response, &throttled));
         take(fetchers, &partitions, &epochs, response, &mut resting).await;
     }
+}
+
+/// How much of an answer is about some partitions.
+fn bytes_of(response: &FetchResponse, wanted: &BTreeSet<Key>) -> usize {
+    if wanted.is_empty() {
+        return 0;
+    }
+    let topics = response.responses.iter();
+    let all = topics.flat_map(|topic| topic.partitions.iter().map(move |p| (topic.topic_id, p)));
+    let counted = all.filter(|(topic, p)| wanted.contains(&(*topic, p.partition_index)));
+    counted.filter_map(|(_, p)| p.records.as_ref()).map(bytes::Bytes::len).sum()
 }
 
 /// Where each partition goes on.

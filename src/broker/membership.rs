@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::error::BrokerError;
+use super::fetcher::Fetchers;
 use crate::controller::{
     Answer, Command, Controller, ControllerError, Heartbeat, IsrChange, Registration,
 };
@@ -32,6 +33,7 @@ const TELL: Duration = Duration::from_secs(5);
 pub(super) struct Membership {
     controller: Arc<Controller>,
     replicas: Arc<Replicas>,
+    fetchers: Arc<Fetchers>,
     registration: Registration,
     epoch: AtomicI64,
     /// The newest index that the controller told of.
@@ -47,12 +49,13 @@ pub(super) struct Membership {
 impl Membership {
     pub(super) fn new(
         controller: Arc<Controller>,
-        replicas: Arc<Replicas>,
+        (replicas, fetchers): (Arc<Replicas>, Arc<Fetchers>),
         registration: Registration,
     ) -> Arc<Self> {
         Arc::new(Self {
             controller,
             replicas,
+            fetchers,
             registration,
             epoch: AtomicI64::new(-1),
             told: AtomicI64::new(i64::MAX),
@@ -143,6 +146,7 @@ impl Membership {
             epoch: self.epoch(),
             is_ready: to_i64(applied) >= self.told.load(Ordering::Acquire),
             wants_to_stop: self.wants_to_stop.load(Ordering::Acquire),
+            unreachable: self.fetchers.unreachable(2 * session_ms),
         };
         let wait = millis(session_ms / 2);
         let reply = self.controller.submit_once(&Command::Heartbeat(heartbeat), wait).await;
@@ -152,6 +156,12 @@ impl Membership {
                 self.told.store(to_i64(reply.index), Ordering::Release);
                 let until = monotonic() + millis(interval_ms);
                 if !is_fenced && self.controller.wait_applied(reply.index, until).await.is_ok() {
+                    tracing::debug!(
+                        node = self.registration.broker,
+                        sent_ms,
+                        index = reply.index,
+                        "lease extended"
+                    );
                     // A tenth is left for clocks that do not run alike.
                     self.replicas.lease().extend(sent_ms, session_ms - session_ms / 10);
                 }

@@ -48,6 +48,7 @@ impl Publisher for Follower {
                 | MetadataRecord::Broker { .. }
                 | MetadataRecord::RemoveBroker { .. }
                 | MetadataRecord::Voter { .. }
+                | MetadataRecord::RemoveVoter { .. }
                 | MetadataRecord::ProducerIds { .. }
                 | MetadataRecord::Feature { .. } => {}
             }

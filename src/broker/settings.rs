@@ -18,21 +18,64 @@ pub(super) struct Listeners {
     pub advertised: Vec<Endpoint>,
 }
 
+/// What a node is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Roles {
+    pub is_broker: bool,
+    pub is_controller: bool,
+}
+
+pub(super) fn roles(config: &Config) -> Roles {
+    let roles = config.list("process.roles");
+    let has = |name: &str| roles.contains(&name);
+    Roles { is_broker: has("broker"), is_controller: has("controller") }
+}
+
+/// Whether no other node is named anywhere.
+pub(super) fn is_alone(config: &Config) -> bool {
+    config.list("controller.quorum.voters").is_empty()
+        && config.list("controller.quorum.bootstrap.servers").is_empty()
+}
+
 /// Checks what one row's check can't: values that must fit together.
 pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
     let listeners = listeners(config)?;
-    let voters = voters(config)?;
+    let (voters, roles) = (voters(config)?, roles(config));
     let id = config.int("node.id");
-    if !voters.is_empty() && !voters.contains_key(&id) {
-        return Err(ConfigError::Invalid(format!(
-            "controller.quorum.voters does not name this node ({id}): every node votes, for now"
-        )));
+    let refused = |why: String| Err(ConfigError::Invalid(why));
+    if !roles.is_broker && !roles.is_controller {
+        return refused("process.roles names neither broker nor controller".to_owned());
     }
-    if !voters.is_empty() && listeners.controller.is_empty() {
-        return Err(ConfigError::Invalid(
-            "controller.quorum.voters is set, but no listener of controller.listener.names is in listeners"
+    if !roles.is_controller {
+        if is_alone(config) {
+            return refused(
+                "process.roles is broker: controller.quorum.bootstrap.servers has to say where the controllers are"
+                    .to_owned(),
+            );
+        }
+        if voters.contains_key(&id) {
+            return refused(format!(
+                "controller.quorum.voters names this node ({id}), but process.roles does not say controller"
+            ));
+        }
+        if !listeners.controller.is_empty() {
+            return refused(
+                "process.roles is broker, but listeners has one of controller.listener.names: only controllers listen there"
+                    .to_owned(),
+            );
+        }
+    } else if listeners.controller.is_empty() && (!is_alone(config) || !roles.is_broker) {
+        return refused(
+            "this node is a controller among others, but no listener of controller.listener.names is in listeners"
                 .to_owned(),
-        ));
+        );
+    }
+    if roles.is_broker == listeners.listen.is_empty() {
+        return refused(if roles.is_broker {
+            "listeners names no address".to_owned()
+        } else {
+            "process.roles is controller, but listeners has one that is not of controller.listener.names".to_owned()
+        });
     }
     let (beat, session) =
         (config.long("broker.heartbeat.interval.ms"), config.long("broker.session.timeout.ms"));
@@ -61,12 +104,9 @@ pub(super) fn listeners(config: &Config) -> Result<Listeners, ConfigError> {
         parse_endpoints(&config.list("listeners"))?
             .into_iter()
             .partition(|endpoint| names.contains(&endpoint.name));
-    if listen.is_empty() {
-        return Err(ConfigError::Invalid("listeners names no address".to_owned()));
-    }
     let advertised = parse_endpoints(&config.list("advertised.listeners"))?;
     for endpoint in &advertised {
-        if !listen.iter().any(|other| other.name == endpoint.name) {
+        if !listen.iter().chain(&controller).any(|other| other.name == endpoint.name) {
             return Err(ConfigError::Invalid(format!(
                 "advertised.listeners has {endpoint}, but listeners has no listener named {}",
                 endpoint.name
@@ -101,11 +141,36 @@ pub(super) fn voters(config: &Config) -> Result<BTreeMap<BrokerId, String>, Conf
 pub(super) fn quorum(config: &Config) -> Result<QuorumSettings, ConfigError> {
     let node = config.int("node.id");
     let mut voters = voters(config)?;
-    if voters.is_empty() {
-        voters.insert(node, String::new());
+    let known: Vec<String> =
+        config.list("controller.quorum.bootstrap.servers").into_iter().map(str::to_owned).collect();
+    if let Some(wrong) = known.iter().find(|address| parse_address(address).is_none()) {
+        return Err(ConfigError::Invalid(format!(
+            "controller.quorum.bootstrap.servers has '{wrong}', which is not of the form host:port"
+        )));
+    }
+    let address = controller_address(config, voters.get(&node))?;
+    if is_alone(config) {
+        voters.insert(node, address.clone().unwrap_or_default());
     }
     let election_timeout_ms = config.long("controller.quorum.election.timeout.ms");
-    Ok(QuorumSettings { node, voters, election_timeout_ms, heartbeat_ms: election_timeout_ms / 6 })
+    let heartbeat_ms = election_timeout_ms / 6;
+    Ok(QuorumSettings { node, voters, known, address, election_timeout_ms, heartbeat_ms })
+}
+
+/// Where other nodes find this node's controller listener: as the voters' list says, or as it is advertised.
+fn controller_address(
+    config: &Config,
+    as_voter: Option<&String>,
+) -> Result<Option<String>, ConfigError> {
+    if as_voter.is_some() {
+        return Ok(as_voter.cloned());
+    }
+    let listeners = listeners(config)?;
+    let own = listeners.controller.first().filter(|_| roles(config).is_controller);
+    Ok(own.map(|own| {
+        let told = listeners.advertised.iter().find(|other| other.name == own.name).unwrap_or(own);
+        format!("{}:{}", told.host, told.port)
+    }))
 }
 
 pub(crate) fn replicas(config: &Config) -> ReplicaSettings {
@@ -117,6 +182,10 @@ pub(crate) fn replicas(config: &Config) -> ReplicaSettings {
         retention_check_ms: config.long("log.retention.check.interval.ms"),
         producer_expiration_ms: config.long("producer.id.expiration.ms"),
         lag_max_ms: config.long("replica.lag.time.max.ms"),
+        throttled_rates: (
+            config.long("leader.replication.throttled.rate"),
+            config.long("follower.replication.throttled.rate"),
+        ),
         cleaner_enabled: config.boolean("log.cleaner.enable"),
         cleaner_backoff_ms: config.long("log.cleaner.backoff.ms"),
         cleaner_buffer_bytes: config.long("log.cleaner.dedupe.buffer.size"),

@@ -54,7 +54,8 @@ pub(crate) struct Broker {
     limits: Arc<ConnectionLimits>,
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
-    membership: Arc<Membership>,
+    /// `None`: this node is a controller only.
+    membership: Option<Arc<Membership>>,
     quorum: Arc<Quorum>,
     stopping: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
@@ -97,8 +98,7 @@ impl Broker {
         let stopping = watch::channel(false).0;
         let mut tasks = Vec::new();
         // A node that is alone takes its folders first: a second process on them must not take its ports.
-        let is_alone = settings::voters(&config)?.is_empty();
-        let early = if is_alone {
+        let early = if settings::is_alone(&config) {
             let lease = (Lease::endless(), None);
             Some(Replicas::open(
                 &disk,
@@ -157,7 +157,9 @@ impl Broker {
         let Joined { controller, quorum, groups, membership } =
             join_cluster(&parts, &limits).await?;
         let Parts { config, clock, random, replicas, advertised, peers, .. } = parts;
-        note_disk(&controller, &peers);
+        if quorum.settings().voters.contains_key(&controller.node_id) {
+            note_disk(&controller, &peers);
+        }
         let rack = Some(config.text("broker.rack").to_owned()).filter(|rack| !rack.is_empty());
         let config = controller.config();
         replicas.set_settings(settings::replicas(&config));
@@ -235,7 +237,7 @@ impl Broker {
         let (quorum, replicas) = (Arc::clone(&self.quorum), Arc::clone(&self.context.replicas));
         async move {
             loop {
-                if quorum.settings().voters.len() > 1 {
+                if quorum.has_others() {
                     if let Some(why) = quorum.failure() {
                         return format!("this node has left the quorum: {why}");
                     }
@@ -250,8 +252,8 @@ impl Broker {
 
     /// Answers what was asked, then closes everything.
     pub(crate) async fn stop(self) {
-        if self.quorum.settings().voters.len() > 1 {
-            self.membership.leave(LEAVE).await;
+        if let Some(membership) = self.membership.as_ref().filter(|_| self.quorum.has_others()) {
+            membership.leave(LEAVE).await;
         }
         let _ = self.stopping.send(true);
         let deadline = monotonic() + DRAIN;
@@ -262,7 +264,8 @@ impl Broker {
             sleep(Duration::from_millis(5)).await;
         }
         self.quorum.stop().await;
-        let (replicas, epoch) = (Arc::clone(&self.context.replicas), self.membership.epoch());
+        let epoch = self.membership.as_ref().map_or(-1, |membership| membership.epoch());
+        let replicas = Arc::clone(&self.context.replicas);
         blocking(move || replicas.stop(epoch)).await;
     }
 }
@@ -272,7 +275,7 @@ struct Joined {
     controller: Arc<Controller>,
     quorum: Arc<Quorum>,
     groups: Arc<Groups>,
-    membership: Arc<Membership>,
+    membership: Option<Arc<Membership>>,
 }
 
 /// Loads the metadata, takes part in the quorum, registers, and takes on the roles that the metadata says.
@@ -299,6 +302,10 @@ async fn join_cluster(
         random.clone(),
     ));
     parts.service.open_for_all(Arc::clone(&quorum), Arc::new(active));
+    if !settings::roles(config).is_broker {
+        let groups = start_groups(&controller, replicas, clock, random);
+        return Ok(Joined { controller, quorum, groups, membership: None });
+    }
     let inter_broker = inter_broker_listener(config)?;
     let fetchers = {
         let (replicas, dialer) = (Arc::clone(replicas), Arc::clone(dialer));
@@ -312,9 +319,10 @@ async fn join_cluster(
         limits: Arc::clone(limits),
         groups: Arc::downgrade(&groups),
     };
-    fetchers.begin(Arc::clone(&controller));
+    fetchers.begin(&controller);
     let registration = registration(parts, &inter_broker, clean_epoch);
-    let membership = Membership::new(Arc::clone(&controller), Arc::clone(replicas), registration);
+    let parts = (Arc::clone(replicas), Arc::clone(&fetchers));
+    let membership = Membership::new(Arc::clone(&controller), parts, registration);
     membership.register().await?;
     // Roles are taken from metadata that is current, not from what was current when this node stopped.
     let publisher: Arc<dyn Publisher> = Arc::new(follower);
@@ -327,7 +335,7 @@ async fn join_cluster(
     opened.await.unwrap_or(Err(StartError::NoneLeft))?;
     replicas.start_maintenance();
     membership.begin().await;
-    Ok(Joined { controller, quorum, groups, membership })
+    Ok(Joined { controller, quorum, groups, membership: Some(membership) })
 }
 
 fn start_groups(
@@ -359,11 +367,12 @@ async fn join(
     known: Identity,
     dialer: &Dialer,
 ) -> Result<(Arc<Peers>, Option<String>), BrokerError> {
-    let voters = settings::voters(config)?;
+    let quorum = settings::quorum(config)?;
     let cluster = known.cluster.clone();
     let peers = Peers::new(known, Arc::clone(dialer));
+    let has_others = quorum.voters.len() > 1 || !quorum.known.is_empty();
     let cluster = match cluster {
-        None if voters.len() > 1 => cluster_of(&peers, &voters).await,
+        None if has_others => cluster_of(&peers, &quorum).await,
         known => known,
     };
     Ok((peers, cluster))

@@ -113,7 +113,7 @@ fn kind_number(kind: Kind) -> i8 {
         Kind::Int => 3,
         Kind::Long => 5,
         Kind::Double => 6,
-        Kind::List | Kind::Words(_) => 7,
+        Kind::List | Kind::Words(_) | Kind::Pairs => 7,
     }
 }
 
@@ -126,6 +126,7 @@ fn kind_name(kind: Kind) -> String {
         Kind::Long => "long".to_owned(),
         Kind::Double => "double".to_owned(),
         Kind::List => "list".to_owned(),
+        Kind::Pairs => "list of partition:broker, or *".to_owned(),
         Kind::Word(words) => words.join(", "),
         Kind::Words(words) => format!("list of {}", words.join(", ")),
     }

@@ -8,6 +8,7 @@ mod broker;
 mod describe;
 mod listener;
 mod table;
+mod throttled;
 mod topic;
 
 pub(crate) use broker::{Config, ConfigError, Origin, read_environment, read_file_text};

@@ -2,6 +2,8 @@
 //!
 //! Invariants: sorted by name; a topic row names the broker row that is its default.
 
+use super::throttled::ThrottledReplicas;
+
 /// The type of a value; numbers are DescribeConfigs' (KIP-569).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -15,6 +17,8 @@ pub(crate) enum Kind {
     Word(&'static [&'static str]),
     /// A list of these words.
     Words(&'static [&'static str]),
+    /// Partitions and brokers, as `0:1,0:2`, or `*`.
+    Pairs,
 }
 
 /// A broker setting.
@@ -48,6 +52,7 @@ const MAX: i64 = i64::MAX;
 const INT: i64 = 2_147_483_647;
 const CODECS: &[&str] = &["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"];
 const POLICIES: &[&str] = &["compact", "delete"];
+const ROLES: &[&str] = &["broker", "controller"];
 const TIMESTAMP_TYPES: &[&str] = &["CreateTime", "LogAppendTime"];
 
 const SELECTORS: &[&str] = &["", "org.apache.kafka.common.replica.RackAwareReplicaSelector"];
@@ -66,24 +71,29 @@ macro_rules! topic_rows {
     };
 }
 
-use Kind::{Bool, Double, Int, List, Long, Str, Word, Words};
+use Kind::{Bool, Double, Int, List, Long, Pairs, Str, Word, Words};
 
 /// Every broker setting.
 pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "advertised.listeners" List, "", 0, 0, false, "Addresses that clients are told, as NAME://host:port; empty: the listeners' own.";
     "auto.create.topics.enable" Bool, "true", 0, 0, false, "Make a topic when a client that allows it asks for its metadata.";
     "auto.leader.rebalance.enable" Bool, "true", 0, 0, true, "Whether leaders go back to the first of their replicas by themselves.";
+    "broker.drain" Bool, "false", 0, 0, true, "Set for one broker: it leads nothing and gets no new replicas (strandline broker drain).";
     "broker.heartbeat.interval.ms" Int, "200", 10, INT, false, "How often a broker shows the controller that it is alive.";
+    "broker.partitions.max" Int, "20000", 1, INT, true, "Most replicas on a broker; what would make more is refused.";
     "broker.rack" Str, "", 0, 0, false, "The rack or zone of this broker, shown in metadata.";
     "broker.session.timeout.ms" Int, "1200", 50, INT, false, "A broker that was not heard of for this long is fenced: others lead what it led.";
+    "cluster.partitions.max" Int, "200000", 1, INT, true, "Most partitions in the cluster; what would make more is refused.";
     "compression.type" Word(CODECS), "producer", 0, 0, true, "Codec of stored batches; producer keeps what the client sent.";
     "connections.max.idle.ms" Long, "600000", 1, MAX, false, "A connection without traffic is closed after this time.";
     "controller.listener.names" List, "CONTROLLER", 0, 0, false, "Listeners that other nodes of the cluster talk to; clients are not told of them.";
+    "controller.quorum.bootstrap.servers" List, "", 0, 0, false, "Where a node that is not one of the first voters finds them, as host:port of controller listeners.";
     "controller.quorum.election.timeout.ms" Int, "600", 60, INT, false, "Voters that have not heard of a leader for this long elect one.";
     "controller.quorum.voters" List, "", 0, 0, false, "The voters of the metadata quorum, as id@host:port of their controller listeners; empty: this node alone.";
     "default.replication.factor" Int, "3", 1, 32767, false, "Replication factor of a topic made without one; all brokers where there are fewer.";
     "delete.topic.enable" Bool, "true", 0, 0, false, "Whether DeleteTopics is allowed.";
     "fetch.max.bytes" Int, "57671680", 1024, INT, false, "Most bytes in the answer of one fetch.";
+    "follower.replication.throttled.rate" Long, "9223372036854775807", 1, MAX, true, "Most bytes a second that throttled replicas on this broker fetch (follower.replication.throttled.replicas).";
     "group.initial.rebalance.delay.ms" Int, "3000", 0, INT, false, "How long the first join of an empty group waits for more members.";
     "group.max.session.timeout.ms" Int, "1800000", 1, INT, false, "Largest session timeout a member may ask for.";
     "group.max.size" Int, "2147483647", 1, INT, false, "Most members in one group.";
@@ -91,6 +101,7 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "http.listen" Str, "127.0.0.1:8080", 0, 0, false, "Address of health, metrics and admin over HTTP; empty: none.";
     "inter.broker.listener.name" Str, "", 0, 0, false, "The listener that followers fetch from; empty: the first one.";
     "leader.imbalance.check.interval.seconds" Long, "300", 1, MAX, false, "How often leaders go back to the first of their replicas.";
+    "leader.replication.throttled.rate" Long, "9223372036854775807", 1, MAX, true, "Most bytes a second that leaders on this broker send to throttled replicas (leader.replication.throttled.replicas).";
     "listeners" List, "PLAINTEXT://127.0.0.1:9092", 0, 0, false, "Addresses to listen on, as NAME://host:port; port 0 picks a free one.";
     "log.cleaner.backoff.ms" Long, "15000", 1, MAX, true, "Pause of the cleaner when there is nothing to compact.";
     "log.cleaner.dedupe.buffer.size" Long, "134217728", 1 << 20, MAX, true, "Memory for the cleaner's table of keys, in bytes.";
@@ -135,8 +146,10 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "offsets.retention.minutes" Int, "10080", 1, INT, false, "How long offsets of an empty group are kept.";
     "offsets.topic.num.partitions" Int, "50", 1, INT, false, "Partitions of __consumer_offsets, fixed when it is made.";
     "offsets.topic.segment.bytes" Int, "104857600", 1, INT, false, "Segment size of __consumer_offsets.";
+    "process.roles" Words(ROLES), "broker,controller", 0, 0, false, "Whether this node keeps records, takes part in the metadata quorum, or both.";
     "producer.id.expiration.ms" Int, "86400000", 1, INT, true, "How long an idle producer's sequence is remembered.";
     "queued.max.request.bytes" Long, "268435456", 1 << 20, MAX, false, "Bytes of requests in progress on all connections, beyond which sockets are not read.";
+    "replica.alter.log.dirs.io.max.bytes.per.second" Long, "9223372036854775807", 1, MAX, true, "Most bytes a second that are copied between log directories of this broker.";
     "replica.fetch.max.bytes" Int, "1048576", 1, INT, false, "Most bytes of one partition in the answer to a follower, but for the first batch.";
     "replica.fetch.response.max.bytes" Int, "10485760", 1, INT, false, "Most bytes in the answer to a follower, but for the first batch.";
     "replica.fetch.wait.max.ms" Int, "500", 1, INT, false, "How long a leader may wait for new records before it answers a follower.";
@@ -159,9 +172,9 @@ pub(crate) const TOPIC_ROWS: &[TopicRow] = topic_rows! {
     "file.delete.delay.ms" Long, Some("log.segment.delete.delay.ms"), "60000", 0, MAX, true, "How long a deleted segment's files stay.";
     "flush.messages" Long, Some("log.flush.interval.messages"), "9223372036854775807", 1, MAX, true, "Flush after this many records, where write.caching is on.";
     "flush.ms" Long, Some("log.flush.interval.ms"), "9223372036854775807", 0, MAX, true, "Flush when a record has been unflushed for this time, where write.caching is on.";
-    "follower.replication.throttled.replicas" List, None, "", 0, 0, false, "Belongs to the cluster.";
+    "follower.replication.throttled.replicas" Pairs, None, "", 0, 0, true, "Replicas that fetch at follower.replication.throttled.rate while they are not in sync, as partition:broker pairs, or * for all.";
     "index.interval.bytes" Int, Some("log.index.interval.bytes"), "4096", 1, INT, true, "Bytes of log between two entries of the offset index.";
-    "leader.replication.throttled.replicas" List, None, "", 0, 0, false, "Belongs to the cluster.";
+    "leader.replication.throttled.replicas" Pairs, None, "", 0, 0, true, "Replicas that are sent records at leader.replication.throttled.rate while they are not in sync, as partition:broker pairs, or * for all.";
     "local.retention.bytes" Long, None, "-2", -2, MAX, false, "Belongs to tiering.";
     "local.retention.ms" Long, None, "-2", -2, MAX, false, "Belongs to tiering.";
     "max.compaction.lag.ms" Long, Some("log.cleaner.max.compaction.lag.ms"), "9223372036854775807", 1, MAX, true, "A record is compacted after this time at the latest.";
@@ -247,7 +260,10 @@ pub(super) fn check_value(
                 None => Ok(()),
             }
         }
-        Bool | Str | List | Word(_) => Ok(()),
+        Pairs if ThrottledReplicas::parse(trimmed).is_none() => {
+            invalid("must be pairs of partition:broker, separated by commas, or *".to_owned())
+        }
+        Bool | Str | List | Pairs | Word(_) => Ok(()),
     }
 }
 

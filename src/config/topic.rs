@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::broker::Config;
 use super::table::{Kind, TOPIC_ROWS, broker_row, check_value, topic_row};
+use super::throttled::ThrottledReplicas;
 use crate::model::number::{to_u64, to_usize};
 use crate::record::{Codec, TimestampRules};
 
@@ -44,6 +45,9 @@ pub(crate) struct TopicConfig {
     pub segment_jitter_ms: i64,
     pub segment_ms: i64,
     pub write_caching: bool,
+    /// Replicas that leaders throttle, and those that throttle themselves (KIP-73).
+    pub leader_throttled: ThrottledReplicas,
+    pub follower_throttled: ThrottledReplicas,
 }
 
 impl TopicConfig {
@@ -87,8 +91,14 @@ impl TopicConfig {
             segment_jitter_ms: long("segment.jitter.ms"),
             segment_ms: long("segment.ms"),
             write_caching: is_true("write.caching"),
+            leader_throttled: throttled(&text("leader.replication.throttled.replicas")),
+            follower_throttled: throttled(&text("follower.replication.throttled.replicas")),
         }
     }
+}
+
+fn throttled(text: &str) -> ThrottledReplicas {
+    ThrottledReplicas::parse(text).unwrap_or_default()
 }
 
 /// The value in force for a topic key, as text.
@@ -137,10 +147,10 @@ pub(crate) fn edit_list(
     change: &str,
     add: bool,
 ) -> Result<String, String> {
-    let is_list = TOPIC_ROWS
-        .iter()
-        .any(|row| row.name == name && matches!(row.kind, Kind::List | Kind::Words(_)))
-        || broker_row(name).is_some_and(|row| matches!(row.kind, Kind::List | Kind::Words(_)));
+    let is_list = TOPIC_ROWS.iter().any(|row| {
+        row.name == name && matches!(row.kind, Kind::List | Kind::Words(_) | Kind::Pairs)
+    }) || broker_row(name)
+        .is_some_and(|row| matches!(row.kind, Kind::List | Kind::Words(_) | Kind::Pairs));
     if !is_list {
         let verb = if add { "APPEND to" } else { "SUBTRACT from" };
         return Err(format!("Can't {verb} key {name} because its type is not LIST."));

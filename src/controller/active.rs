@@ -11,16 +11,13 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 
-use super::brokers;
 use super::command::{Answer, Command, CommandReply, Heartbeat};
-use super::commands;
-use super::configs;
+use super::decide::decide;
 use super::error::ControllerError;
 use super::partitions::Partitions;
 use super::sessions::Sessions;
 use super::state::ClusterState;
-use crate::config::Config;
-use crate::metadata::{Image, MetadataRecord};
+use crate::metadata::Image;
 use crate::model::BrokerId;
 use crate::network::Dialer;
 use crate::quorum::{CommandHandler, ProposeError, Quorum};
@@ -38,19 +35,19 @@ const COMMIT_WAIT: Duration = Duration::from_secs(5);
 const PROBE_WAIT: Duration = Duration::from_millis(200);
 /// Pauses before a broker's listener is tried after one of its connections ended.
 const PROBES_MS: [i64; 4] = [0, 20, 50, 100];
-/// Producer ids that are taken from the metadata log at a time (KIP-730).
-const PRODUCER_ID_BLOCK: i64 = 1000;
 
 type Queued = (Command, oneshot::Sender<CommandReply>);
 
 /// See the file's header.
 #[derive(Debug)]
 pub(crate) struct ActiveController {
-    state: Arc<ClusterState>,
-    quorum: Arc<Quorum>,
+    pub(super) state: Arc<ClusterState>,
+    pub(super) quorum: Arc<Quorum>,
     queue: mpsc::Sender<Queued>,
     sessions: Mutex<Sessions>,
     dialer: Dialer,
+    /// Held while the voters change: one change at a time.
+    pub(super) changing_voters: tokio::sync::Mutex<()>,
 }
 
 impl ActiveController {
@@ -61,8 +58,14 @@ impl ActiveController {
         dialer: Dialer,
     ) -> Arc<Self> {
         let (queue, queued) = mpsc::channel(QUEUE_MAX);
-        let controller =
-            Arc::new(Self { state, quorum, queue, sessions: Mutex::default(), dialer });
+        let controller = Arc::new(Self {
+            state,
+            quorum,
+            queue,
+            sessions: Mutex::default(),
+            dialer,
+            changing_voters: tokio::sync::Mutex::default(),
+        });
         spawn(run(Arc::clone(&controller), queued));
         controller
     }
@@ -80,6 +83,20 @@ impl ActiveController {
         if !self.is_active() {
             return self.reply(Err(ControllerError::NotController));
         }
+        match &command {
+            Command::AddVoter { id, directory, address } => {
+                return self.reply(self.add_voter(*id, *directory, address).await);
+            }
+            Command::RemoveVoter { id, directory } => {
+                return self.reply(self.remove_voter(*id, *directory).await);
+            }
+            _ => {}
+        }
+        self.queued(command).await
+    }
+
+    /// Waits until a command is decided.
+    pub(super) async fn queued(&self, command: Command) -> CommandReply {
         let (answer, answered) = oneshot::channel();
         if self.queue.send((command, answer)).await.is_err() {
             return self.reply(Err(ControllerError::NotController));
@@ -107,6 +124,7 @@ impl ActiveController {
             let mut sessions = self.sessions.lock();
             sessions.begin(term, now_ms, session_ms, &image);
             sessions.heard(id, now_ms, session_ms);
+            sessions.note_unreachable(id, &heartbeat.unreachable);
         }
         let partitions = self.state.config();
         if heartbeat.wants_to_stop && !broker.is_draining {
@@ -132,11 +150,15 @@ impl ActiveController {
     async fn expire(self: &Arc<Self>) {
         let Some(term) = self.quorum.leading() else { return };
         let (image, now_ms, session_ms) = (self.state.image(), uptime_ms(), self.session_ms());
-        let (is_new, expired) = {
+        let (is_new, unreachable, expired) = {
             let mut sessions = self.sessions.lock();
             sessions.begin(term, now_ms, session_ms, &image);
-            (sessions.take_fresh(), sessions.expired(now_ms, session_ms, &image))
+            let unreachable = sessions.take_unreachable();
+            (sessions.take_fresh(), unreachable, sessions.expired(now_ms, session_ms, &image))
         };
+        for (leader, by) in unreachable {
+            self.enqueue(Command::Avoid { leader, by });
+        }
         if is_new {
             tracing::info!(term, "this node is the controller");
             // Some of them may have died with the controller before.
@@ -208,7 +230,7 @@ impl ActiveController {
             let mut image = Image::clone(&self.state.image());
             let (mut records, mut results) = (Vec::new(), Vec::with_capacity(commands.len()));
             for command in commands {
-                let decided = self.decide(&image, base, command);
+                let decided = decide(&self.state, &image, base, command);
                 results.push(decided.map(|(new, answer)| {
                     new.iter().for_each(|record| image.apply(record));
                     records.extend(new);
@@ -230,117 +252,6 @@ impl ActiveController {
             }
         }
     }
-
-    /// The records and the answer of one command.
-    fn decide(
-        &self,
-        image: &Image,
-        base: u64,
-        command: &Command,
-    ) -> Result<(Vec<MetadataRecord>, Answer), ControllerError> {
-        let config: &Config = &self.state.config();
-        let done = |records| Ok((records, Answer::Done));
-        match command {
-            Command::CreateTopic { topic, id, validate_only } => {
-                let records = commands::create_topic(image, config, topic, *id)?;
-                let replicas = commands::replicas_of(&records);
-                let answer = Answer::Topic { id: *id, replicas };
-                Ok((if *validate_only { Vec::new() } else { records }, answer))
-            }
-            Command::DeleteTopic { id } => {
-                let topic = image.topic_by_id(*id).ok_or(ControllerError::UnknownTopicId)?;
-                done(vec![MetadataRecord::RemoveTopic { id: topic.id }])
-            }
-            Command::CreatePartitions { wish, validate_only } => {
-                let records = commands::create_partitions(image, wish)?;
-                done(if *validate_only { Vec::new() } else { records })
-            }
-            Command::AlterConfigs { resource, changes, validate_only } => {
-                let records = configs::alter(image, &self.state.started_with, resource, changes)?;
-                done(if *validate_only { Vec::new() } else { records })
-            }
-            Command::ReplaceConfigs { resource, values, validate_only } => {
-                let changes = configs::replacing(image, resource, values);
-                let records = configs::alter(image, &self.state.started_with, resource, &changes)?;
-                done(if *validate_only { Vec::new() } else { records })
-            }
-            Command::ProducerIds => {
-                let first = image.next_producer_id;
-                let next = first + PRODUCER_ID_BLOCK;
-                let record = MetadataRecord::ProducerIds { next };
-                Ok((vec![record], Answer::ProducerIds { first, next }))
-            }
-            Command::AlterIsr { broker, epoch, changes } => {
-                let known = image.brokers.get(broker);
-                if known.is_none_or(|known| known.epoch != *epoch) {
-                    return Err(ControllerError::StaleBrokerEpoch);
-                }
-                let partitions = Partitions::new(image, config);
-                let (mut records, mut results) = (Vec::new(), Vec::with_capacity(changes.len()));
-                for change in changes {
-                    let altered = partitions.alter_isr(*broker, change);
-                    results.push(altered.map(|new| records.extend(new)));
-                }
-                Ok((records, Answer::Isr(results)))
-            }
-            Command::Elect { kind, topic, partition } => {
-                done(Partitions::new(image, config).elected(*kind, *topic, *partition)?)
-            }
-            Command::Reassign { topic, partition, replicas } => {
-                let partitions = Partitions::new(image, config);
-                done(partitions.reassigned(*topic, *partition, replicas.as_deref())?)
-            }
-            Command::Balance => done(Partitions::new(image, config).balanced()),
-            Command::Voter { id, directory } => {
-                let is_known = image.voters.get(id) == Some(directory);
-                let record = MetadataRecord::Voter { id: *id, directory: *directory };
-                done(if is_known { Vec::new() } else { vec![record] })
-            }
-            Command::Register(_)
-            | Command::Heartbeat(_)
-            | Command::ReplicasOffline { .. }
-            | Command::Unregister { .. }
-            | Command::Drain { .. }
-            | Command::Fence { .. }
-            | Command::Unfence { .. } => decide_broker(image, config, base, command),
-        }
-    }
-}
-
-/// The commands about brokers.
-fn decide_broker(
-    image: &Image,
-    config: &Config,
-    base: u64,
-    command: &Command,
-) -> Result<(Vec<MetadataRecord>, Answer), ControllerError> {
-    let epoch_of = |id: &BrokerId| image.brokers.get(id).map(|broker| broker.epoch);
-    let records = match command {
-        Command::Register(wish) => {
-            let (records, epoch) = brokers::register(image, config, base, wish)?;
-            return Ok((records, Answer::Registered { epoch }));
-        }
-        Command::ReplicasOffline { broker, epoch, partitions } => {
-            if epoch_of(broker) != Some(*epoch) {
-                return Err(ControllerError::StaleBrokerEpoch);
-            }
-            Partitions::new(image, config).offline(*broker, partitions)
-        }
-        Command::Unregister { broker } => brokers::unregister(image, config, *broker)?,
-        Command::Drain { broker, is_draining } => {
-            brokers::drain(image, config, *broker, *is_draining)?
-        }
-        Command::Fence { brokers } => {
-            let same = brokers.iter().filter(|(id, epoch)| epoch_of(id) == Some(*epoch));
-            let gone: Vec<BrokerId> = same.map(|(id, _)| *id).collect();
-            brokers::fence(image, config, &gone)
-        }
-        Command::Unfence { broker, epoch } if epoch_of(broker) == Some(*epoch) => {
-            brokers::unfence(image, config, *broker)
-        }
-        _ => Vec::new(),
-    };
-    Ok((records, Answer::Done))
 }
 
 /// Takes commands as they come, and looks after sessions between them.

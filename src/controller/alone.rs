@@ -31,6 +31,8 @@ pub(crate) async fn alone(
     let settings = QuorumSettings {
         node,
         voters: [(node, String::new())].into(),
+        known: Vec::new(),
+        address: None,
         election_timeout_ms: 600,
         heartbeat_ms: 100,
     };

@@ -9,7 +9,7 @@ use super::command::Registration;
 use super::error::ControllerError;
 use super::partitions::Partitions;
 use crate::config::Config;
-use crate::metadata::{BrokerImage, Image, MetadataRecord};
+use crate::metadata::{BrokerImage, ConfigResource, Image, MetadataRecord};
 use crate::model::BrokerId;
 use crate::model::number::to_i64;
 
@@ -64,7 +64,7 @@ pub(super) fn register(
         rack: wish.rack.clone(),
         directories: wish.directories.clone(),
         is_fenced: true,
-        is_draining: false,
+        is_draining: is_to_drain(image, wish.broker),
     };
     records.push(MetadataRecord::Broker { id: wish.broker, state });
     Ok((records, epoch))
@@ -88,6 +88,35 @@ pub(super) fn unfence(image: &Image, config: &Config, id: BrokerId) -> Vec<Metad
     let unfenced = after(image, &records);
     records.extend(Partitions::new(&unfenced, config).with(id));
     records
+}
+
+const DRAIN: &str = "broker.drain";
+
+fn is_to_drain(image: &Image, id: BrokerId) -> bool {
+    let values = image.configs(&ConfigResource::Broker(id));
+    values.get(DRAIN).is_some_and(|value| value == "true")
+}
+
+/// Adds what follows from changes of `broker.drain`.
+pub(super) fn with_drains(
+    image: &Image,
+    config: &Config,
+    mut records: Vec<MetadataRecord>,
+) -> Result<Vec<MetadataRecord>, ControllerError> {
+    let mut drains = Vec::new();
+    for record in &records {
+        let MetadataRecord::Config { resource, name, value } = record else { continue };
+        if name != DRAIN {
+            continue;
+        }
+        let ConfigResource::Broker(id) = resource else {
+            let why = "broker.drain is set for one broker, not for all".to_owned();
+            return Err(ControllerError::Config(why));
+        };
+        drains.extend(drain(image, config, *id, value.as_deref() == Some("true"))?);
+    }
+    records.extend(drains);
+    Ok(records)
 }
 
 /// This broker gives away what it leads, or takes part again.

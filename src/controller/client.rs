@@ -25,6 +25,8 @@ use crate::system::clock::{Instant, millis, monotonic, sleep, timeout_at};
 const COMMAND_WAIT: Duration = Duration::from_secs(10);
 /// How long one try may take.
 const TRY_WAIT: Duration = Duration::from_secs(6);
+/// How long a change of the voters may take: a new one has to get everything first.
+const LONG_WAIT: Duration = Duration::from_secs(40);
 const RETRY_MS: i64 = 25;
 
 /// See the file's header.
@@ -156,7 +158,20 @@ impl Controller {
 
     /// Asks the controller, wherever it is, and waits until its answer shows here.
     pub(crate) async fn ask(&self, command: Command) -> Result<Answer, ControllerError> {
-        let deadline = monotonic() + COMMAND_WAIT;
+        self.ask_within(command, COMMAND_WAIT).await
+    }
+
+    /// The same for what takes the controller longer than a client's command may.
+    pub(crate) async fn ask_for_long(&self, command: Command) -> Result<Answer, ControllerError> {
+        self.ask_within(command, LONG_WAIT).await
+    }
+
+    async fn ask_within(
+        &self,
+        command: Command,
+        wait: Duration,
+    ) -> Result<Answer, ControllerError> {
+        let deadline = monotonic() + wait;
         let reply = self.submit(&command, deadline).await?;
         let answer = reply.result?;
         self.wait_applied(reply.index, deadline).await?;
@@ -183,7 +198,7 @@ impl Controller {
                     Some(raw) => Arc::clone(raw),
                     None => Arc::clone(raw.insert(encode(command)?)),
                 };
-                match self.forward(&address, raw).await {
+                match self.forward(&address, raw, command.wait()).await {
                     Ok(reply)
                         if reply.result.as_ref().err() != Some(&ControllerError::NotController) =>
                     {
@@ -206,8 +221,9 @@ impl Controller {
         &self,
         address: &str,
         command: Arc<RawValue>,
+        wait: Duration,
     ) -> std::io::Result<CommandReply> {
-        let answer = self.peers.command(address, command, TRY_WAIT).await?;
+        let answer = self.peers.command(address, command, wait).await?;
         Ok(serde_json::from_str(answer.get())?)
     }
 
@@ -223,11 +239,8 @@ impl Controller {
         let Some((_, address)) = self.quorum.leader().filter(|(id, _)| *id != self.node_id) else {
             return Err(ControllerError::NotController);
         };
-        let asked = timeout_at(monotonic() + wait, self.forward(&address, encode(command)?)).await;
-        let unavailable = |text: String| ControllerError::Unavailable(text);
-        asked
-            .map_err(|_| unavailable("no answer in time".to_owned()))?
-            .map_err(|error| unavailable(error.to_string()))
+        let asked = self.forward(&address, encode(command)?, wait).await;
+        asked.map_err(|error| ControllerError::Unavailable(error.to_string()))
     }
 
     /// Waits until this node has applied what stands at an index.
@@ -244,6 +257,16 @@ impl Controller {
             Ok(Err(_)) | Err(_) => {
                 Err(ControllerError::Unavailable("this node lags behind the controller".to_owned()))
             }
+        }
+    }
+}
+
+impl Command {
+    /// How long one try may take.
+    fn wait(&self) -> Duration {
+        match self {
+            Command::AddVoter { .. } | Command::RemoveVoter { .. } => LONG_WAIT,
+            _ => TRY_WAIT,
         }
     }
 }

@@ -56,6 +56,9 @@ pub(crate) struct Heartbeat {
     pub is_ready: bool,
     /// It wants to stop, and first to lead nothing.
     pub wants_to_stop: bool,
+    /// Leaders that do not answer its fetches.
+    #[serde(default)]
+    pub unreachable: Vec<BrokerId>,
 }
 
 /// A leader's wish for another ISR (AlterPartition).
@@ -141,6 +144,11 @@ pub(crate) enum Command {
     Fence {
         brokers: Vec<(BrokerId, i64)>,
     },
+    /// The controller's own: nobody who follows this leader reaches it.
+    Avoid {
+        leader: BrokerId,
+        by: Vec<BrokerId>,
+    },
     /// The controller's own: this broker is ready.
     Unfence {
         broker: BrokerId,
@@ -148,10 +156,25 @@ pub(crate) enum Command {
     },
     /// The controller's own: leaders go back to the first of their replicas.
     Balance,
-    /// The controller's own: the disk that a voter votes from.
+    /// The disk that a voter votes from.
     Voter {
         id: BrokerId,
         directory: Uuid,
+    },
+    /// A node is to vote (KIP-853); a directory of zeros means whichever it has.
+    AddVoter {
+        id: BrokerId,
+        directory: Uuid,
+        address: String,
+    },
+    /// A node is to vote no more; a directory of zeros means whichever it votes from.
+    RemoveVoter {
+        id: BrokerId,
+        directory: Uuid,
+    },
+    /// The controller's own: this node does not vote.
+    ForgetVoter {
+        id: BrokerId,
     },
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Invariants: records are only returned for a command that is allowed as a whole.
 
+use std::collections::BTreeMap;
+
 use super::command::{NewPartitions, NewTopic};
 use super::error::ControllerError;
 use super::placement::Placement;
@@ -30,6 +32,7 @@ pub(super) fn create_topic(
         assigned(topic, image)?
     };
     let mut records = vec![MetadataRecord::Topic { name: topic.name.clone(), id }];
+    check_limits(image, config, &replicas)?;
     for (partition, replicas) in (0..).zip(replicas) {
         records.push(new_partition(image, id, partition, replicas)?);
     }
@@ -148,9 +151,37 @@ fn check_replicas(replicas: &[BrokerId], image: &Image) -> Result<(), Controller
     Ok(())
 }
 
+/// Whether the cluster and its brokers are to hold so much more.
+pub(super) fn check_limits(
+    image: &Image,
+    config: &Config,
+    more: &[Vec<BrokerId>],
+) -> Result<(), ControllerError> {
+    let partitions = || image.topics.values().flat_map(|topic| &topic.partitions);
+    let (all, all_max) = (partitions().count() + more.len(), config.size("cluster.partitions.max"));
+    if all > all_max {
+        return Err(ControllerError::Limit(format!(
+            "the cluster would have {all} partitions: cluster.partitions.max is {all_max}"
+        )));
+    }
+    let mut held: BTreeMap<BrokerId, usize> = BTreeMap::new();
+    for id in more.iter().flatten().chain(partitions().flat_map(|partition| &partition.replicas)) {
+        *held.entry(*id).or_default() += 1;
+    }
+    let held_max = config.size("broker.partitions.max");
+    let added = |id: &BrokerId| more.iter().any(|replicas| replicas.contains(id));
+    match held.iter().find(|(id, count)| **count > held_max && added(id)) {
+        Some((id, count)) => Err(ControllerError::Limit(format!(
+            "broker {id} would have {count} replicas: broker.partitions.max is {held_max}; add brokers, or raise it"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// The records that give a topic more partitions.
 pub(super) fn create_partitions(
     image: &Image,
+    config: &Config,
     wish: &NewPartitions,
 ) -> Result<Vec<MetadataRecord>, ControllerError> {
     let topic = image.topic(&wish.topic).ok_or(ControllerError::UnknownTopic)?;
@@ -187,6 +218,7 @@ pub(super) fn create_partitions(
         let mut placement = Placement::new(image);
         (current..wish.count).map(|_| placement.choose(factor)).collect::<Result<_, _>>()?
     };
+    check_limits(image, config, &added)?;
     let new = |(partition, replicas)| new_partition(image, topic.id, partition, replicas);
     (current..).zip(added).map(new).collect()
 }

@@ -20,6 +20,9 @@ pub(crate) enum ControllerError {
     UnknownTopicId,
     #[error("{0}")]
     Partitions(String),
+    /// More than the cluster or a broker is to hold.
+    #[error("{0}")]
+    Limit(String),
     #[error("{0}")]
     ReplicationFactor(String),
     #[error("{0}")]
@@ -53,6 +56,13 @@ pub(crate) enum ControllerError {
     ElectionNotNeeded,
     #[error("No partition reassignment is in progress.")]
     NoReassignment,
+    #[error("node {0} is a voter already")]
+    DuplicateVoter(BrokerId),
+    #[error("node {0} is not a voter, or votes from another disk")]
+    UnknownVoter(BrokerId),
+    /// What was said of the new voter is not what it says of itself.
+    #[error("{0}")]
+    Voter(String),
     /// Another node leads the quorum, or none does.
     #[error("this node is not the controller")]
     NotController,

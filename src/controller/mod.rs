@@ -12,6 +12,7 @@ mod client;
 mod command;
 mod commands;
 mod configs;
+mod decide;
 mod error;
 #[cfg(test)]
 mod partition_tests;
@@ -21,6 +22,7 @@ mod sessions;
 mod state;
 #[cfg(test)]
 mod tests;
+mod voters;
 
 pub(crate) use active::ActiveController;
 pub(crate) use client::Controller;

@@ -180,3 +180,14 @@ fn a_move_that_is_taken_back_leaves_what_was() {
     let nothing = Partitions::new(&image, &config).reassigned(TOPIC, 0, None);
     assert_eq!(nothing, Err(ControllerError::NoReassignment));
 }
+
+#[test]
+fn a_leader_that_no_follower_reaches_is_replaced_but_not_because_one_says_so() {
+    let mut image = image(&[1, 2, 3], &[1, 2, 3], &[], 1);
+    let config = Config::default();
+    assert!(Partitions::new(&image, &config).avoiding(1, &[2]).is_empty());
+    assert!(Partitions::new(&image, &config).avoiding(2, &[1, 3]).is_empty());
+    let records = Partitions::new(&image, &config).avoiding(1, &[2, 3]);
+    let now = apply(&mut image, &records);
+    assert_eq!((now.leader, now.leader_epoch, now.isr), (2, 6, vec![1, 2, 3]));
+}

@@ -5,6 +5,7 @@
 //! allows unclean elections; each change of the leader is a new leader epoch, each change at all a new partition epoch.
 
 use super::command::{ElectionKind, IsrChange};
+use super::commands::check_limits;
 use super::error::ControllerError;
 use crate::config::{Config, TopicConfig};
 use crate::metadata::{ConfigResource, Image, MetadataRecord, PartitionImage, TopicImage};
@@ -144,6 +145,26 @@ impl<'a> Partitions<'a> {
         )
     }
 
+    /// A leader that none of its followers in sync reaches can't commit anything: one of them leads.
+    pub(super) fn avoiding(&self, leader: BrokerId, by: &[BrokerId]) -> Vec<MetadataRecord> {
+        let others = |p: &PartitionImage| -> Vec<BrokerId> {
+            p.isr.iter().copied().filter(|id| *id != leader && self.is_alive(*id)).collect()
+        };
+        let is_cut = |p: &PartitionImage| {
+            let others = others(p);
+            // One follower alone may itself be what is cut off.
+            p.leader == leader && others.len() > 1 && others.iter().all(|id| by.contains(id))
+        };
+        self.each(is_cut, |partition, _| {
+            let among = others(partition);
+            let next = partition.replicas.iter().copied().find(|id| among.contains(id));
+            if let Some(next) = next {
+                tracing::warn!(leader, next, "no follower reaches the leader: another one leads");
+                lead(partition, next);
+            }
+        })
+    }
+
     /// Gives partitions back to the first of their replicas, where that is in sync.
     pub(super) fn balanced(&self) -> Vec<MetadataRecord> {
         let may = |p: &PartitionImage| {
@@ -275,6 +296,11 @@ impl<'a> Partitions<'a> {
             return Ok(record(topic, partition, before, after).into_iter().collect());
         };
         self.check_target(target)?;
+        let new: Vec<BrokerId> =
+            target.iter().copied().filter(|id| !before.replicas.contains(id)).collect();
+        if !new.is_empty() {
+            check_limits(self.image, self.config, &[new])?;
+        }
         after.adding = target.iter().copied().filter(|id| !original.contains(id)).collect();
         after.removing = original.iter().copied().filter(|id| !target.contains(id)).collect();
         after.replicas = target.to_vec();

@@ -15,6 +15,8 @@ pub(super) struct Sessions {
     /// Whether nobody was told yet that the term began.
     is_fresh: bool,
     ends_ms: BTreeMap<BrokerId, i64>,
+    /// Whom each broker can't reach.
+    unreachable: BTreeMap<BrokerId, Vec<BrokerId>>,
 }
 
 impl Sessions {
@@ -24,6 +26,7 @@ impl Sessions {
             return;
         }
         self.is_fresh = true;
+        self.unreachable.clear();
         self.term = term;
         let alive = image.brokers.iter().filter(|(_, broker)| !broker.is_fenced);
         self.ends_ms = alive.map(|(id, _)| (*id, now_ms + session_ms)).collect();
@@ -37,6 +40,22 @@ impl Sessions {
     /// A heartbeat came.
     pub(super) fn heard(&mut self, broker: BrokerId, now_ms: i64, session_ms: i64) {
         self.ends_ms.insert(broker, now_ms + session_ms);
+    }
+
+    /// Notes whom a broker can't reach.
+    pub(super) fn note_unreachable(&mut self, broker: BrokerId, leaders: &[BrokerId]) {
+        self.unreachable.insert(broker, leaders.to_vec());
+    }
+
+    /// Leaders that somebody does not reach, each with those who do not; told once.
+    pub(super) fn take_unreachable(&mut self) -> BTreeMap<BrokerId, Vec<BrokerId>> {
+        let mut by_leader: BTreeMap<BrokerId, Vec<BrokerId>> = BTreeMap::new();
+        for (broker, leaders) in std::mem::take(&mut self.unreachable) {
+            for leader in leaders {
+                by_leader.entry(leader).or_default().push(broker);
+            }
+        }
+        by_leader
     }
 
     /// A broker's process is known to be gone.

@@ -217,13 +217,13 @@ impl Log {
         Ok(())
     }
 
-    /// `None` where the file did not survive a crash whole: then the batches tell the epochs.
+    /// `None` where the file is missing or did not survive a crash whole: then the batches tell the epochs.
     pub(super) fn load_epochs(
         parts: &LogParts,
         dir: &std::path::Path,
     ) -> std::io::Result<Option<LeaderEpochs>> {
         match checkpoint::read(&**parts.cache.disk(), &dir.join(EPOCHS_FILE), EPOCHS_KIND, 1) {
-            Ok(lines) => Ok(LeaderEpochs::parse(&lines.unwrap_or_default())),
+            Ok(lines) => Ok(lines.and_then(|lines| LeaderEpochs::parse(&lines))),
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Ok(None),
             Err(error) => Err(error),
         }

@@ -143,6 +143,9 @@ impl Image {
             MetadataRecord::Voter { id, directory } => {
                 self.voters.insert(*id, *directory);
             }
+            MetadataRecord::RemoveVoter { id } => {
+                self.voters.remove(id);
+            }
             MetadataRecord::ProducerIds { next } => {
                 self.next_producer_id = self.next_producer_id.max(*next);
             }

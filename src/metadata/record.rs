@@ -52,6 +52,9 @@ pub(crate) enum MetadataRecord {
         id: BrokerId,
         directory: uuid::Uuid,
     },
+    RemoveVoter {
+        id: BrokerId,
+    },
     /// Producer ids below `next` were given out.
     ProducerIds {
         next: ProducerId,

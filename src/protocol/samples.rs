@@ -19,7 +19,7 @@ macro_rules! for_every_api {
             UpdateFeaturesRequest DescribeClusterRequest DescribeProducersRequest
             ListConfigResourcesRequest DescribeTopicPartitionsRequest ElectLeadersRequest
             AlterPartitionReassignmentsRequest ListPartitionReassignmentsRequest
-            UnregisterBrokerRequest)
+            UnregisterBrokerRequest AddRaftVoterRequest RemoveRaftVoterRequest)
     };
     (@each $check:ident $arguments:tt $($request:ident)*) => {
         $(for_every_api!(@one $check $request $arguments);)*

@@ -66,6 +66,8 @@ served! {
     UnregisterBroker 0..=0 as 0;
     ListConfigResources 0..=1 as 0;
     DescribeTopicPartitions 0..=0 as 0;
+    AddRaftVoter 0..=0 as 0;
+    RemoveRaftVoter 0..=0 as 0;
 }
 
 /// The number of a key on the wire.

@@ -63,12 +63,13 @@ pub(crate) struct Progress {
 }
 
 impl Machine {
-    /// Restores the newest snapshot, then what is known to be committed after it.
+    /// Restores the newest snapshot, then what is known to be committed after it; also says whether the node is the
+    /// only voter: then everything in its log is.
     pub(super) fn load(
         storage: QuorumStorage,
         target: Arc<dyn StateMachine>,
-        all_committed: bool,
-    ) -> Result<Self, StoreError> {
+        begins_alone: bool,
+    ) -> Result<(Self, bool), StoreError> {
         let machine = Self {
             applied: Arc::default(),
             progress: Arc::new(watch::channel(Progress::default()).0),
@@ -80,10 +81,41 @@ impl Machine {
             let last = meta.last_log_id;
             *machine.applied.lock() = Applied { last, membership: meta.last_membership, ..applied };
         }
-        let last = machine.applied.lock().last;
-        let committed = machine.storage.committed(all_committed);
+        let (last, known) = {
+            let applied = machine.applied.lock();
+            (applied.last, applied.membership.membership().clone())
+        };
+        let newest = machine.storage.newest_membership().unwrap_or(known);
+        let is_alone = begins_alone && newest.voter_ids().count() <= 1;
+        let committed = machine.storage.committed(is_alone);
         machine.take(machine.storage.between(last, committed));
-        Ok(machine)
+        Ok((machine, is_alone))
+    }
+
+    /// Takes in what a voter handed out.
+    pub(super) fn follow(
+        &self,
+        snapshot: Option<(SnapshotMeta, Vec<String>)>,
+        entries: Vec<Entry>,
+    ) -> Result<(), StoreError> {
+        if let Some((meta, lines)) = snapshot {
+            self.install(&meta, &lines)?;
+        }
+        let next = self.applied.lock().last.map_or(0, |id| id.index + 1);
+        let new = entries.into_iter().skip_while(|entry| entry.log_id.index < next).collect();
+        self.take(new);
+        Ok(())
+    }
+
+    /// The newest snapshot as it travels.
+    pub(super) fn newest_snapshot(
+        &self,
+    ) -> Result<Option<(SnapshotMeta, Vec<String>)>, StoreError> {
+        Ok(self.read_snapshot()?.map(|(meta, applied, data)| {
+            let mut lines = vec![applied.data.to_string()];
+            lines.extend(data);
+            (meta, lines)
+        }))
     }
 
     pub(super) fn progress(&self) -> watch::Receiver<Progress> {
@@ -251,13 +283,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
         let machine = self.clone();
-        let read = blocking(move || machine.read_snapshot()).await;
+        let read = blocking(move || machine.newest_snapshot()).await;
         let read = read.unwrap_or_else(|| Err(panicked()));
         let found = read.map_err(|error| failed(ErrorVerb::Read, error))?;
-        Ok(found.map(|(meta, applied, data)| {
-            let mut lines = vec![applied.data.to_string()];
-            lines.extend(data);
-            Snapshot { meta, snapshot: Box::new(lines) }
-        }))
+        Ok(found.map(|(meta, lines)| Snapshot { meta, snapshot: Box::new(lines) }))
     }
 }

@@ -5,9 +5,11 @@
 //! Absent: what the entries mean (`controller`, `metadata`); elections, log matching and snapshots as algorithms, which
 //! are the library's.
 
+mod elections;
 mod error;
 mod machine;
 mod node;
+mod observer;
 mod peers;
 mod service;
 mod storage;

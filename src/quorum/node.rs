@@ -1,8 +1,7 @@
-//! One node of the quorum: proposes, knows the leader, starts elections.
+//! One node of the quorum: proposes, knows the leader and the voters.
 //!
-//! Invariants: an election begins only when a majority has not heard of a leader for the election timeout (pre-vote),
-//! so a node that comes and goes deposes nobody; a leader counts as one only once it has applied an entry of its own
-//! term, and while a majority answers it.
+//! Invariants: a leader counts as one only once it has applied an entry of its own term, and while a majority answers
+//! it; voters change one at a time, and a new one has everything before it counts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,25 +9,31 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use openraft::error::{ClientWriteError, RaftError};
-use openraft::{BasicNode, RaftMetrics, ServerState, SnapshotPolicy};
+use openraft::{BasicNode, ChangeMembers, RaftMetrics, ServerState, SnapshotPolicy};
+use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::elections::elect;
 use super::error::{ProposeError, StoreError};
 use super::machine::{Machine, Progress, StateMachine};
-use super::peers::{PeerReply, PeerRequest, Peers};
+use super::observer::{Seen, ask_to_be_told, follow};
+use super::peers::{Identity, Peers};
 use super::storage::QuorumStorage;
 use super::transport::{Transport, VoterDisks};
-use super::types::{LogId, Proposal, Raft, Vote};
-use crate::model::number::{to_i64, to_u64};
+use super::types::{Entry, LogId, Proposal, Raft, SnapshotMeta, Vote};
+use crate::model::number::to_u64;
 use crate::model::{BrokerId, Offset};
 use crate::system::Random;
-use crate::system::clock::{millis, monotonic, sleep, timeout_at, uptime_ms};
+use crate::system::clock::{monotonic, timeout_at, uptime_ms};
+use crate::system::planted::{Bug, is_planted};
 use crate::system::tasks::spawn;
 
-const TICK_MS: i64 = 25;
-const ASK_WAIT_MS: i64 = 250;
+/// How long a new voter may take to get everything.
+const CATCH_UP: Duration = Duration::from_secs(30);
+/// Entries that are handed to an observer at a time.
+const FOLLOWED_MAX: usize = 1_000;
 /// Entries after which a snapshot is made, and those that stay for nodes that are a little behind.
 const SNAPSHOT_ENTRIES: u64 = 10_000;
 const KEPT_ENTRIES: u64 = 2_000;
@@ -37,8 +42,12 @@ const KEPT_ENTRIES: u64 = 2_000;
 #[derive(Debug, Clone)]
 pub(crate) struct QuorumSettings {
     pub node: BrokerId,
-    /// Every voter and where its controller listener is.
+    /// The voters that a new cluster begins with, and where their controller listeners are.
     pub voters: BTreeMap<BrokerId, String>,
+    /// Where a node that does not vote finds those who do.
+    pub known: Vec<String>,
+    /// Where this node's own controller listener is; `None`: it never votes.
+    pub address: Option<String>,
     /// After this long without a leader a node asks for an election.
     pub election_timeout_ms: i64,
     pub heartbeat_ms: i64,
@@ -53,14 +62,34 @@ pub(crate) struct LoadedQuorum {
 
 /// See the file's header.
 pub(crate) struct Quorum {
-    settings: QuorumSettings,
-    raft: Raft,
-    metrics: watch::Receiver<RaftMetrics<BrokerId, BasicNode>>,
-    storage: QuorumStorage,
+    pub(super) settings: QuorumSettings,
+    pub(super) storage: QuorumStorage,
+    pub(super) machine: Machine,
     progress: watch::Receiver<Progress>,
-    transport: Transport,
+    pub(super) transport: Transport,
+    pub(super) seat: Seat,
+}
+
+/// How a node takes part.
+pub(super) enum Seat {
+    Member(Member),
+    /// It reads the committed log from those who vote.
+    Observer(Mutex<Seen>),
+}
+
+/// A node that votes, or may be asked to.
+pub(super) struct Member {
+    pub raft: Raft,
+    pub metrics: watch::Receiver<RaftMetrics<BrokerId, BasicNode>>,
     /// When a leader was heard of last (uptime).
-    heard_ms: AtomicI64,
+    pub heard_ms: AtomicI64,
+}
+
+/// What an observer is told.
+#[derive(Debug)]
+pub(super) struct Followed {
+    pub snapshot: Option<(SnapshotMeta, Vec<String>)>,
+    pub entries: Vec<Entry>,
 }
 
 impl std::fmt::Debug for Quorum {
@@ -75,6 +104,8 @@ pub(crate) struct QuorumStatus {
     pub leader: Option<BrokerId>,
     pub term: u64,
     pub voters: Vec<BrokerId>,
+    /// Nodes that are told everything and may be made voters.
+    pub observers: Vec<BrokerId>,
     /// Offset after the newest entry here.
     pub log_end: Offset,
     /// Index after the newest applied entry here.
@@ -90,8 +121,11 @@ impl LoadedQuorum {
         target: Arc<dyn StateMachine>,
         settings: QuorumSettings,
     ) -> Result<Self, StoreError> {
-        let is_alone = settings.voters.len() <= 1;
-        let machine = Machine::load(storage.clone(), target, is_alone)?;
+        let begins_alone = settings.voters.keys().eq([&settings.node]);
+        let (machine, is_alone) = Machine::load(storage.clone(), target, begins_alone)?;
+        if !is_alone && !is_planted(Bug::ResumeLeadership) {
+            storage.resign(settings.node);
+        }
         Ok(Self { storage, machine, settings })
     }
 
@@ -103,45 +137,99 @@ impl LoadedQuorum {
         random: Random,
     ) -> Result<Arc<Quorum>, StoreError> {
         let Self { storage, machine, settings } = self;
-        let failed = |error: &dyn std::fmt::Display| StoreError::Start(error.to_string());
-        let heartbeat = to_u64(settings.heartbeat_ms);
-        // Elections are begun by us; this only says for how long a voter is true to a leader that it heard.
-        let lease = to_u64(settings.election_timeout_ms) / 2;
-        let config = openraft::Config {
-            cluster_name: "strandline".to_owned(),
-            heartbeat_interval: heartbeat,
-            election_timeout_min: lease.max(heartbeat + 1),
-            election_timeout_max: lease.max(heartbeat + 1) + 1,
-            enable_elect: false,
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_ENTRIES),
-            max_in_snapshot_log_to_keep: KEPT_ENTRIES,
-            replication_lag_threshold: KEPT_ENTRIES,
-            ..openraft::Config::default()
+        let transport = Transport { peers, disks, followed: Arc::default() };
+        let progress = machine.progress();
+        let is_voter = settings.voters.contains_key(&settings.node);
+        let seat = if settings.address.is_some() || is_voter {
+            Seat::Member(member(&settings, &transport, &storage, &machine).await?)
+        } else {
+            Seat::Observer(Mutex::default())
         };
-        let config = Arc::new(config.validate().map_err(|error| failed(&error))?);
-        let transport = Transport { peers, disks };
-        let (is_new, progress) = (storage.is_new(), machine.progress());
-        let raft = Raft::new(settings.node, config, transport.clone(), storage.clone(), machine);
-        let raft = raft.await.map_err(|error| failed(&error))?;
-        let metrics = raft.metrics();
-        if is_new && settings.voters.contains_key(&settings.node) {
-            let voter = |(id, addr): (&BrokerId, &String)| (*id, BasicNode::new(addr));
-            let voters: BTreeMap<_, _> = settings.voters.iter().map(voter).collect();
-            raft.initialize(voters).await.map_err(|error| failed(&error))?;
-        }
-        let heard_ms = AtomicI64::new(uptime_ms());
-        let quorum =
-            Arc::new(Quorum { settings, raft, metrics, storage, progress, transport, heard_ms });
-        if quorum.settings.voters.len() > 1 {
-            spawn(elect(Arc::clone(&quorum), random));
+        let quorum = Arc::new(Quorum { settings, storage, machine, progress, transport, seat });
+        match &quorum.seat {
+            // A lone voter that nobody could reach stays alone.
+            Seat::Member(_) if !quorum.settings.is_lonely() => {
+                spawn(elect(Arc::clone(&quorum), random));
+                if !is_voter {
+                    spawn(ask_to_be_told(Arc::clone(&quorum)));
+                }
+            }
+            Seat::Member(_) => {}
+            Seat::Observer(_) => drop(spawn(follow(Arc::clone(&quorum)))),
         }
         Ok(quorum)
     }
 }
 
+impl QuorumSettings {
+    /// Whether this node is the only one, and can't be reached by others.
+    fn is_lonely(&self) -> bool {
+        self.voters.iter().eq([(&self.node, &String::new())])
+    }
+}
+
+/// Begins to run the consensus library.
+async fn member(
+    settings: &QuorumSettings,
+    transport: &Transport,
+    storage: &QuorumStorage,
+    machine: &Machine,
+) -> Result<Member, StoreError> {
+    let failed = |error: &dyn std::fmt::Display| StoreError::Start(error.to_string());
+    let heartbeat = to_u64(settings.heartbeat_ms);
+    // Elections are begun by us; this only says for how long a voter is true to a leader that it heard.
+    let lease = to_u64(settings.election_timeout_ms) / 2;
+    let config = openraft::Config {
+        cluster_name: "strandline".to_owned(),
+        heartbeat_interval: heartbeat,
+        election_timeout_min: lease.max(heartbeat + 1),
+        election_timeout_max: lease.max(heartbeat + 1) + 1,
+        enable_elect: false,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_ENTRIES),
+        max_in_snapshot_log_to_keep: KEPT_ENTRIES,
+        replication_lag_threshold: KEPT_ENTRIES,
+        ..openraft::Config::default()
+    };
+    let config = Arc::new(config.validate().map_err(|error| failed(&error))?);
+    let is_new = storage.is_new();
+    let raft =
+        Raft::new(settings.node, config, transport.clone(), storage.clone(), machine.clone());
+    let raft = raft.await.map_err(|error| failed(&error))?;
+    let metrics = raft.metrics();
+    if is_new && settings.voters.contains_key(&settings.node) {
+        let voter = |(id, addr): (&BrokerId, &String)| (*id, BasicNode::new(addr));
+        let voters: BTreeMap<_, _> = settings.voters.iter().map(voter).collect();
+        raft.initialize(voters).await.map_err(|error| failed(&error))?;
+    }
+    Ok(Member { raft, metrics, heard_ms: AtomicI64::new(uptime_ms()) })
+}
+
 impl Quorum {
-    pub(super) fn raft(&self) -> &Raft {
-        &self.raft
+    pub(super) fn member(&self) -> Option<&Member> {
+        match &self.seat {
+            Seat::Member(member) => Some(member),
+            Seat::Observer(_) => None,
+        }
+    }
+
+    /// The voters as they are now, and where they are.
+    pub(crate) fn voters(&self) -> BTreeMap<BrokerId, String> {
+        let now = match &self.seat {
+            Seat::Member(member) => member.voters(),
+            Seat::Observer(seen) => seen.lock().voters.clone(),
+        };
+        if now.is_empty() { self.settings.voters.clone() } else { now }
+    }
+
+    /// Whether others have a say beside this node.
+    pub(crate) fn has_others(&self) -> bool {
+        let voters = self.voters();
+        voters.len() > 1 || !voters.contains_key(&self.settings.node)
+    }
+
+    /// Asks a node who it is.
+    pub(crate) async fn hello(&self, address: &str, wait: Duration) -> std::io::Result<Identity> {
+        self.transport.peers.hello(address, wait).await
     }
 
     pub(super) fn directory_of(&self, voter: BrokerId) -> Option<Uuid> {
@@ -150,47 +238,63 @@ impl Quorum {
 
     /// A leader's message was taken.
     pub(super) fn heard_from_leader(&self, vote: &Vote) {
-        let current = self.metrics.borrow().vote;
+        let Some(member) = self.member() else { return };
+        let current = member.metrics.borrow().vote;
         if *vote >= current {
-            self.heard_ms.store(uptime_ms(), Ordering::Release);
+            member.heard_ms.store(uptime_ms(), Ordering::Release);
         }
     }
 
     /// A node's connection ended: if it leads, it may be gone, and waiting out its time is not worth much.
     pub(super) fn lost(&self, node: BrokerId) {
-        if self.metrics.borrow().current_leader == Some(node) {
+        let Some(member) = self.member() else { return };
+        if member.metrics.borrow().current_leader == Some(node) {
             let suspected = uptime_ms() - self.settings.election_timeout_ms * 3 / 4;
-            self.heard_ms.fetch_min(suspected, Ordering::AcqRel);
+            member.heard_ms.fetch_min(suspected, Ordering::AcqRel);
         }
     }
 
     /// Whether this node would vote for one with this last entry.
     pub(super) fn would_vote(&self, last: Option<LogId>) -> bool {
-        let silent_ms = uptime_ms() - self.heard_ms.load(Ordering::Acquire);
-        let leads = self.metrics.borrow().state == ServerState::Leader && self.has_majority();
+        let Some(member) = self.member() else { return false };
+        let silent_ms = uptime_ms() - member.heard_ms.load(Ordering::Acquire);
+        let leads = member.is_leader() && self.has_majority(member);
         !leads && silent_ms >= self.settings.election_timeout_ms && last >= self.storage.last()
     }
 
-    fn has_majority(&self) -> bool {
-        let silent_ms = self.metrics.borrow().millis_since_quorum_ack;
-        let bound = to_u64(self.settings.election_timeout_ms);
-        self.settings.voters.len() <= 1 || silent_ms.is_some_and(|ms| ms < bound)
+    /// Whether a majority followed a short while ago, by the clock: a node that slept finds out here, before the
+    /// library's own view of it is new.
+    fn has_majority(&self, member: &Member) -> bool {
+        let (term, voters) = {
+            let metrics = member.metrics.borrow();
+            let voters: Vec<BrokerId> =
+                metrics.membership_config.membership().voter_ids().collect();
+            (metrics.current_term, voters)
+        };
+        if voters.iter().eq([&self.settings.node]) {
+            return true;
+        }
+        let from_ms = uptime_ms() - self.settings.election_timeout_ms;
+        let others = self.transport.followed.since(term, from_ms);
+        let count = others.iter().filter(|id| voters.contains(id)).count();
+        (count + 1) * 2 > voters.len()
     }
 
     /// The term that this node leads in; `None` while it does not, or does not know everything yet.
     pub(crate) fn leading(&self) -> Option<u64> {
-        let (state, term) = {
-            let metrics = self.metrics.borrow();
-            (metrics.state, metrics.current_term)
-        };
+        let member = self.member()?;
+        let term = member.metrics.borrow().current_term;
         let is_caught_up = self.progress.borrow().term == term;
-        (state == ServerState::Leader && is_caught_up && self.has_majority()).then_some(term)
+        (member.is_leader() && is_caught_up && self.has_majority(member)).then_some(term)
     }
 
     /// Who leads, as far as is known here, and where.
     pub(crate) fn leader(&self) -> Option<(BrokerId, String)> {
-        let leader = self.metrics.borrow().current_leader?;
-        Some((leader, self.settings.voters.get(&leader).cloned().unwrap_or_default()))
+        let leader = match &self.seat {
+            Seat::Member(member) => member.metrics.borrow().current_leader?,
+            Seat::Observer(seen) => return seen.lock().leader.clone(),
+        };
+        Some((leader, self.voters().get(&leader).cloned().unwrap_or_default()))
     }
 
     pub(crate) fn settings(&self) -> &QuorumSettings {
@@ -210,7 +314,10 @@ impl Quorum {
         wait: Duration,
     ) -> Result<u64, ProposeError> {
         let proposal = Proposal { base, data: data.into() };
-        let written = timeout_at(monotonic() + wait, self.raft.client_write(proposal)).await;
+        let Some(member) = self.member() else {
+            return Err(ProposeError::NotLeader { leader: self.leader().map(|(id, _)| id) });
+        };
+        let written = timeout_at(monotonic() + wait, member.raft.client_write(proposal)).await;
         match written {
             Err(_) => Err(ProposeError::TimedOut),
             Ok(Ok(response)) if response.data.is_applied => Ok(response.log_id.index),
@@ -222,8 +329,50 @@ impl Quorum {
         }
     }
 
+    /// Makes a node a voter, once it has everything.
+    pub(crate) async fn add_voter(&self, id: BrokerId, address: &str) -> Result<(), ProposeError> {
+        let member = self.member().ok_or(ProposeError::NotLeader { leader: None })?;
+        let change = async {
+            let node = BasicNode::new(address);
+            member.raft.add_learner(id, node, true).await?;
+            let added = ChangeMembers::AddVoterIds([id].into());
+            member.raft.change_membership(added, true).await.map(drop)
+        };
+        changed(timeout_at(monotonic() + CATCH_UP, change).await)
+    }
+
+    /// Takes a node's vote away; it is told nothing more unless it asks for it.
+    pub(crate) async fn remove_voter(&self, id: BrokerId) -> Result<(), ProposeError> {
+        let member = self.member().ok_or(ProposeError::NotLeader { leader: None })?;
+        let removed = ChangeMembers::RemoveVoters([id].into());
+        let change = async { member.raft.change_membership(removed, false).await.map(drop) };
+        changed(timeout_at(monotonic() + CATCH_UP, change).await)
+    }
+
+    /// Tells a node that may vote one day what is decided, from now on.
+    pub(super) async fn tell(&self, id: BrokerId, address: String) -> Result<(), ProposeError> {
+        let member = self.member().ok_or(ProposeError::NotLeader { leader: None })?;
+        let node = BasicNode::new(address);
+        let told = async { member.raft.add_learner(id, node, false).await.map(drop) };
+        changed(timeout_at(monotonic() + CATCH_UP, told).await)
+    }
+
+    /// What is committed from `next` on, as far as it is applied here.
+    pub(super) fn committed_from(&self, next: u64) -> Result<Followed, StoreError> {
+        let end = self.progress.borrow().next;
+        if self.storage.has_from(next) {
+            let entries = self.storage.range(next, end, FOLLOWED_MAX);
+            return Ok(Followed { snapshot: None, entries });
+        }
+        Ok(Followed { snapshot: self.machine.newest_snapshot()?, entries: Vec::new() })
+    }
+
     pub(crate) fn status(&self) -> QuorumStatus {
-        let metrics = self.metrics.borrow();
+        let member = match &self.seat {
+            Seat::Member(member) => member,
+            Seat::Observer(seen) => return seen.lock().status(self.progress.borrow().next),
+        };
+        let metrics = member.metrics.borrow();
         let replicated = metrics.replication.as_ref().map(|all| {
             all.iter().map(|(id, last)| (*id, last.as_ref().map(|last| last.index))).collect()
         });
@@ -231,6 +380,7 @@ impl Quorum {
             leader: metrics.current_leader,
             term: metrics.current_term,
             voters: metrics.membership_config.membership().voter_ids().collect(),
+            observers: metrics.membership_config.membership().learner_ids().collect(),
             log_end: self.storage.end(),
             applied: self.progress.borrow().next,
             replicated: replicated.unwrap_or_default(),
@@ -239,64 +389,47 @@ impl Quorum {
 
     /// Whether the library gave up (its disk failed).
     pub(crate) fn failure(&self) -> Option<String> {
-        self.metrics.borrow().running_state.as_ref().err().map(ToString::to_string)
+        let member = self.member()?;
+        member.metrics.borrow().running_state.as_ref().err().map(ToString::to_string)
     }
 
     /// Takes no part any more.
     pub(crate) async fn stop(&self) {
-        if let Err(error) = self.raft.shutdown().await {
+        let Some(member) = self.member() else { return };
+        if let Err(error) = member.raft.shutdown().await {
             tracing::warn!(%error, "the quorum did not stop by itself");
         }
     }
+}
 
-    /// Asks every other voter whether it would vote for this node; whether a majority would.
-    async fn would_win(&self) -> bool {
-        let last = self.storage.last();
-        let mut asked = tokio::task::JoinSet::new();
-        for (id, address) in &self.settings.voters {
-            if *id == self.settings.node {
-                continue;
-            }
-            let (transport, id, address) = (self.transport.clone(), *id, address.clone());
-            let asking = async move {
-                let request = PeerRequest::WouldVote { last };
-                let answer = transport.ask(id, &address, &request, millis(ASK_WAIT_MS)).await;
-                matches!(answer, Ok(PeerReply::WouldVote(true)))
-            };
-            asked.spawn(asking);
-        }
-        let needed = self.settings.voters.len() / 2;
-        let mut granted = 0;
-        while let Some(answer) = asked.join_next().await {
-            granted += usize::from(answer.unwrap_or(false));
-            if granted >= needed {
-                return true;
-            }
-        }
-        false
+impl Member {
+    pub(super) fn is_leader(&self) -> bool {
+        self.metrics.borrow().state == ServerState::Leader
+    }
+
+    /// The voters as the newest membership in the log says; empty before there is one.
+    fn voters(&self) -> BTreeMap<BrokerId, String> {
+        let metrics = self.metrics.borrow();
+        let membership = metrics.membership_config.membership();
+        let address = |id| Some((id, membership.get_node(&id)?.addr.clone()));
+        membership.voter_ids().filter_map(address).collect()
+    }
+
+    /// Whether the leader tells this node what is decided.
+    pub(super) fn is_told(&self, id: BrokerId) -> bool {
+        self.metrics.borrow().membership_config.membership().get_node(&id).is_some()
     }
 }
 
-/// Begins elections when there is no leader.
-async fn elect(quorum: Arc<Quorum>, random: Random) {
-    let timeout_ms = quorum.settings.election_timeout_ms;
-    let is_voter = quorum.settings.voters.contains_key(&quorum.settings.node);
-    let mut patience_ms = timeout_ms + to_i64(random.below(to_u64(timeout_ms) / 4 + 1));
-    while is_voter && quorum.failure().is_none() {
-        sleep(millis(TICK_MS)).await;
-        let is_leader = quorum.metrics.borrow().state == ServerState::Leader;
-        let silent_ms = uptime_ms() - quorum.heard_ms.load(Ordering::Acquire);
-        if is_leader || silent_ms < patience_ms {
-            continue;
+type Change = RaftError<BrokerId, ClientWriteError<BrokerId, BasicNode>>;
+
+fn changed<E>(done: Result<Result<(), Change>, E>) -> Result<(), ProposeError> {
+    match done {
+        Err(_) => Err(ProposeError::TimedOut),
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
+            Err(ProposeError::NotLeader { leader: to.leader_id })
         }
-        if quorum.would_win().await {
-            tracing::info!(node = quorum.settings.node, silent_ms, "no leader: election begun");
-            let _ = quorum.raft.trigger().elect().await;
-            // Others need time to answer; and if two began at once, one should be later the next time.
-            sleep(millis(TICK_MS * 2 + to_i64(random.below(to_u64(timeout_ms) / 2 + 1)))).await;
-        } else {
-            sleep(millis(TICK_MS + to_i64(random.below(50)))).await;
-        }
-        patience_ms = timeout_ms + to_i64(random.below(to_u64(timeout_ms) / 4 + 1));
+        Ok(Err(error)) => Err(ProposeError::Stopped(error.to_string())),
     }
 }

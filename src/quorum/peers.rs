@@ -3,7 +3,7 @@
 //! Invariants: a node of another cluster is refused; an answer counts only if it comes from the node, and for a voter
 //! from the disk, that was asked; a call ends when its time is over.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::types::{LogId, SnapshotMeta, TypeConfig, Vote};
+use super::types::{Entry, LogId, SnapshotMeta, TypeConfig, Vote};
 use crate::model::BrokerId;
 use crate::network::Dialer;
 use crate::network::client::FramedClient;
@@ -59,6 +59,15 @@ pub(super) enum PeerRequest {
     },
     /// Something for the controller, which says what it means.
     Command(Arc<RawValue>),
+    /// What is committed from an index on? (a node that does not vote)
+    Follow {
+        next: u64,
+        wait_ms: u64,
+    },
+    /// Send me everything: I may vote one day, and this is where I am.
+    TellMe {
+        address: String,
+    },
 }
 
 /// What is answered.
@@ -72,6 +81,15 @@ pub(super) enum PeerReply {
         vote: Vote,
     },
     Command(Arc<RawValue>),
+    Follow {
+        /// Where what comes next is not in the log any more: a snapshot instead.
+        snapshot: Option<(SnapshotMeta, Vec<String>)>,
+        entries: Vec<Entry>,
+        leader: Option<(BrokerId, String)>,
+        term: u64,
+        voters: BTreeMap<BrokerId, String>,
+    },
+    Told,
     /// The node can't answer this now.
     Refused(String),
 }

@@ -135,9 +135,16 @@ async fn serve(
     from: Identity,
     request: PeerRequest,
 ) -> PeerReply {
-    if let PeerRequest::Command(command) = request {
-        return PeerReply::Command(handler.command(from.node, command).await);
+    match request {
+        PeerRequest::Command(command) => {
+            return PeerReply::Command(handler.command(from.node, command).await);
+        }
+        PeerRequest::Follow { next, wait_ms } => return quorum.followed(next, wait_ms).await,
+        _ => {}
     }
+    let Some(raft) = quorum.member().map(|member| &member.raft) else {
+        return PeerReply::Refused("this node does not vote".to_owned());
+    };
     if quorum.directory_of(from.node).is_some_and(|known| known != from.directory) {
         return PeerReply::Refused(format!("node {} votes from another disk", from.node));
     }
@@ -145,7 +152,7 @@ async fn serve(
     match request {
         PeerRequest::Append(rpc) => {
             let vote = rpc.vote;
-            match quorum.raft().append_entries(rpc).await {
+            match raft.append_entries(rpc).await {
                 Ok(response) => {
                     quorum.heard_from_leader(&vote);
                     PeerReply::Append(response)
@@ -153,14 +160,14 @@ async fn serve(
                 Err(error) => refused(&error),
             }
         }
-        PeerRequest::Vote(rpc) => match quorum.raft().vote(rpc).await {
+        PeerRequest::Vote(rpc) => match raft.vote(rpc).await {
             Ok(response) => PeerReply::Vote(response),
             Err(error) => refused(&error),
         },
         PeerRequest::WouldVote { last } => PeerReply::WouldVote(quorum.would_vote(last)),
         PeerRequest::Snapshot { vote, meta, lines } => {
             let snapshot = Snapshot { meta, snapshot: Box::new(lines) };
-            match quorum.raft().install_full_snapshot(vote, snapshot).await {
+            match raft.install_full_snapshot(vote, snapshot).await {
                 Ok(response) => {
                     quorum.heard_from_leader(&vote);
                     PeerReply::Snapshot { vote: response.vote }
@@ -168,6 +175,12 @@ async fn serve(
                 Err(error) => refused(&error),
             }
         }
-        PeerRequest::Hello | PeerRequest::Command(_) => PeerReply::Hello,
+        PeerRequest::TellMe { address } => match quorum.tell(from.node, address).await {
+            Ok(()) => PeerReply::Told,
+            Err(error) => refused(&error),
+        },
+        PeerRequest::Hello | PeerRequest::Command(_) | PeerRequest::Follow { .. } => {
+            PeerReply::Hello
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
-use openraft::{ErrorSubject, ErrorVerb, RaftLogReader, StorageIOError};
+use openraft::{BasicNode, EntryPayload, ErrorSubject, ErrorVerb, RaftLogReader, StorageIOError};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ use super::types::{Entry, LogId, StorageError, TypeConfig, Vote};
 use crate::config::{Config, TopicConfig};
 use crate::log::{FileCache, FlushJob, Log, LogParts, NewBatch, RecoveryPoint, Stamp, checkpoint};
 use crate::model::number::{to_i32, to_i64};
-use crate::model::{Offset, TopicPartition};
+use crate::model::{BrokerId, Offset, TopicPartition};
 use crate::record::{BatchBuilder, BatchHeader, Records, next_batch};
 use crate::system::SharedDisk;
 use crate::system::planted::{Bug, is_planted};
@@ -100,6 +100,16 @@ impl QuorumStorage {
         self.state.lock().kept.vote
     }
 
+    /// This node led before it stopped. It may have sent entries that its own disk lost, so it must not go on in the
+    /// same term, where others would have the same indexes and terms: it is one who only voted for itself.
+    pub(super) fn resign(&self, node: BrokerId) {
+        if let Some(vote) = &mut self.state.lock().kept.vote
+            && vote.leader_id.node_id == node
+        {
+            vote.committed = false;
+        }
+    }
+
     /// What is known to be committed; `all`: everything, since no other node could have another opinion.
     pub(super) fn committed(&self, all: bool) -> Option<LogId> {
         let state = self.state.lock();
@@ -112,6 +122,26 @@ impl QuorumStorage {
         let from = after.map_or(0, |id| id.index + 1);
         let Some(to) = to.filter(|to| to.index >= from) else { return Vec::new() };
         self.state.lock().entries.range(from..=to.index).map(|(_, entry)| entry.clone()).collect()
+    }
+
+    /// Whether entries from an index on are here, and not only in a snapshot.
+    pub(super) fn has_from(&self, index: u64) -> bool {
+        self.state.lock().kept.purged.is_none_or(|purged| purged.index < index)
+    }
+
+    /// Some entries from one index up to before another.
+    pub(super) fn range(&self, from: u64, to: u64, max: usize) -> Vec<Entry> {
+        let range = from..to.max(from);
+        self.state.lock().entries.range(range).take(max).map(|(_, entry)| entry.clone()).collect()
+    }
+
+    /// The newest membership in the log, committed or not.
+    pub(super) fn newest_membership(&self) -> Option<openraft::Membership<BrokerId, BasicNode>> {
+        let state = self.state.lock();
+        state.entries.values().rev().find_map(|entry| match &entry.payload {
+            EntryPayload::Membership(membership) => Some(membership.clone()),
+            EntryPayload::Blank | EntryPayload::Normal(_) => None,
+        })
     }
 
     /// Offset after the newest entry.

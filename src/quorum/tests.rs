@@ -5,6 +5,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
+use super::types::Raft;
 use super::*;
 use crate::model::BrokerId;
 use crate::network::{Dialer, TcpDialer};
@@ -42,6 +43,8 @@ async fn open(disk: &SimDisk) -> (Arc<Quorum>, Arc<Words>) {
     let storage = QuorumStorage::open(&shared, Path::new("/d")).expect("opens");
     let words = Arc::new(Words::default());
     let settings = QuorumSettings {
+        known: Vec::new(),
+        address: None,
         node: 1,
         voters: [(1, String::new())].into(),
         election_timeout_ms: 600,
@@ -107,14 +110,14 @@ async fn a_snapshot_stands_for_the_entries_before_it() {
     for word in 0..30 {
         say(&quorum, word).await.expect("agreed");
     }
-    quorum.raft().trigger().snapshot().await.expect("triggered");
+    raft(&quorum).trigger().snapshot().await.expect("triggered");
     let until = monotonic() + Duration::from_secs(10);
-    let made = |quorum: &Quorum| quorum.raft().metrics().borrow().snapshot.is_some();
+    let made = |quorum: &Quorum| raft(quorum).metrics().borrow().snapshot.is_some();
     while !made(&quorum) && monotonic() < until {
         sleep(Duration::from_millis(1)).await;
     }
-    let last = quorum.raft().metrics().borrow().snapshot.expect("a snapshot").index;
-    quorum.raft().trigger().purge_log(last).await.expect("triggered");
+    let last = raft(&quorum).metrics().borrow().snapshot.expect("a snapshot").index;
+    raft(&quorum).trigger().purge_log(last).await.expect("triggered");
     say(&quorum, 30).await.expect("agreed");
     quorum.stop().await;
     disk.crash(&Random::seeded(1));
@@ -131,11 +134,11 @@ async fn a_log_that_is_damaged_where_it_was_committed_is_refused() {
     for word in 0..5 {
         say(&quorum, word).await.expect("agreed");
     }
-    quorum.raft().trigger().snapshot().await.expect("triggered");
-    while quorum.raft().metrics().borrow().snapshot.is_none() {
+    raft(&quorum).trigger().snapshot().await.expect("triggered");
+    while raft(&quorum).metrics().borrow().snapshot.is_none() {
         sleep(Duration::from_millis(1)).await;
     }
-    quorum.raft().trigger().purge_log(2).await.expect("triggered");
+    raft(&quorum).trigger().purge_log(2).await.expect("triggered");
     sleep(Duration::from_millis(50)).await;
     quorum.stop().await;
     disk.die();
@@ -144,4 +147,8 @@ async fn a_log_that_is_damaged_where_it_was_committed_is_refused() {
     let state = Path::new("/d").join(METADATA_FOLDER).join("quorum-state");
     disk.flip_bit(&state, 40);
     assert!(QuorumStorage::open(&shared, Path::new("/d")).is_err(), "a vote that can't be read");
+}
+
+fn raft(quorum: &Quorum) -> &Raft {
+    &quorum.member().expect("a member").raft
 }

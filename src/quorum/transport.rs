@@ -1,8 +1,9 @@
 //! The consensus library's messages over our peers.
 //!
 //! Invariants: what comes from another disk than the voter's is as if nobody had answered: a voter that lost its log
-//! must not be counted as its old self.
+//! must not be counted as its old self; when a voter followed last counts from when it was asked.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -17,11 +18,13 @@ use openraft::raft::{
 };
 use openraft::storage::Snapshot;
 use openraft::{AnyError, BasicNode};
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::peers::{PeerReply, PeerRequest, Peers, unexpected};
 use super::types::{TypeConfig, Vote};
 use crate::model::BrokerId;
+use crate::system::clock::uptime_ms;
 
 /// Pause before a node that could not be reached is tried again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -38,6 +41,26 @@ pub(crate) trait VoterDisks: Send + Sync {
 pub(super) struct Transport {
     pub peers: Arc<Peers>,
     pub disks: Arc<dyn VoterDisks>,
+    pub followed: Arc<Followed>,
+}
+
+/// Who followed this node as a leader: in which term, and when it was asked (uptime).
+#[derive(Debug, Default)]
+pub(super) struct Followed(Mutex<BTreeMap<BrokerId, (u64, i64)>>);
+
+impl Followed {
+    fn note(&self, voter: BrokerId, term: u64, asked_ms: i64) {
+        let mut all = self.0.lock();
+        let last = all.entry(voter).or_default();
+        *last = (*last).max((term, asked_ms));
+    }
+
+    /// Voters that followed in this term, and were asked then or later.
+    pub(super) fn since(&self, term: u64, from_ms: i64) -> Vec<BrokerId> {
+        let all = self.0.lock();
+        let recent = all.iter().filter(|(_, last)| last.0 == term && last.1 >= from_ms);
+        recent.map(|(voter, _)| *voter).collect()
+    }
 }
 
 /// The way to one voter.
@@ -102,8 +125,14 @@ impl RaftNetwork<TypeConfig> for VoterLink {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<BrokerId>, CallError> {
+        let (term, asked_ms) = (rpc.vote.leader_id.term, uptime_ms());
         match self.ask(&PeerRequest::Append(rpc), option.hard_ttl()).await {
-            Ok(PeerReply::Append(response)) => Ok(response),
+            Ok(PeerReply::Append(response)) => {
+                if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+                    self.transport.followed.note(self.target, term, asked_ms);
+                }
+                Ok(response)
+            }
             Ok(other) => Err(failed(&unexpected(&other))),
             Err(error) => Err(failed(&error)),
         }

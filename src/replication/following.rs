@@ -84,6 +84,21 @@ impl Partition {
         Ok(None)
     }
 
+    /// Whether this leader throttles a replica: it is listed, and not in sync (KIP-73).
+    pub(crate) fn throttles(&self, follower: BrokerId) -> bool {
+        let state = self.state.lock();
+        let is_listed =
+            |log: &Log| log.config().leader_throttled.has(self.name.partition, follower);
+        !state.replica.has_in_sync(follower) && state.log.as_ref().is_some_and(is_listed)
+    }
+
+    /// Whether this follower is one that throttles itself while it is not in sync.
+    pub(crate) fn is_throttled(&self) -> bool {
+        let me = self.local.node_id;
+        self.with_log(|log| log.config().follower_throttled.has(self.name.partition, me))
+            .unwrap_or(false)
+    }
+
     /// Registers a follower's fetch that found nothing past `log_end`; `false` if there is news already.
     pub(crate) fn wait_for_growth(&self, from: Offset, waiter: &Arc<FetchWaiter>) -> bool {
         let mut state = self.state.lock();
@@ -94,13 +109,19 @@ impl Partition {
         true
     }
 
-    /// Where this replica goes on fetching from `leader`; `None` if it follows somebody else, or can't.
-    pub(crate) fn fetch_position(&self, leader: BrokerId) -> Option<FetchPosition> {
-        let state = self.state.lock();
+    /// Where this replica goes on fetching from `leader`; `None` if it follows somebody else, or can't, or has not
+    /// flushed yet what it appended as a leader: a fetch would say that it has.
+    pub(crate) fn fetch_position(self: &Arc<Self>, leader: BrokerId) -> Option<FetchPosition> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
         if state.replica.is_leader() || state.replica.leader() != leader {
             return None;
         }
         let log = state.log.as_ref()?;
+        if !log.config().write_caching && log.recovery_point() < log.log_end() {
+            self.queue_flush(state);
+            return None;
+        }
         Some(FetchPosition {
             offset: log.log_end(),
             last_epoch: last_epoch(log),

@@ -49,6 +49,7 @@ impl Replicas {
 
     /// Takes on changed settings, those of them that can change while the broker runs.
     pub(crate) fn set_settings(&self, settings: ReplicaSettings) {
+        self.throttles.set_rates(settings.throttled_rates);
         *self.settings.lock() = settings;
         self.check_room();
     }

@@ -21,6 +21,7 @@ mod replica_tests;
 mod replicas;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod waiting;
 
 #[cfg(any(test, feature = "internals"))]

@@ -148,6 +148,11 @@ impl Replica {
         leader.followers.iter().filter(has).map(|(id, _)| *id).collect()
     }
 
+    /// Whether a replica is in the ISR of this leader.
+    pub(super) fn has_in_sync(&self, id: BrokerId) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.isr.contains(&id))
+    }
+
     /// Whether `acks=all` can be promised.
     pub(super) fn has_enough_in_sync(&self) -> bool {
         match &self.role {

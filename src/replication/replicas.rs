@@ -17,6 +17,7 @@ use super::log_directory::{LogDirectory, read_meta};
 use super::partition::{Local, Partition};
 use super::proposals::Proposals;
 use super::replica::PartitionState;
+use super::throttle::Throttles;
 use crate::config::TopicConfig;
 use crate::log::{FileCache, Log, LogParts, OpenError};
 use crate::model::number::to_u64;
@@ -38,6 +39,8 @@ pub(crate) struct ReplicaSettings {
     pub producer_expiration_ms: i64,
     /// `replica.lag.time.max.ms`.
     pub lag_max_ms: i64,
+    /// Bytes a second that leaders here send to throttled replicas, and that those here fetch.
+    pub throttled_rates: (i64, i64),
     pub cleaner_enabled: bool,
     pub cleaner_backoff_ms: i64,
     pub cleaner_buffer_bytes: i64,
@@ -73,6 +76,7 @@ pub(crate) struct Replicas {
     pub(super) settings: Mutex<ReplicaSettings>,
     pub(super) clock: Clock,
     pub(super) local: Arc<Local>,
+    pub throttles: Throttles,
     random: Random,
     topics: RwLock<HashMap<Arc<str>, Arc<Topic>>>,
     ids: RwLock<HashMap<TopicId, Arc<str>>>,
@@ -85,6 +89,16 @@ impl Topic {
 
     pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
         self.partitions.read().iter().flatten().cloned().collect()
+    }
+}
+
+impl Drop for Replicas {
+    /// Partitions and directories know each other: somebody has to let go.
+    fn drop(&mut self) {
+        for directory in &self.directories {
+            directory.partitions.lock().clear();
+            directory.queue.lock().clear();
+        }
     }
 }
 
@@ -129,9 +143,12 @@ impl Replicas {
         }
         let cluster_id =
             cluster_id.filter(|_| !directories.is_empty()).ok_or(StartError::NoneLeft)?;
+        let throttles = Throttles::default();
+        throttles.set_rates(settings.throttled_rates);
         Ok(Arc::new(Self {
             cluster_id,
             directories,
+            throttles,
             local: Arc::new(Local {
                 node_id: settings.node_id,
                 lease: Arc::new(lease),

@@ -187,3 +187,25 @@ async fn a_topic_deleted_while_its_log_is_flushed_does_not_take_the_directory_of
     Disk::remove_dir_all(&disk, &PathBuf::from("/a/other-0")).expect("removed");
     directory.carry_out(&jobs).expect_err("a folder that is gone for no reason of ours");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_becomes_a_follower_fetches_only_after_it_has_flushed_its_own() {
+    let replicas = open(&SimDisk::default(), &["/a"]);
+    let partition = create(&replicas, "t", false);
+    for epoch in 1..20 {
+        partition.take_state(&led(2 * epoch));
+        append(&partition, None).expect("appended");
+        let other = PartitionState { leader: 2, ..led(2 * epoch + 1) };
+        partition.take_state(&other);
+        let until = monotonic() + Duration::from_secs(20);
+        let position = loop {
+            if let Some(position) = partition.fetch_position(2) {
+                break position;
+            }
+            assert!(monotonic() < until, "never flushed");
+            crate::system::clock::sleep(Duration::from_millis(1)).await;
+        };
+        let flushed = partition.with_log(crate::log::Log::recovery_point).expect("online");
+        assert_eq!((position.offset, flushed), (i64::from(epoch), i64::from(epoch)));
+    }
+}

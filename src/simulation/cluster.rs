@@ -82,7 +82,10 @@ pub(super) fn run(seed: u64, seconds: u64) -> ClusterRun {
         let kinds: Vec<Fault> = FAULTS.into_iter().filter(|_| random.below(2) == 0).collect();
         let kinds = if kinds.is_empty() { FAULTS.to_vec() } else { kinds };
         let (run, started) = (ClusterRun::default(), monotonic());
-        World { random, net, nodes, run, kinds, started }.live(seconds).await
+        let closing = net.clone();
+        let run = World { random, net, nodes, run, kinds, started }.live(seconds).await;
+        closing.close();
+        run
     });
     drop(runtime);
     simulate_uptime(false);

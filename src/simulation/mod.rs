@@ -83,12 +83,25 @@ fn a_cluster_loses_nothing_acknowledged_whatever_happens_to_its_nodes() {
     assert!(acked > 100 * runs.len() && faults > 2 * runs.len(), "{acked} {faults}");
 }
 
+/// Log lines tell the run's own time, as its trace does.
+struct SimulatedUptime;
+
+impl tracing_subscriber::fmt::time::FormatTime for SimulatedUptime {
+    fn format_time(
+        &self,
+        to: &mut tracing_subscriber::fmt::format::Writer<'_>,
+    ) -> std::fmt::Result {
+        write!(to, "{}", crate::system::clock::uptime_ms())
+    }
+}
+
 #[test]
 fn the_seed_of_the_environment_is_run_on_a_cluster_and_shown() {
     if let Some(seed) = number("SEED") {
         if std::env::var_os("STRANDLINE_LOG").is_some() {
             let filter = tracing_subscriber::EnvFilter::from_env("STRANDLINE_LOG");
-            let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).try_init();
+            let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+            let _ = lines.with_timer(SimulatedUptime).try_init();
         }
         let run = cluster::run(seed, number("CLUSTER_SECONDS").unwrap_or(CLUSTER_SECONDS));
         println!("seed {seed}\n{}\n{:#?}", run.trace.join("\n"), run.wrong);

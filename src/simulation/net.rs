@@ -73,6 +73,12 @@ impl SimNet {
         }
     }
 
+    /// Forgets everybody: listeners hold their brokers, and those the network.
+    pub(super) fn close(&self) {
+        let listeners = std::mem::take(&mut self.0.lock().listeners);
+        drop(listeners);
+    }
+
     pub(super) fn cut(&self, from: u32, to: u32) {
         self.0.lock().cuts.insert((from, to));
     }

@@ -28,6 +28,8 @@ const STARTED_MS: i64 = 1_700_000_000_000;
 struct Life {
     broker: Option<Broker>,
     is_running: bool,
+    /// How often it was asked to stop, or died: what watches over one life leaves the next one alone.
+    ended: u32,
 }
 
 /// One node.
@@ -140,14 +142,22 @@ impl Node {
         let (service, rules) = broker.service();
         self.net.listen(&format!("{name}:9092"), self.id, acceptor(self.id, service, rules));
         let failed = broker.failed();
-        self.life.lock().broker = Some(broker);
+        let ended = {
+            let mut life = self.life.lock();
+            life.broker = Some(broker);
+            life.ended
+        };
+        tracing::info!(node = self.id, "node started");
         let node = self.clone();
         // As a process that ends with an error.
         spawn_free(async move {
             tokio::select! {
                 biased;
+                () = node.is_over(ended) => return,
                 _ = failed => {}
-                () = node.is_over() => return,
+            }
+            if node.life.lock().ended != ended {
+                return;
             }
             kill(node.id);
             node.net.gone(node.id, false);
@@ -156,11 +166,17 @@ impl Node {
         Ok(())
     }
 
-    /// Returns when the broker that runs now does not any more.
-    async fn is_over(&self) {
-        while self.life.lock().broker.is_some() {
+    /// Returns when the node was stopped, or died.
+    async fn is_over(&self, ended: u32) {
+        while self.life.lock().ended == ended {
             sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    fn end(&self) -> Option<Broker> {
+        let mut life = self.life.lock();
+        life.ended += 1;
+        life.broker.take()
     }
 
     /// The process dies; `power`: the machine with it, and what was not flushed.
@@ -168,12 +184,7 @@ impl Node {
         pause(self.id, false);
         kill(self.id);
         self.net.gone(self.id, power);
-        let broker = {
-            let mut life = self.life.lock();
-            life.is_running = false;
-            life.broker.take()
-        };
-        drop(broker);
+        drop(self.end());
         // Aborted tasks are dropped when the runtime comes by.
         sleep(Duration::from_millis(1)).await;
         self.disk.set_faults(Faults { sync_us: SYNC_US, ..Faults::default() });
@@ -182,14 +193,16 @@ impl Node {
         } else {
             self.disk.die();
         }
+        // Only now may it be started again.
+        self.life.lock().is_running = false;
     }
 
     /// The process is asked to stop, and does within a while.
     pub(super) async fn stop(&self, random: &Random) {
-        let broker = self.life.lock().broker.take();
-        if let Some(broker) = broker {
+        if let Some(broker) = self.end() {
             let stopping = spawn_on(self.id, broker.stop());
             let _ = stopping.await;
+            tracing::info!(node = self.id, "node stopped");
         }
         self.die(false, random).await;
     }

@@ -17,7 +17,7 @@ use crate::protocol::messages::{
 use crate::protocol::{Request, decode_response, encode_request, text};
 use crate::record::{BatchBuilder, Records, next_batch};
 use crate::system::Random;
-use crate::system::clock::{Instant, monotonic, sleep, timeout_at};
+use crate::system::clock::{Instant, monotonic, sleep, timeout_at, uptime_ms};
 
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -191,7 +191,11 @@ impl Producer {
                 None
             }
             other => {
-                self.wrong.push(format!("p{}: produce error {other}", self.partition));
+                let now_ms = uptime_ms();
+                let what =
+                    format!("p{}: {now_ms} ms: error {other} for {values:?}", self.partition);
+                self.trace.push(what.clone());
+                self.wrong.push(what);
                 None
             }
         }

@@ -35,6 +35,10 @@ pub(crate) enum Bug {
     ForgetProducersAtStart,
     /// Consumers read what is not committed.
     ServeUncommitted,
+    /// A controller goes on in its old term after a restart, though its disk may have lost what it sent.
+    ResumeLeadership,
+    /// A leader that slept answers as if it had not.
+    IgnoreLease,
 }
 
 impl Bug {
@@ -56,6 +60,8 @@ impl Bug {
         Bug::QuorumAcksBeforeFlush,
         Bug::ForgetProducersAtStart,
         Bug::ServeUncommitted,
+        Bug::ResumeLeadership,
+        Bug::IgnoreLease,
     ];
 }
 

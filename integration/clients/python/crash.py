@@ -1,65 +1,126 @@
-"""Produces numbered records for some seconds, whatever happens to the broker; then reads everything back and says
-what was lost, doubled or out of order."""
+"""Produces numbered records for some seconds, whatever happens to the broker, while a consumer reads along; then reads
+everything back and says what was lost, doubled, out of order, or read differently before.
+
+Usage: crash.py ADDRESS SECONDS [REPLICAS [RECORDS A SECOND AND TOPIC]]
+"""
 import json
 import sys
+import threading
 import time
+from array import array
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 address, seconds = sys.argv[1], float(sys.argv[2])
 replicas = int(sys.argv[3]) if len(sys.argv) > 3 else 1
-partitions = 3
+rate = int(sys.argv[4]) if len(sys.argv) > 4 else 1000
+PARTITIONS = 3
+TICK = 0.005
 admin = AdminClient({"bootstrap.servers": address})
-for future in admin.create_topics([NewTopic("all", partitions, replicas), NewTopic("one", partitions, replicas)]).values():
+for future in admin.create_topics([NewTopic(name, PARTITIONS, replicas) for name in ("all", "one")]).values():
     future.result(20)
-acked = {"all": {}, "one": {}}
 common = {"bootstrap.servers": address, "message.timeout.ms": 180000, "topic.metadata.refresh.interval.ms": 2000, "reconnect.backoff.max.ms": 200, "retry.backoff.ms": 50, "linger.ms": 2, "log_level": 0}
 producers = {
     "all": Producer({**common, "enable.idempotence": True, "acks": "all"}),
     "one": Producer({**common, "acks": "1", "max.in.flight": 1}),
 }
+# The offset of each acknowledged record by its number; the partition is the number's remainder.
+acked = {"all": array("q"), "one": array("q")}
 
 
 def delivered(topic):
     def note(error, message):
         assert error is None, error
-        acked[topic][int(message.value())] = (message.partition(), message.offset())
+        acked[topic][int(message.value())] = message.offset()
     return note
 
 
-number, end = 0, time.time() + seconds
-while time.time() < end:
-    for topic, producer in producers.items():
-        producer.produce(topic, value=str(number), partition=number % partitions, on_delivery=delivered(topic))
-        producer.poll(0)
-    number += 1
-    time.sleep(0.0005)
-for producer in producers.values():
-    assert producer.flush(120) == 0
+class Reader(threading.Thread):
+    """Reads along from the start, and remembers what stood where."""
 
-result = {}
-for topic in producers:
+    def __init__(self, topic):
+        super().__init__(daemon=True)
+        self.topic, self.stopping, self.resets, self.read = topic, False, 0, 0
+        self.seen = [array("q") for _ in range(PARTITIONS)]
+
+    def run(self):
+        settings = {"bootstrap.servers": address, "group.id": "reader", "enable.auto.commit": False, "log_level": 0, "auto.offset.reset": "error"}
+        consumer = Consumer(settings)
+        consumer.assign([TopicPartition(self.topic, partition, 0) for partition in range(PARTITIONS)])
+        while not self.stopping:
+            for message in consumer.consume(2000, 0.2):
+                if message.error():
+                    self.resets += message.error().code() == KafkaError._AUTO_OFFSET_RESET
+                    continue
+                seen = self.seen[message.partition()]
+                seen.extend([-1] * (message.offset() + 1 - len(seen)))
+                seen[message.offset()] = int(message.value())
+                self.read += 1
+        consumer.close()
+
+
+def produce(end):
+    """Sends each topic its numbers at the wanted rate; returns how many."""
+    number, begun = 0, time.time()
+    while time.time() < end:
+        due = int((time.time() - begun) * rate)
+        for topic, producer in producers.items():
+            acked[topic].extend([-1] * (due - len(acked[topic])))
+            for value in range(number, due):
+                while True:
+                    try:
+                        producer.produce(topic, value=str(value), partition=value % PARTITIONS, on_delivery=delivered(topic))
+                        break
+                    except BufferError:
+                        producer.poll(0.05)
+            producer.poll(0)
+        number = max(number, due)
+        time.sleep(TICK)
+    return number
+
+
+def scan(topic, number, live):
+    """Reads a topic back and compares it with what was acknowledged, and with what was read before."""
     consumer = Consumer({"bootstrap.servers": address, "group.id": "crash", "enable.auto.commit": False, "log_level": 0})
-    stored = []
-    for partition in range(partitions):
+    seen, there = bytearray(number), bytearray(number)
+    doubled = reordered = inconsistent = 0
+    for partition in range(PARTITIONS):
         _, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=20)
         consumer.assign([TopicPartition(topic, partition, 0)])
-        at, deadline = 0, time.time() + 120
+        before = live.seen[partition] if live else ()
+        at, last, deadline = 0, -1, time.time() + 240
         while at < high and time.time() < deadline:
-            for message in consumer.consume(1000, 0.5):
+            for message in consumer.consume(10000, 0.5):
                 assert not message.error(), message.error()
-                stored.append((int(message.value()), partition, message.offset()))
-                at = message.offset() + 1
+                value, offset = int(message.value()), message.offset()
+                doubled += seen[value]
+                seen[value] = 1
+                there[value] |= acked[topic][value] == offset and value % PARTITIONS == partition
+                reordered += value <= last
+                inconsistent += offset < len(before) and before[offset] not in (-1, value)
+                last, at = value, offset + 1
+        inconsistent += max(0, len(before) - at)
     consumer.close()
-    values = [value for value, _, _ in stored]
-    places = {(partition, offset): value for value, partition, offset in stored}
-    order = [[v for v, p, _ in stored if p == partition] for partition in range(partitions)]
-    result[topic] = {
-        "acked": len(acked[topic]),
-        "lost": len(set(acked[topic]) - set(values)),
-        "moved": sum(1 for value, place in acked[topic].items() if places.get(place) != value),
-        "doubled": len(values) - len(set(values)),
-        "reordered": sum(1 for line in order for a, b in zip(line, line[1:]) if b <= a),
+    known = [value for value in range(number) if acked[topic][value] >= 0]
+    return {
+        "acked": len(known),
+        "lost": sum(1 for value in known if not seen[value]),
+        "moved": sum(1 for value in known if not there[value]),
+        "doubled": doubled,
+        "reordered": reordered,
+        "inconsistent": inconsistent,
     }
+
+
+reader = Reader("all")
+reader.start()
+number = produce(time.time() + seconds)
+for producer in producers.values():
+    assert producer.flush(120) == 0
+time.sleep(1)
+reader.stopping = True
+reader.join()
+result = {topic: scan(topic, number, reader if topic == "all" else None) for topic in producers}
+result["all"].update(read_along=reader.read, resets=reader.resets)
 print(json.dumps(result))
