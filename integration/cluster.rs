@@ -28,6 +28,8 @@ pub(crate) struct Place {
 pub(crate) struct Cluster {
     pub places: Vec<Place>,
     pub nodes: Vec<Option<Broker>>,
+    /// How many of the first places vote from the beginning.
+    voters: usize,
     /// Further settings of every node.
     settings: Vec<String>,
 }
@@ -64,16 +66,53 @@ impl Cluster {
     pub(crate) fn start_with(places: Vec<Place>, settings: &[&str]) -> Self {
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
         let nodes = places.iter().map(|_| None).collect();
-        let mut cluster = Self { places, nodes, settings };
+        let voters = places.len();
+        let mut cluster = Self { places, nodes, voters, settings };
         cluster.start_missing();
         cluster
+    }
+
+    /// Starts another node, which finds the voters by itself; its id.
+    pub(crate) fn add(&mut self, folder: &Path, is_controller: bool, settings: &[&str]) -> usize {
+        let id = self.places.len() + 1;
+        let ports = free_ports(2);
+        let servers: Vec<String> = self.places[..self.voters]
+            .iter()
+            .map(|place| format!("{}:{}", place.host, place.controller))
+            .collect();
+        let mut own = vec![
+            "controller.quorum.voters=".to_owned(),
+            format!("controller.quorum.bootstrap.servers={}", servers.join(",")),
+        ];
+        if !is_controller {
+            own.push("process.roles=broker".to_owned());
+            own.push(format!("listeners=PLAINTEXT://127.0.0.1:{}", ports[0]));
+        }
+        own.extend(settings.iter().map(|setting| (*setting).to_owned()));
+        self.places.push(Place {
+            host: "127.0.0.1".to_owned(),
+            kafka: ports[0],
+            controller: ports[1],
+            data: folder.join(format!("node{id}")),
+            prefix: Vec::new(),
+            settings: own,
+        });
+        self.nodes.push(None);
+        self.start_missing();
+        id
+    }
+
+    /// Stops a node for good.
+    pub(crate) fn remove(&mut self, id: usize) {
+        assert!(self.nodes[id - 1].take().expect("running").terminate().success());
     }
 
     fn command(&self, index: usize) -> Command {
         let place = &self.places[index];
         let voter =
             |(index, p): (usize, &Place)| format!("{}@{}:{}", index + 1, p.host, p.controller);
-        let voters: Vec<String> = self.places.iter().enumerate().map(voter).collect();
+        let voters: Vec<String> =
+            self.places[..self.voters].iter().enumerate().map(voter).collect();
         let mut words = place.prefix.clone();
         words.push(BINARY.to_owned());
         let mut command = Command::new(&words[0]);

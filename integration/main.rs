@@ -16,6 +16,7 @@ mod franz_go;
 mod hostile;
 mod judges;
 mod kit;
+mod operations;
 mod power;
 mod probe;
 mod protocol;

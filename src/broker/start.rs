@@ -16,7 +16,7 @@ use super::publisher::{Follower, limits, topic_config};
 use super::settings::{self, Listeners};
 use crate::api::{Context, FetchSessions, KafkaService, RequestCounts};
 use crate::config::{Config, ConfigError, Endpoint};
-use crate::controller::{ActiveController, ClusterState, Command, Controller, Registration};
+use crate::controller::{ActiveController, ClusterState, Controller, Registration};
 use crate::coordinator::Groups;
 use crate::http::{self, Http};
 use crate::metadata::{BrokerEndpoint, Image, Publisher};
@@ -156,10 +156,7 @@ impl Broker {
         };
         let Joined { controller, quorum, groups, membership } =
             join_cluster(&parts, &limits).await?;
-        let Parts { config, clock, random, replicas, advertised, peers, .. } = parts;
-        if quorum.settings().voters.contains_key(&controller.node_id) {
-            note_disk(&controller, &peers);
-        }
+        let Parts { config, clock, random, replicas, advertised, .. } = parts;
         let rack = Some(config.text("broker.rack").to_owned()).filter(|rack| !rack.is_empty());
         let config = controller.config();
         replicas.set_settings(settings::replicas(&config));
@@ -302,6 +299,7 @@ async fn join_cluster(
         random.clone(),
     ));
     parts.service.open_for_all(Arc::clone(&quorum), Arc::new(active));
+    observe(&controller, &quorum, peers);
     if !settings::roles(config).is_broker {
         let groups = start_groups(&controller, replicas, clock, random);
         return Ok(Joined { controller, quorum, groups, membership: None });
@@ -432,18 +430,11 @@ fn registration(parts: &Parts, inter_broker: &str, clean_epoch: Option<i64>) -> 
     }
 }
 
-/// Lets the cluster know which disk this voter votes from; it is asked for nothing else.
-fn note_disk(controller: &Arc<Controller>, peers: &Arc<Peers>) {
-    let (id, directory) = (peers.identity.node, peers.identity.directory);
-    if controller.image().voters.contains_key(&id) {
-        return;
-    }
-    let controller = Arc::clone(controller);
-    spawn(async move {
-        if let Err(error) = controller.ask(Command::Voter { id, directory }).await {
-            tracing::warn!(%error, "this voter's disk is not noted");
-        }
-    });
+/// A controller shows the others which disk its vote lies on.
+fn observe(controller: &Arc<Controller>, quorum: &Quorum, peers: &Peers) {
+    let Some(address) = quorum.settings().address.clone() else { return };
+    let (controller, directory) = (Arc::clone(controller), peers.identity.directory);
+    spawn(async move { controller.observe(directory, address).await });
 }
 
 async fn bind(wanted: &[Endpoint]) -> Result<Vec<Listening>, BrokerError> {

@@ -8,7 +8,9 @@
     reason = "this is where words to people belong"
 )]
 
+mod balance;
 mod bench;
+mod broker;
 mod cluster;
 mod cluster_client;
 mod consume;
@@ -16,6 +18,7 @@ mod consumer_group;
 mod demo;
 mod group;
 mod log;
+mod moves;
 mod output;
 mod produce;
 mod serve;
@@ -88,7 +91,14 @@ enum Command {
         #[command(subcommand)]
         command: group::GroupCommand,
     },
-    /// The cluster: info, health, config
+    /// One broker: drain, undrain, decommission, unregister
+    Broker {
+        #[command(flatten)]
+        remote: Remote,
+        #[command(subcommand)]
+        command: broker::BrokerCommand,
+    },
+    /// The cluster: info, health, config, balance, voters
     Cluster {
         #[command(flatten)]
         remote: Remote,
@@ -172,6 +182,10 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
         }),
         Command::Cluster { remote, command } => block_on(async {
             cluster::run(command, &mut Cluster::connect(&remote.bootstrap).await?, remote.format)
+                .await
+        }),
+        Command::Broker { remote, command } => block_on(async {
+            broker::run(command, &mut Cluster::connect(&remote.bootstrap).await?, remote.format)
                 .await
         }),
         Command::Bench { remote, command } => block_on(bench::run(command, &remote.bootstrap)),

@@ -26,6 +26,8 @@ use crate::protocol::text;
 use crate::system::clock::sleep;
 
 const TIMEOUT_MS: i32 = 30_000;
+/// The kind of a broker's settings.
+pub(super) const BROKER: i8 = 4;
 pub(super) const EARLIEST: i64 = -2;
 pub(super) const LATEST: i64 = -1;
 
@@ -275,7 +277,9 @@ pub(super) async fn configs(
         .with_configuration_keys(None);
     let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
     let mut all = Vec::new();
-    for result in cluster.any().await?.call(2, &request).await?.results {
+    // A broker tells its own settings only.
+    let asked = if kind == BROKER { name.parse().unwrap_or(-1) } else { -1 };
+    for result in cluster.node(asked).await?.call(2, &request).await?.results {
         check_with(result.error_code, result.error_message.as_deref(), name)?;
         for config in result.configs {
             let value = config.value.map(|value| value.to_string()).unwrap_or_default();

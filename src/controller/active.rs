@@ -90,6 +90,17 @@ impl ActiveController {
             Command::RemoveVoter { id, directory } => {
                 return self.reply(self.remove_voter(*id, *directory).await);
             }
+            Command::Observe { id, directory, address } => {
+                return self.reply(self.observe(*id, *directory, address).await);
+            }
+            Command::Unregister { broker } => {
+                let broker = *broker;
+                let reply = self.queued(command).await;
+                if reply.result.is_ok() {
+                    self.forget_observer(broker).await;
+                }
+                return reply;
+            }
             _ => {}
         }
         self.queued(command).await
@@ -286,9 +297,17 @@ async fn run(controller: Arc<ActiveController>, mut queued: mpsc::Receiver<Queue
 }
 
 impl CommandHandler for Arc<ActiveController> {
-    fn command(&self, _from: BrokerId, command: Arc<RawValue>) -> Boxed<Arc<RawValue>> {
+    fn command(&self, from: BrokerId, command: Arc<RawValue>) -> Boxed<Arc<RawValue>> {
         let controller = Arc::clone(self);
         Box::pin(async move {
+            // Whoever joins does not know yet who leads. Only its own word is passed on, so that none goes in circles.
+            if !controller.is_active()
+                && let Ok(Command::Observe { id, .. }) = serde_json::from_str(command.get())
+                && id == from
+                && let Some(passed) = controller.quorum.ask_leader(&command).await
+            {
+                return passed;
+            }
             let reply = match serde_json::from_str::<Command>(command.get()) {
                 Ok(command) => controller.submit(command).await,
                 Err(error) => controller.reply(Err(ControllerError::Request(error.to_string()))),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use super::active::ActiveController;
 use super::command::{Answer, Command, CommandReply, NewPartitions, NewTopic};
@@ -28,6 +29,10 @@ const TRY_WAIT: Duration = Duration::from_secs(6);
 /// How long a change of the voters may take: a new one has to get everything first.
 const LONG_WAIT: Duration = Duration::from_secs(40);
 const RETRY_MS: i64 = 25;
+/// How often somebody is told that a node is told nothing.
+const TELL: Duration = Duration::from_secs(5);
+/// How often a node that is told nothing asks for it.
+const OBSERVE_AGAIN: Duration = Duration::from_millis(500);
 
 /// See the file's header.
 #[derive(Debug)]
@@ -159,6 +164,51 @@ impl Controller {
     /// Asks the controller, wherever it is, and waits until its answer shows here.
     pub(crate) async fn ask(&self, command: Command) -> Result<Answer, ControllerError> {
         self.ask_within(command, COMMAND_WAIT).await
+    }
+
+    /// Shows the controller this node's disk, and asks to be told what is decided: once after each start, and whenever
+    /// it is told nothing.
+    pub(crate) async fn observe(&self, directory: Uuid, address: String) {
+        let id = self.node_id;
+        let Ok(raw) = encode(&Command::Observe { id, directory, address }) else { return };
+        let (mut is_known, mut tell_at) = (false, monotonic());
+        while self.quorum.failure().is_none() {
+            if !is_known || self.quorum.is_left_alone() {
+                is_known = self.observe_once(&raw, &mut tell_at).await;
+            }
+            sleep(OBSERVE_AGAIN).await;
+        }
+    }
+
+    async fn observe_once(&self, raw: &Arc<RawValue>, tell_at: &mut Instant) -> bool {
+        if let Some(own) = self.own_observation(raw).await {
+            return own;
+        }
+        let leader = self.quorum.leader().map(|(_, address)| address);
+        for known in leader.into_iter().chain(self.quorum.addresses()) {
+            match self.forward(&known, Arc::clone(raw), TRY_WAIT).await {
+                Ok(CommandReply { result: Ok(_), .. }) => return true,
+                Ok(CommandReply { result: Err(ControllerError::NotController), .. }) => {}
+                Ok(CommandReply { result: Err(error), .. }) => {
+                    if monotonic() >= *tell_at {
+                        tracing::warn!(%error, "this node is not told what the quorum decides");
+                        *tell_at = monotonic() + TELL;
+                    }
+                    return false;
+                }
+                Err(error) => tracing::debug!(known, %error, "voter not reached"),
+            }
+        }
+        false
+    }
+
+    /// The same where this node decides itself.
+    async fn own_observation(&self, raw: &Arc<RawValue>) -> Option<bool> {
+        if !self.active.is_active() {
+            return None;
+        }
+        let command = serde_json::from_str(raw.get()).ok()?;
+        Some(self.active.submit(command).await.result.is_ok())
     }
 
     /// The same for what takes the controller longer than a client's command may.

@@ -167,6 +167,12 @@ pub(crate) enum Command {
         directory: Uuid,
         address: String,
     },
+    /// A node that may vote one day wants to be told what is decided.
+    Observe {
+        id: BrokerId,
+        directory: Uuid,
+        address: String,
+    },
     /// A node is to vote no more; a directory of zeros means whichever it votes from.
     RemoveVoter {
         id: BrokerId,

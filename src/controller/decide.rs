@@ -71,6 +71,7 @@ pub(super) fn decide(state: &ClusterState, image: &Image, base: u64, command: &C
         Command::Register(_)
         | Command::Heartbeat(_)
         | Command::AddVoter { .. }
+        | Command::Observe { .. }
         | Command::RemoveVoter { .. }
         | Command::ReplicasOffline { .. }
         | Command::Unregister { .. }

@@ -39,7 +39,7 @@ impl ActiveController {
                 "node {id} would vote from the directory {other}, not {directory}"
             )));
         }
-        self.queued(Command::Voter { id, directory: found.directory }).await.result?;
+        self.note_disk(id, found.directory).await?;
         self.quorum.add_voter(id, address).await.map_err(refused)?;
         tracing::info!(id, address, "a node votes from now on");
         Ok(Answer::Done)
@@ -60,11 +60,62 @@ impl ActiveController {
         if voters.len() == 1 {
             return Err(ControllerError::Request("the last voter can't be removed".to_owned()));
         }
-        self.quorum.remove_voter(id).await.map_err(refused)?;
+        // A broker needs what is decided also when it does not vote. A leader has to go altogether, or it would go on
+        // leading without a vote; it asks to be told again.
+        let is_alive = self.state.image().brokers.get(&id).is_some_and(|broker| !broker.is_fenced);
+        let is_told = is_alive && id != self.state.node_id;
+        self.quorum.remove_voter(id, is_told).await.map_err(refused)?;
         tracing::info!(id, "a node votes no more");
-        // One that removed itself leads no more; the note of its disk is written over when somebody votes under its id.
-        let _ = self.queued(Command::ForgetVoter { id }).await;
+        if !is_alive {
+            self.queued(Command::ForgetVoter { id }).await.result?;
+        }
         Ok(Answer::Done)
+    }
+
+    /// A node that may vote one day is told what is decided.
+    pub(super) async fn observe(
+        &self,
+        id: BrokerId,
+        directory: Uuid,
+        address: &str,
+    ) -> Result<Answer, ControllerError> {
+        let _changing = self.changing_voters.lock().await;
+        let is_same = self.state.image().voters.get(&id) == Some(&directory);
+        if is_same && self.quorum.tells(id) {
+            return Ok(Answer::Done);
+        }
+        self.note_disk(id, directory).await?;
+        self.quorum.tell(id, address.to_owned()).await.map_err(refused)?;
+        Ok(Answer::Done)
+    }
+
+    /// Notes which disk a node's copy of the log is on. One that comes with another begins from nothing: the consensus
+    /// library must not take it for the one that it knew.
+    async fn note_disk(&self, id: BrokerId, directory: Uuid) -> Result<(), ControllerError> {
+        let known = self.state.image().voters.get(&id).copied();
+        if known.is_some_and(|known| known != directory) && self.quorum.tells(id) {
+            if self.quorum.voters().contains_key(&id) {
+                return Err(ControllerError::Voter(format!(
+                    "node {id} votes from another disk: remove the voter first"
+                )));
+            }
+            self.quorum.forget(id).await.map_err(refused)?;
+        }
+        self.queued(Command::Voter { id, directory }).await.result.map(drop)
+    }
+
+    /// A broker that was forgotten is told nothing any more.
+    pub(super) async fn forget_observer(&self, id: BrokerId) {
+        let _changing = self.changing_voters.lock().await;
+        if !self.quorum.tells(id) || self.quorum.voters().contains_key(&id) {
+            return;
+        }
+        match self.quorum.forget(id).await {
+            Ok(()) => drop(self.queued(Command::ForgetVoter { id }).await),
+            Err(error) => {
+                tracing::warn!(id, %error, "an unregistered node is still told everything");
+            }
+        }
     }
 }
 

@@ -16,7 +16,6 @@ use super::error::StoreError;
 use super::storage::QuorumStorage;
 use super::types::{Entry, LogId, Membership, Outcome, SnapshotMeta, StorageError, TypeConfig};
 use crate::log::checkpoint;
-use crate::system::planted::{Bug, is_planted};
 use crate::system::tasks::blocking;
 
 const SNAPSHOT_FILE: &str = "metadata-snapshot";
@@ -135,8 +134,7 @@ impl Machine {
                     applied.membership = Membership::new(Some(entry.log_id), membership);
                 }
                 EntryPayload::Normal(proposal) => {
-                    is_applied =
-                        proposal.base == applied.data || is_planted(Bug::ApplyStaleDecision);
+                    is_applied = proposal.base == applied.data;
                     if is_applied {
                         applied.data = entry.log_id.index;
                         data.push((entry.log_id.index, proposal.data));

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::elections::elect;
 use super::error::{ProposeError, StoreError};
 use super::machine::{Machine, Progress, StateMachine};
-use super::observer::{Seen, ask_to_be_told, follow};
+use super::observer::{Seen, follow};
 use super::peers::{Identity, Peers};
 use super::storage::QuorumStorage;
 use super::transport::{Transport, VoterDisks};
@@ -32,6 +32,10 @@ use crate::system::tasks::spawn;
 
 /// How long a new voter may take to get everything.
 const CATCH_UP: Duration = Duration::from_secs(30);
+/// A node that has heard of no leader for this long asks whether it is known.
+const LEFT_ALONE_MS: i64 = 2_000;
+/// How long the leader may take for what is passed on to it.
+const PASS_ON: Duration = Duration::from_secs(5);
 /// Entries that are handed to an observer at a time.
 const FOLLOWED_MAX: usize = 1_000;
 /// Entries after which a snapshot is made, and those that stay for nodes that are a little behind.
@@ -150,9 +154,6 @@ impl LoadedQuorum {
             // A lone voter that nobody could reach stays alone.
             Seat::Member(_) if !quorum.settings.is_lonely() => {
                 spawn(elect(Arc::clone(&quorum), random));
-                if !is_voter {
-                    spawn(ask_to_be_told(Arc::clone(&quorum)));
-                }
             }
             Seat::Member(_) => {}
             Seat::Observer(_) => drop(spawn(follow(Arc::clone(&quorum)))),
@@ -227,6 +228,16 @@ impl Quorum {
         voters.len() > 1 || !voters.contains_key(&self.settings.node)
     }
 
+    /// Passes a command on to the leader; `None` if there is none, or it does not answer.
+    pub(crate) async fn ask_leader(&self, command: &Arc<RawValue>) -> Option<Arc<RawValue>> {
+        let (leader, address) = self.leader()?;
+        if leader == self.settings.node {
+            return None;
+        }
+        let asked = self.transport.peers.command(&address, Arc::clone(command), PASS_ON);
+        asked.await.ok()
+    }
+
     /// Asks a node who it is.
     pub(crate) async fn hello(&self, address: &str, wait: Duration) -> std::io::Result<Identity> {
         self.transport.peers.hello(address, wait).await
@@ -290,11 +301,17 @@ impl Quorum {
 
     /// Who leads, as far as is known here, and where.
     pub(crate) fn leader(&self) -> Option<(BrokerId, String)> {
-        let leader = match &self.seat {
-            Seat::Member(member) => member.metrics.borrow().current_leader?,
-            Seat::Observer(seen) => return seen.lock().leader.clone(),
-        };
-        Some((leader, self.voters().get(&leader).cloned().unwrap_or_default()))
+        match &self.seat {
+            Seat::Member(member) => {
+                let metrics = member.metrics.borrow();
+                let leader = metrics.current_leader?;
+                let node = metrics.membership_config.membership().get_node(&leader);
+                let first = || self.settings.voters.get(&leader);
+                let address = node.map(|node| &node.addr).or_else(first);
+                Some((leader, address.cloned().unwrap_or_default()))
+            }
+            Seat::Observer(seen) => seen.lock().leader.clone(),
+        }
     }
 
     pub(crate) fn settings(&self) -> &QuorumSettings {
@@ -341,16 +358,41 @@ impl Quorum {
         changed(timeout_at(monotonic() + CATCH_UP, change).await)
     }
 
-    /// Takes a node's vote away; it is told nothing more unless it asks for it.
-    pub(crate) async fn remove_voter(&self, id: BrokerId) -> Result<(), ProposeError> {
+    /// Takes a node's vote away; `is_told`: what is decided is sent to it all the same.
+    pub(crate) async fn remove_voter(
+        &self,
+        id: BrokerId,
+        is_told: bool,
+    ) -> Result<(), ProposeError> {
         let member = self.member().ok_or(ProposeError::NotLeader { leader: None })?;
         let removed = ChangeMembers::RemoveVoters([id].into());
-        let change = async { member.raft.change_membership(removed, false).await.map(drop) };
+        let change = async { member.raft.change_membership(removed, is_told).await.map(drop) };
         changed(timeout_at(monotonic() + CATCH_UP, change).await)
     }
 
+    /// A node that does not vote is told nothing any more.
+    pub(crate) async fn forget(&self, id: BrokerId) -> Result<(), ProposeError> {
+        let member = self.member().ok_or(ProposeError::NotLeader { leader: None })?;
+        let removed = ChangeMembers::RemoveNodes([id].into());
+        let change = async { member.raft.change_membership(removed, true).await.map(drop) };
+        changed(timeout_at(monotonic() + CATCH_UP, change).await)
+    }
+
+    /// Whether a node is told what is decided, as a voter or not.
+    pub(crate) fn tells(&self, id: BrokerId) -> bool {
+        self.member().is_some_and(|member| member.is_told(id))
+    }
+
+    /// Whether this node may vote but is told nothing: nobody knows it, or it comes with another disk.
+    pub(crate) fn is_left_alone(&self) -> bool {
+        let Some(member) = self.member() else { return false };
+        let silent_ms = uptime_ms() - member.heard_ms.load(Ordering::Acquire);
+        let is_silent = silent_ms > LEFT_ALONE_MS && !member.is_leader();
+        is_silent || !member.is_told(self.settings.node)
+    }
+
     /// Tells a node that may vote one day what is decided, from now on.
-    pub(super) async fn tell(&self, id: BrokerId, address: String) -> Result<(), ProposeError> {
+    pub(crate) async fn tell(&self, id: BrokerId, address: String) -> Result<(), ProposeError> {
         let member = self.member().ok_or(ProposeError::NotLeader { leader: None })?;
         let node = BasicNode::new(address);
         let told = async { member.raft.add_learner(id, node, false).await.map(drop) };

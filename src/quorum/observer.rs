@@ -1,4 +1,4 @@
-//! Nodes that do not vote: they read the committed log from those who do, or ask the leader to send it.
+//! Nodes that do not vote: they read the committed log from those who do.
 //!
 //! Invariants: only what is committed is handed out; an observer that can't reach one voter asks the next.
 
@@ -19,9 +19,6 @@ const WAIT_MS: u64 = 500;
 /// Added to that before the voter counts as gone.
 const PATIENCE_MS: i64 = 1_000;
 const RETRY: Duration = Duration::from_millis(50);
-/// How often a node that is told nothing asks for it.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
-const ASK_WAIT: Duration = Duration::from_secs(2);
 
 /// What an observer knows of the quorum.
 #[derive(Debug, Clone, Default)]
@@ -64,7 +61,7 @@ impl Quorum {
     }
 
     /// Addresses of those who may vote.
-    fn addresses(&self) -> Vec<String> {
+    pub(crate) fn addresses(&self) -> Vec<String> {
         let voters = self.voters();
         let others = voters.iter().filter(|(id, _)| **id != self.settings.node);
         let mut all: Vec<String> = others.map(|(_, address)| address.clone()).collect();
@@ -120,27 +117,4 @@ async fn follow_once(quorum: &Arc<Quorum>, address: &str) -> io::Result<()> {
     let machine = quorum.machine.clone();
     let taken = blocking(move || machine.follow(snapshot, entries)).await;
     taken.unwrap_or(Ok(())).map_err(|error| io::Error::other(error.to_string()))
-}
-
-/// A node that may vote one day, and that the leader does not know, asks to be told everything.
-pub(super) async fn ask_to_be_told(quorum: Arc<Quorum>) {
-    let (Some(member), Some(address)) = (quorum.member(), quorum.settings.address.clone()) else {
-        return;
-    };
-    let me = quorum.settings.node;
-    while quorum.failure().is_none() {
-        if !member.is_told(me) {
-            for known in quorum.addresses() {
-                let request = PeerRequest::TellMe { address: address.clone() };
-                let asked = quorum.transport.peers.call(&known, &request, ASK_WAIT).await;
-                match asked.map(|reply| reply.body) {
-                    Ok(PeerReply::Told) => break,
-                    Ok(PeerReply::Refused(why)) => tracing::debug!(known, why, "not told"),
-                    Ok(_) => {}
-                    Err(error) => tracing::debug!(known, %error, "voter not reached"),
-                }
-            }
-        }
-        sleep(ASK_AGAIN).await;
-    }
 }

@@ -64,10 +64,6 @@ pub(super) enum PeerRequest {
         next: u64,
         wait_ms: u64,
     },
-    /// Send me everything: I may vote one day, and this is where I am.
-    TellMe {
-        address: String,
-    },
 }
 
 /// What is answered.
@@ -89,7 +85,6 @@ pub(super) enum PeerReply {
         term: u64,
         voters: BTreeMap<BrokerId, String>,
     },
-    Told,
     /// The node can't answer this now.
     Refused(String),
 }

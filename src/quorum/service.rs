@@ -175,10 +175,6 @@ async fn serve(
                 Err(error) => refused(&error),
             }
         }
-        PeerRequest::TellMe { address } => match quorum.tell(from.node, address).await {
-            Ok(()) => PeerReply::Told,
-            Err(error) => refused(&error),
-        },
         PeerRequest::Hello | PeerRequest::Command(_) | PeerRequest::Follow { .. } => {
             PeerReply::Hello
         }

@@ -118,7 +118,8 @@ impl Partition {
             return None;
         }
         let log = state.log.as_ref()?;
-        if !log.config().write_caching && log.recovery_point() < log.log_end() {
+        let waits = !log.config().write_caching && !is_planted(Bug::FollowerAcksBeforeFlush);
+        if waits && log.recovery_point() < log.log_end() {
             self.queue_flush(state);
             return None;
         }

@@ -25,8 +25,6 @@ pub(crate) enum Bug {
     KeepProducersAfterCut,
     /// A follower says that it has what it has only written.
     FollowerAcksBeforeFlush,
-    /// A controller's decision on an old image is carried out.
-    ApplyStaleDecision,
     /// A vote is given before it is on the disk.
     VoteBeforeFlush,
     /// An entry of the metadata's log counts before it is on the disk.
@@ -55,7 +53,6 @@ impl Bug {
         Bug::ElectAnyReplica,
         Bug::KeepProducersAfterCut,
         Bug::FollowerAcksBeforeFlush,
-        Bug::ApplyStaleDecision,
         Bug::VoteBeforeFlush,
         Bug::QuorumAcksBeforeFlush,
         Bug::ForgetProducersAtStart,
