@@ -22,6 +22,8 @@ pub(crate) struct Place {
     /// What stands before the program's name.
     pub prefix: Vec<String>,
     pub settings: Vec<String>,
+    /// The program, where it is not the built one.
+    pub program: Option<PathBuf>,
 }
 
 /// Nodes that form a cluster.
@@ -46,7 +48,7 @@ impl Cluster {
         Self::start_at(Self::places(folder))
     }
 
-    fn places(folder: &Path) -> Vec<Place> {
+    pub(crate) fn places(folder: &Path) -> Vec<Place> {
         let ports = free_ports(2 * NODES);
         let place = |(index, ports): (usize, &[u16])| Place {
             host: "127.0.0.1".to_owned(),
@@ -55,6 +57,7 @@ impl Cluster {
             data: folder.join(format!("node{}", index + 1)),
             prefix: Vec::new(),
             settings: Vec::new(),
+            program: None,
         };
         ports.chunks(2).enumerate().map(place).collect()
     }
@@ -96,6 +99,7 @@ impl Cluster {
             data: folder.join(format!("node{id}")),
             prefix: Vec::new(),
             settings: own,
+            program: None,
         });
         self.nodes.push(None);
         self.start_missing();
@@ -107,14 +111,15 @@ impl Cluster {
         assert!(self.nodes[id - 1].take().expect("running").terminate().success());
     }
 
-    fn command(&self, index: usize) -> Command {
+    pub(crate) fn command(&self, index: usize) -> Command {
         let place = &self.places[index];
         let voter =
             |(index, p): (usize, &Place)| format!("{}@{}:{}", index + 1, p.host, p.controller);
         let voters: Vec<String> =
             self.places[..self.voters].iter().enumerate().map(voter).collect();
         let mut words = place.prefix.clone();
-        words.push(BINARY.to_owned());
+        let program = place.program.as_ref().map(|path| path.display().to_string());
+        words.push(program.unwrap_or_else(|| BINARY.to_owned()));
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).arg("serve");
         let own = [

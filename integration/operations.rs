@@ -1,8 +1,10 @@
 //! A cluster in the hands of its operator: nodes come and go, replicas move, voters change, Kafka's own tools work.
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use crate::broker::{folder, run};
+use crate::broker::{BINARY, folder, run};
 use crate::cluster::Cluster;
 use crate::judges::Judge;
 use crate::kit::{eventually, java, succeed};
@@ -112,6 +114,55 @@ fn a_drained_broker_leads_nothing_a_new_one_gets_its_share_and_one_that_leaves_k
     assert!(judge.verdict_on(&["all", "one"]) > 1_000, "too little was produced");
     let health = ours(&cluster, &["cluster", "health"]);
     assert!(health.contains("Healthy: 3 brokers"), "{health}");
+}
+
+/// The build that knows one feature level less.
+fn release_before() -> PathBuf {
+    let built = Path::new(BINARY).parent().expect("a folder").join("examples/release_before");
+    if !built.exists() {
+        // `cargo test` makes it; a run of this target alone does not.
+        succeed(Command::new("cargo").args(["build", "-q", "--example", "release_before"]));
+    }
+    built
+}
+
+#[test]
+fn nodes_of_two_releases_work_together_and_a_level_is_used_only_once_it_is_finalized() {
+    let (folder, _) = folder();
+    let mut places = Cluster::places(folder.path());
+    for place in &mut places {
+        place.program = Some(release_before());
+    }
+    let mut cluster = Cluster::start_at(places);
+    let judge = Judge::start(&[], &cluster.bootstrap(), 20);
+    std::thread::sleep(Duration::from_secs(2));
+    let refused = |cluster: &Cluster, words: &[&str]| {
+        let output = run(&[words, &["-b", &cluster.bootstrap()]].concat());
+        assert!(!output.status.success(), "{words:?} was not refused");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    for index in 0..3 {
+        let why = refused(&cluster, &["cluster", "upgrade"]);
+        assert!(why.contains("only supports versions 1-1"), "{why}");
+        // One node after the other, as an operator does it.
+        assert!(cluster.nodes[index].take().expect("running").terminate().success());
+        cluster.places[index].program = None;
+        cluster.start_missing();
+        cluster.wait_healthy();
+    }
+    let why = refused(&cluster, &["cluster", "remove-voter", "3"]);
+    assert!(why.contains("cluster upgrade"), "{why}");
+    let said = ours(&cluster, &["cluster", "upgrade"]);
+    assert!(said.contains("strandline.version 2"), "{said}");
+    ours(&cluster, &["cluster", "remove-voter", "3"]);
+    assert!(judge.verdict_on(&["all", "one"]) > 1_000, "too little was produced");
+    // Who does not know what is used now is told so, and does not start.
+    assert!(cluster.nodes[2].take().expect("running").terminate().success());
+    cluster.places[2].program = Some(release_before());
+    let mut old = cluster.command(2);
+    let output = old.output().expect("it runs");
+    let why = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && why.contains("start a newer release"), "{why}");
 }
 
 #[test]

@@ -66,7 +66,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "cli",
-        &["model", "error", "system", "record", "config", "protocol", "network", "log", "broker"],
+        &[
+            "model", "error", "system", "record", "config", "protocol", "network", "log",
+            "metadata", "broker",
+        ],
     ),
 ];
 

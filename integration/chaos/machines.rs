@@ -148,6 +148,7 @@ impl Machines {
             data: self.mount(node).join("data"),
             prefix,
             settings: Vec::new(),
+            program: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::{Call, Context, Reply};
 use crate::error::ErrorCode;
+use crate::metadata::{LEVEL_MIN, VERSION_FEATURE, level_max};
 use crate::protocol::messages::api_versions_response::{
     ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
 };
@@ -36,8 +37,17 @@ pub(super) fn handle(
             .with_name(text(METADATA_VERSION))
             .with_min_version_level(level)
             .with_max_version_level(level);
-        response.supported_features = vec![supported];
-        response.finalized_features = vec![finalized];
+        let own = SupportedFeatureKey::default()
+            .with_name(text(VERSION_FEATURE))
+            .with_min_version(LEVEL_MIN)
+            .with_max_version(level_max());
+        let own_level = context.image().level();
+        let own_finalized = FinalizedFeatureKey::default()
+            .with_name(text(VERSION_FEATURE))
+            .with_min_version_level(own_level)
+            .with_max_version_level(own_level);
+        response.supported_features = vec![supported, own];
+        response.finalized_features = vec![finalized, own_finalized];
         response.finalized_features_epoch = 0;
     }
     Reply::Now(response)

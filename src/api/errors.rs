@@ -71,7 +71,9 @@ impl From<&ControllerError> for ErrorCode {
             ControllerError::DuplicateBroker(_) => ErrorCode::DuplicateBrokerRegistration,
             ControllerError::StaleBrokerEpoch => ErrorCode::StaleBrokerEpoch,
             ControllerError::FencedLeaderEpoch => ErrorCode::FencedLeaderEpoch,
-            ControllerError::InvalidUpdateVersion => ErrorCode::InvalidUpdateVersion,
+            ControllerError::InvalidUpdateVersion | ControllerError::Feature(_) => {
+                ErrorCode::InvalidUpdateVersion
+            }
             ControllerError::IneligibleReplica(_) => ErrorCode::IneligibleReplica,
             ControllerError::PreferredLeaderNotAvailable => ErrorCode::PreferredLeaderNotAvailable,
             ControllerError::EligibleLeadersNotAvailable => ErrorCode::EligibleLeadersNotAvailable,

@@ -1,10 +1,12 @@
-//! UpdateFeatures: there is one feature, `metadata.version`, at its only useful level (KIP-584).
+//! UpdateFeatures (KIP-584): our own feature level, and `metadata.version` at its only useful level.
 
 use std::sync::Arc;
 
 use super::api_versions::{METADATA_VERSION, METADATA_VERSION_MAX, METADATA_VERSION_MIN};
 use super::{Call, Context, Reply};
+use crate::controller::Command;
 use crate::error::ErrorCode;
+use crate::metadata::VERSION_FEATURE;
 use crate::protocol::messages::update_features_request::FeatureUpdateKey;
 use crate::protocol::messages::update_features_response::UpdatableFeatureResult;
 use crate::protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
@@ -23,19 +25,48 @@ pub(super) fn handle(
             response.with_error_code(code.code()).with_error_message(Some(text(code.text()))),
         );
     }
-    let results: Vec<UpdatableFeatureResult> = request.feature_updates.iter().map(judge).collect();
-    // From version 2 on the whole request fails with its first error.
-    if let Some(failed) = results.iter().find(|result| result.error_code != 0)
-        && call.version >= 2
-    {
-        response.error_code = failed.error_code;
-        response.error_message.clone_from(&failed.error_message);
-        return Reply::Now(response);
+    let (context, version) = (Arc::clone(context), call.version);
+    Reply::later(async move {
+        let mut results = Vec::with_capacity(request.feature_updates.len());
+        for update in &request.feature_updates {
+            results.push(if update.feature.as_str() == VERSION_FEATURE {
+                set_level(&context, update, request.validate_only).await
+            } else {
+                judge(update)
+            });
+        }
+        // From version 2 on the whole request fails with its first error.
+        if let Some(failed) = results.iter().find(|result| result.error_code != 0)
+            && version >= 2
+        {
+            response.error_code = failed.error_code;
+            response.error_message.clone_from(&failed.error_message);
+            return response;
+        }
+        if version < 2 {
+            response.results = results;
+        }
+        response
+    })
+}
+
+/// Finalizes a level of our own feature.
+async fn set_level(
+    context: &Context,
+    update: &FeatureUpdateKey,
+    validate_only: bool,
+) -> UpdatableFeatureResult {
+    let (name, level) = (update.feature.to_string(), update.max_version_level);
+    let set = context.controller.ask(Command::SetFeature { name, level, validate_only }).await;
+    let result = UpdatableFeatureResult::default()
+        .with_feature(update.feature.clone())
+        .with_error_message(None);
+    match set {
+        Ok(_) => result,
+        Err(error) => result
+            .with_error_code(ErrorCode::from(&error).code())
+            .with_error_message(Some(text(error.to_string()))),
     }
-    if call.version < 2 {
-        response.results = results;
-    }
-    Reply::Now(response)
 }
 
 fn judge(update: &FeatureUpdateKey) -> UpdatableFeatureResult {

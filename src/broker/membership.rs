@@ -91,7 +91,7 @@ impl Membership {
                         let _ = self.controller.wait_applied(reply.index, forever).await;
                         return Ok(());
                     }
-                    Err(error @ ControllerError::Request(_)) => {
+                    Err(error @ (ControllerError::Request(_) | ControllerError::Feature(_))) => {
                         return Err(BrokerError::Controller(error));
                     }
                     Ok(_) | Err(_) if monotonic() < tell_at => {}

@@ -19,7 +19,7 @@ use crate::config::{Config, ConfigError, Endpoint};
 use crate::controller::{ActiveController, ClusterState, Controller, Registration};
 use crate::coordinator::Groups;
 use crate::http::{self, Http};
-use crate::metadata::{BrokerEndpoint, Image, Publisher};
+use crate::metadata::{BrokerEndpoint, Image, Publisher, level_max};
 use crate::metrics::Metrics;
 use crate::model::TopicPartition;
 use crate::network::{
@@ -427,6 +427,7 @@ fn registration(parts: &Parts, inter_broker: &str, clean_epoch: Option<i64>) -> 
         rack: Some(config.text("broker.rack").to_owned()).filter(|rack| !rack.is_empty()),
         directories: replicas.directories().iter().map(|directory| directory.id).collect(),
         clean_epoch,
+        level_max: level_max(),
     }
 }
 

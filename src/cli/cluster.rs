@@ -12,13 +12,16 @@ use super::cluster_client::{Cluster, check_with};
 use super::moves::{carry_out, how_things_lie, show};
 use super::output::{Format, Rows};
 use super::topic::{BROKER, configs};
+use crate::metadata::{VERSION_FEATURE, level_max};
 use crate::protocol::messages::add_raft_voter_request::Listener;
 use crate::protocol::messages::describe_quorum_request::{
     PartitionData as QuorumPartition, TopicData,
 };
 use crate::protocol::messages::describe_quorum_response::PartitionData;
+use crate::protocol::messages::update_features_request::FeatureUpdateKey;
 use crate::protocol::messages::{
     AddRaftVoterRequest, DescribeQuorumRequest, RemoveRaftVoterRequest, TopicName,
+    UpdateFeaturesRequest,
 };
 use crate::protocol::text;
 
@@ -39,6 +42,8 @@ pub(super) enum ClusterCommand {
     },
     /// Show the metadata quorum: who leads it, who votes, how far they are
     Voters,
+    /// Finalize the newest feature level that every node knows, once all of them run the new release
+    Upgrade,
     /// Let a node vote that was started with controller.quorum.bootstrap.servers
     AddVoter {
         node: i32,
@@ -68,6 +73,7 @@ pub(super) async fn run(
             balance(cluster, dry_run, Duration::from_secs(sample), format).await
         }
         ClusterCommand::Voters => voters(cluster, format).await,
+        ClusterCommand::Upgrade => upgrade(cluster).await,
         ClusterCommand::AddVoter { node, address } => add_voter(cluster, node, &address).await,
         ClusterCommand::RemoveVoter { node } => {
             let request =
@@ -152,6 +158,19 @@ async fn quorum(cluster: &mut Cluster, node: i32) -> anyhow::Result<PartitionDat
         .into_iter()
         .next()
         .ok_or_else(|| anyhow::anyhow!("the broker says nothing of the quorum"))
+}
+
+async fn upgrade(cluster: &mut Cluster) -> anyhow::Result<()> {
+    let update = FeatureUpdateKey::default()
+        .with_feature(text(VERSION_FEATURE))
+        .with_max_version_level(level_max())
+        .with_upgrade_type(1);
+    let request =
+        UpdateFeaturesRequest::default().with_timeout_ms(30_000).with_feature_updates(vec![update]);
+    let response = cluster.any().await?.call(2, &request).await?;
+    check_with(response.error_code, response.error_message.as_deref(), "upgrade")?;
+    println!("The cluster is at {VERSION_FEATURE} {}.", level_max());
+    Ok(())
 }
 
 async fn add_voter(cluster: &mut Cluster, node: i32, address: &str) -> anyhow::Result<()> {

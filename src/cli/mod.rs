@@ -130,6 +130,13 @@ enum Command {
     Completions { shell: Shell },
 }
 
+/// Runs as a build of the release before would, as far as what it says to other nodes goes (for tests of upgrades).
+#[doc(hidden)]
+pub fn run_as_the_release_before() -> ExitCode {
+    crate::metadata::know_one_less();
+    run()
+}
+
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{ActiveController, ClusterState, Command, Controller, Registration};
 use crate::config::Config;
+use crate::metadata::level_max;
 use crate::network::{Dialer, TcpDialer};
 use crate::quorum::{
     Identity, LoadedQuorum, Peers, QuorumSettings, QuorumStorage, StateMachine, VoterDisks,
@@ -60,6 +61,7 @@ pub(crate) async fn register(controller: &Controller, incarnation: Uuid, clean_e
         rack: None,
         directories: vec![Uuid::from_u128(1)],
         clean_epoch,
+        level_max: level_max(),
     };
     controller.ask(Command::Register(registration)).await.expect("registered");
 }

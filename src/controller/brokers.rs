@@ -9,7 +9,10 @@ use super::command::Registration;
 use super::error::ControllerError;
 use super::partitions::Partitions;
 use crate::config::Config;
-use crate::metadata::{BrokerImage, ConfigResource, Image, MetadataRecord};
+use crate::metadata::{
+    BrokerImage, ConfigResource, Image, LEVEL_MIN, MetadataRecord, VERSION_FEATURE,
+    level_max as level_known,
+};
 use crate::model::BrokerId;
 use crate::model::number::to_i64;
 
@@ -46,8 +49,21 @@ pub(super) fn register(
     if known.is_some_and(|known| !known.is_fenced) && !same_disks {
         return Err(ControllerError::DuplicateBroker(wish.broker));
     }
+    let level_max = wish.level_max.max(LEVEL_MIN);
+    if image.level() > level_max {
+        return Err(ControllerError::Feature(format!(
+            "the cluster is at {VERSION_FEATURE} {}, and this node knows only {level_max}: start a newer release of it",
+            image.level()
+        )));
+    }
     let epoch = known.map_or(0, |known| known.epoch + 1).max(to_i64(base) + 1);
     let mut records = Vec::new();
+    let is_new = image.brokers.is_empty() && image.topics.is_empty();
+    if is_new && !image.features.contains_key(VERSION_FEATURE) {
+        // A cluster begins with what its first two nodes know.
+        let (name, level) = (VERSION_FEATURE.to_owned(), level_max.min(level_known()));
+        records.push(MetadataRecord::Feature { name, level });
+    }
     if known.is_some_and(|known| !known.is_fenced) {
         records.extend(fence(image, config, &[wish.broker]));
     }
@@ -65,6 +81,7 @@ pub(super) fn register(
         directories: wish.directories.clone(),
         is_fenced: true,
         is_draining: is_to_drain(image, wish.broker),
+        level_max,
     };
     records.push(MetadataRecord::Broker { id: wish.broker, state });
     Ok((records, epoch))
@@ -136,6 +153,40 @@ pub(super) fn drain(
         records.extend(Partitions::new(&draining, config).drained(id));
     }
     Ok(records)
+}
+
+/// Finalizes a feature level, if every registered broker knows it.
+pub(super) fn set_feature(
+    image: &Image,
+    name: &str,
+    level: i16,
+) -> Result<Vec<MetadataRecord>, ControllerError> {
+    let refused = |why: String| Err(ControllerError::Feature(why));
+    if name != VERSION_FEATURE {
+        return refused(format!(
+            "Invalid update version {level} for feature {name}. Local controller does not support this feature."
+        ));
+    }
+    let (now, known) = (image.level(), level_known());
+    if !(LEVEL_MIN..=known).contains(&level) {
+        return refused(format!(
+            "Invalid update version {level} for feature {name}. Local controller only supports versions {LEVEL_MIN}-{known}"
+        ));
+    }
+    if level < now {
+        return refused(format!(
+            "Invalid update version {level} for feature {name}: it is {now}, and a level is never taken back"
+        ));
+    }
+    let older = image.brokers.iter().find(|(_, broker)| broker.level_max < level);
+    if let Some((id, broker)) = older {
+        return refused(format!(
+            "Invalid update version {level} for feature {name}. Broker {id} only supports versions {LEVEL_MIN}-{}:              upgrade it first",
+            broker.level_max
+        ));
+    }
+    let record = MetadataRecord::Feature { name: name.to_owned(), level };
+    Ok(if level == now { Vec::new() } else { vec![record] })
 }
 
 /// Forgets a broker that is gone for good.

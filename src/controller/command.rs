@@ -45,6 +45,9 @@ pub(crate) struct Registration {
     pub directories: Vec<Uuid>,
     /// The epoch in which its last stop was clean; `None`: it was not.
     pub clean_epoch: Option<i64>,
+    /// The newest feature level that it knows; 0: it is of a release that does not say.
+    #[serde(default)]
+    pub level_max: i16,
 }
 
 /// A registered broker's sign of life.
@@ -134,6 +137,12 @@ pub(crate) enum Command {
     },
     Unregister {
         broker: BrokerId,
+    },
+    /// Finalizes a feature level (KIP-584).
+    SetFeature {
+        name: String,
+        level: i16,
+        validate_only: bool,
     },
     /// Whether a broker may lead and get new replicas.
     Drain {

@@ -64,6 +64,10 @@ pub(super) fn decide(state: &ClusterState, image: &Image, base: u64, command: &C
             let record = MetadataRecord::Voter { id: *id, directory: *directory };
             done(if is_known { Vec::new() } else { vec![record] })
         }
+        Command::SetFeature { name, level, validate_only } => {
+            let records = brokers::set_feature(image, name, *level)?;
+            done(if *validate_only { Vec::new() } else { records })
+        }
         Command::ForgetVoter { id } => {
             let is_known = image.voters.contains_key(id);
             done(if is_known { vec![MetadataRecord::RemoveVoter { id: *id }] } else { vec![] })

@@ -56,6 +56,9 @@ pub(crate) enum ControllerError {
     ElectionNotNeeded,
     #[error("No partition reassignment is in progress.")]
     NoReassignment,
+    /// A feature level is not known to everybody, or what is asked needs a newer one.
+    #[error("{0}")]
+    Feature(String),
     #[error("node {0} is a voter already")]
     DuplicateVoter(BrokerId),
     #[error("node {0} is not a voter, or votes from another disk")]

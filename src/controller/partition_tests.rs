@@ -20,6 +20,7 @@ fn broker(id: BrokerId) -> MetadataRecord {
         directories: Vec::new(),
         is_fenced: false,
         is_draining: false,
+        level_max: 1,
     };
     MetadataRecord::Broker { id, state }
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::active::ActiveController;
 use super::command::{Answer, Command};
 use super::error::ControllerError;
+use crate::metadata::{LEVEL_VOTERS, VERSION_FEATURE};
 use crate::model::BrokerId;
 use crate::quorum::ProposeError;
 
@@ -22,6 +23,7 @@ impl ActiveController {
         directory: Uuid,
         address: &str,
     ) -> Result<Answer, ControllerError> {
+        self.check_level()?;
         let _changing = self.changing_voters.lock().await;
         if self.quorum.voters().contains_key(&id) {
             return Err(ControllerError::DuplicateVoter(id));
@@ -45,11 +47,26 @@ impl ActiveController {
         Ok(Answer::Done)
     }
 
+    fn has_level(&self) -> bool {
+        self.state.image().level() >= LEVEL_VOTERS
+    }
+
+    fn check_level(&self) -> Result<(), ControllerError> {
+        if self.has_level() {
+            return Ok(());
+        }
+        Err(ControllerError::Feature(format!(
+            "voters change from {VERSION_FEATURE} {LEVEL_VOTERS} on: once every node runs this release, \
+             `strandline cluster upgrade`"
+        )))
+    }
+
     pub(super) async fn remove_voter(
         &self,
         id: BrokerId,
         directory: Uuid,
     ) -> Result<Answer, ControllerError> {
+        self.check_level()?;
         let _changing = self.changing_voters.lock().await;
         let voters = self.quorum.voters();
         let known = self.state.image().voters.get(&id).copied();
@@ -79,6 +96,14 @@ impl ActiveController {
         directory: Uuid,
         address: &str,
     ) -> Result<Answer, ControllerError> {
+        if self.quorum.voters().contains_key(&id) && !self.has_level() {
+            // As before there were levels: a voter's disk is noted once.
+            if !self.state.image().voters.contains_key(&id) {
+                self.queued(Command::Voter { id, directory }).await.result?;
+            }
+            return Ok(Answer::Done);
+        }
+        self.check_level()?;
         let _changing = self.changing_voters.lock().await;
         let is_same = self.state.image().voters.get(&id) == Some(&directory);
         if is_same && self.quorum.tells(id) {

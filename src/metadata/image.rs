@@ -59,6 +59,14 @@ pub(crate) struct BrokerImage {
     /// It asked to stop or to be emptied: it gets nothing new to lead.
     #[serde(default)]
     pub is_draining: bool,
+    /// The newest feature level that it knows.
+    #[serde(default = "first_level")]
+    pub level_max: i16,
+}
+
+/// What brokers know that do not say it.
+fn first_level() -> i16 {
+    super::LEVEL_MIN
 }
 
 impl BrokerImage {

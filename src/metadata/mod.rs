@@ -4,11 +4,13 @@
 //! log, so they are applied all or none; only committed records are applied.
 //! Absent: decisions (`controller`), agreement (`quorum`), partitions' data (`replication`).
 
+mod features;
 mod image;
 mod record;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use features::{LEVEL_MIN, LEVEL_VOTERS, VERSION_FEATURE, know_one_less, level_max};
 pub(crate) use image::{BrokerEndpoint, BrokerImage, Image, PartitionImage, TopicImage};
 pub(crate) use record::{ConfigResource, MetadataRecord};
 
