@@ -17,6 +17,14 @@ impl Judge {
         Self::start_at_rate(prefix, bootstrap, seconds, 1_000)
     }
 
+    /// The same for one broker, whose topics have one replica.
+    pub(crate) fn start_alone(address: &str, seconds: u64) -> Self {
+        let mut command = python_script("crash.py");
+        command.args([address, &seconds.to_string()]);
+        let client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Self(client.expect("python runs"))
+    }
+
     pub(crate) fn start_at_rate(
         prefix: &[String],
         bootstrap: &str,

@@ -166,6 +166,38 @@ fn nodes_of_two_releases_work_together_and_a_level_is_used_only_once_it_is_final
 }
 
 #[test]
+fn kafkas_tool_moves_a_replica_to_another_log_directory_while_clients_produce() {
+    let (folder, _) = folder();
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let directories = format!("log.dirs={},{}", place("one"), place("two"));
+    let broker = crate::broker::Broker::start_with(folder.path(), &[&directories]);
+    let judge = Judge::start_alone(&broker.address, 12);
+    std::thread::sleep(Duration::from_secs(3));
+    let tool = |words: &[&str]| {
+        let arguments = [&["--bootstrap-server", broker.address.as_str()], words].concat();
+        succeed(&mut java("org.apache.kafka.tools.reassign.ReassignPartitionsCommand", &arguments))
+    };
+    let holds = |name: &str| Path::new(&place(name)).join("all-0").exists();
+    for (from, to) in [("one", "two"), ("two", "one"), ("one", "two")] {
+        if !holds(from) {
+            continue;
+        }
+        let plan = folder.path().join("plan.json");
+        let text = format!(
+            r#"{{"version":1,"partitions":[{{"topic":"all","partition":0,"replicas":[1],"log_dirs":["{}"]}}]}}"#,
+            place(to)
+        );
+        std::fs::write(&plan, text).expect("written");
+        let plan = plan.display().to_string();
+        tool(&["--reassignment-json-file", &plan, "--execute"]);
+        eventually("the replica is moved", || holds(to) && !holds(from));
+        let said = tool(&["--reassignment-json-file", &plan, "--verify"]);
+        assert!(said.contains("completed successfully"), "{said}");
+    }
+    assert!(judge.verdict_on(&["all", "one"]) > 1_000, "too little was produced");
+}
+
+#[test]
 fn more_partitions_than_the_cluster_is_to_hold_are_refused_with_the_way_out() {
     let (folder, data) = folder();
     let _ = &folder;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{Call, Context, Reply};
 use crate::error::ErrorCode;
@@ -11,7 +12,7 @@ use crate::protocol::messages::describe_log_dirs_response::{
 };
 use crate::protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse, TopicName};
 use crate::protocol::text;
-use crate::replication::LogDirectory;
+use crate::replication::{LogDirectory, Replicas};
 use crate::security::{Operation, Resource};
 
 pub(super) fn handle(
@@ -30,13 +31,14 @@ pub(super) fn handle(
     Reply::blocking(move || {
         let directories = context.replicas.directories();
         let results =
-            directories.iter().map(|directory| describe(directory, &request, version)).collect();
+            directories.iter().map(|d| describe(&context.replicas, d, &request, version)).collect();
         DescribeLogDirsResponse::default().with_results(results)
     })
 }
 
 fn describe(
-    directory: &LogDirectory,
+    replicas: &Replicas,
+    directory: &Arc<LogDirectory>,
     request: &DescribeLogDirsRequest,
     version: i16,
 ) -> DescribeLogDirsResult {
@@ -61,6 +63,19 @@ fn describe(
         let described = DescribeLogDirsPartition::default()
             .with_partition_index(name.partition)
             .with_partition_size(to_i64(bytes));
+        topics.entry(Arc::clone(&name.topic)).or_default().push(described);
+    }
+    for (name, moving) in replicas.moving_to(directory) {
+        if !is_wanted(&name.topic, name.partition) {
+            continue;
+        }
+        let end = replicas.partition(&name).and_then(|p| p.with_log(crate::log::Log::log_end));
+        let copied = moving.end.load(Ordering::Relaxed);
+        let described = DescribeLogDirsPartition::default()
+            .with_partition_index(name.partition)
+            .with_partition_size(to_i64(moving.bytes.load(Ordering::Relaxed)))
+            .with_offset_lag(end.map_or(0, |end| end - copied))
+            .with_is_future_key(true);
         topics.entry(Arc::clone(&name.topic)).or_default().push(described);
     }
     let topic = |(name, partitions): (Arc<str>, Vec<DescribeLogDirsPartition>)| {

@@ -7,12 +7,12 @@ use prometheus::{Histogram, IntCounter};
 
 use super::produce::ProduceCall;
 use super::{
-    Call, Context, Reply, alter_configs, api_versions, create_partitions, create_topics,
-    delete_records, delete_topics, describe_cluster, describe_configs, describe_log_dirs,
-    describe_producers, describe_quorum, describe_topic_partitions, elect_leaders, fetch,
-    find_coordinator, groups, init_producer_id, list_config_resources, list_offsets, metadata,
-    offset_for_leader_epoch, offsets, partition_reassignments, produce, raft_voters,
-    unregister_broker, update_features,
+    Call, Context, Reply, alter_configs, alter_replica_log_dirs, api_versions, create_partitions,
+    create_topics, delete_records, delete_topics, describe_cluster, describe_configs,
+    describe_log_dirs, describe_producers, describe_quorum, describe_topic_partitions,
+    elect_leaders, fetch, find_coordinator, groups, init_producer_id, list_config_resources,
+    list_offsets, metadata, offset_for_leader_epoch, offsets, partition_reassignments, produce,
+    raft_voters, unregister_broker, update_features,
 };
 use crate::metrics::{Metrics, Name};
 use crate::network::{Answer, Output, Peer, Service};
@@ -289,6 +289,9 @@ fn route_cluster(
         }
         ApiKey::ListPartitionReassignments => {
             serve(head, body, |request| partition_reassignments::list(context, call, request))
+        }
+        ApiKey::AlterReplicaLogDirs => {
+            serve(head, body, |request| alter_replica_log_dirs::handle(context, call, request))
         }
         ApiKey::AddRaftVoter => {
             serve(head, body, |request| raft_voters::add(context, call, request))

@@ -5,7 +5,7 @@ use crate::coordinator::GroupError;
 use crate::error::ErrorCode;
 use crate::log::SequenceError;
 use crate::record::{BatchError, CompressError, RecordError};
-use crate::replication::PartitionError;
+use crate::replication::{MoveError, PartitionError};
 
 impl From<&PartitionError> for ErrorCode {
     fn from(error: &PartitionError) -> Self {
@@ -27,6 +27,16 @@ impl From<&PartitionError> for ErrorCode {
             PartitionError::Unsettled => ErrorCode::OffsetNotAvailable,
             PartitionError::Transactional => ErrorCode::InvalidTxnState,
             PartitionError::Deleted => ErrorCode::UnknownTopicOrPartition,
+        }
+    }
+}
+
+impl From<&MoveError> for ErrorCode {
+    fn from(error: &MoveError) -> Self {
+        match error {
+            MoveError::UnknownDirectory => ErrorCode::LogDirNotFound,
+            MoveError::OfflineDirectory => ErrorCode::KafkaStorageError,
+            MoveError::UnknownReplica => ErrorCode::ReplicaNotAvailable,
         }
     }
 }

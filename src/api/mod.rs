@@ -5,6 +5,7 @@
 //! Absent: state (but the fetch sessions that KIP-227 asks for).
 
 mod alter_configs;
+mod alter_replica_log_dirs;
 mod api_versions;
 mod create_partitions;
 mod create_topics;

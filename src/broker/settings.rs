@@ -185,6 +185,7 @@ pub(crate) fn replicas(config: &Config) -> ReplicaSettings {
         throttled_rates: (
             config.long("leader.replication.throttled.rate"),
             config.long("follower.replication.throttled.rate"),
+            config.long("replica.alter.log.dirs.io.max.bytes.per.second"),
         ),
         cleaner_enabled: config.boolean("log.cleaner.enable"),
         cleaner_backoff_ms: config.long("log.cleaner.backoff.ms"),

@@ -17,7 +17,7 @@ use super::error::ControllerError;
 use super::state::ClusterState;
 use crate::config::{Config, TopicConfig};
 use crate::metadata::{ConfigResource, Image, LEVEL_VOTERS, PartitionImage, TopicImage};
-use crate::model::{BrokerId, ProducerId, TopicId};
+use crate::model::{BrokerId, PartitionId, ProducerId, TopicId};
 use crate::quorum::{Peers, Quorum, QuorumStatus};
 use crate::system::Random;
 use crate::system::clock::{Instant, millis, monotonic, sleep, timeout_at};
@@ -61,6 +61,11 @@ impl Controller {
 
     pub(crate) fn image(&self) -> Arc<Image> {
         self.state.image()
+    }
+
+    /// Shows this broker a partition's role once more.
+    pub(crate) fn show_again(&self, topic: TopicId, partition: PartitionId) {
+        self.state.show_again(topic, partition);
     }
 
     /// The broker's configuration with its dynamic values.

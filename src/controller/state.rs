@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::configs;
 use crate::config::Config;
 use crate::metadata::{Image, MetadataRecord, Publisher};
-use crate::model::BrokerId;
+use crate::model::{BrokerId, PartitionId, TopicId};
 use crate::quorum::{StateMachine, VoterDisks};
 
 /// See the file's header.
@@ -51,6 +51,18 @@ impl ClusterState {
         let image = self.image.load_full();
         publisher.publish(&image.records(), &image, &self.config.load());
         let _ = self.publisher.set(publisher);
+    }
+
+    /// Shows a partition as it is once more, to a replica that lies elsewhere now.
+    pub(super) fn show_again(&self, topic: TopicId, partition: PartitionId) {
+        let _applying = self.applying.lock();
+        let image = self.image.load_full();
+        let index = usize::try_from(partition).unwrap_or(usize::MAX);
+        let found = image.topic_by_id(topic).and_then(|topic| topic.partitions.get(index));
+        if let (Some(state), Some(publisher)) = (found.cloned(), self.publisher.get()) {
+            let record = MetadataRecord::Partition { topic, partition, state };
+            publisher.publish(&[record], &image, &self.config.load());
+        }
     }
 
     pub(crate) fn image(&self) -> Arc<Image> {

@@ -95,6 +95,10 @@ impl Log {
         &self.parts.config
     }
 
+    pub(crate) fn shared_config(&self) -> Arc<TopicConfig> {
+        Arc::clone(&self.parts.config)
+    }
+
     pub(crate) fn set_config(&mut self, config: Arc<TopicConfig>) {
         self.parts.config = config;
     }

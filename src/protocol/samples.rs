@@ -19,7 +19,8 @@ macro_rules! for_every_api {
             UpdateFeaturesRequest DescribeClusterRequest DescribeProducersRequest
             ListConfigResourcesRequest DescribeTopicPartitionsRequest ElectLeadersRequest
             AlterPartitionReassignmentsRequest ListPartitionReassignmentsRequest
-            UnregisterBrokerRequest AddRaftVoterRequest RemoveRaftVoterRequest)
+            UnregisterBrokerRequest AddRaftVoterRequest RemoveRaftVoterRequest
+            AlterReplicaLogDirsRequest)
     };
     (@each $check:ident $arguments:tt $($request:ident)*) => {
         $(for_every_api!(@one $check $request $arguments);)*

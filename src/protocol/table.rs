@@ -51,6 +51,7 @@ served! {
     OffsetForLeaderEpoch 2..=4 as 2;
     DescribeConfigs 1..=4 as 1;
     AlterConfigs 0..=2 as 0;
+    AlterReplicaLogDirs 1..=2 as 1;
     DescribeLogDirs 1..=4 as 1;
     CreatePartitions 0..=3 as 0;
     DeleteGroups 0..=2 as 0;

@@ -490,6 +490,13 @@ impl State {
         self.log.as_mut().ok_or(missing)
     }
 
+    /// Takes the log out for good: whoever asks this partition is told that it is not here.
+    pub(super) fn retire(&mut self) -> Option<Log> {
+        self.deleted = true;
+        self.waiting.fail();
+        self.log.take()
+    }
+
     pub(super) fn fail(&mut self) {
         self.log = None;
         self.waiting.fail();

@@ -14,6 +14,7 @@ use super::checkpoints::Point;
 use super::error::StartError;
 use super::lease::Lease;
 use super::log_directory::{LogDirectory, read_meta};
+use super::moving::{Moving, clean_up};
 use super::partition::{Local, Partition};
 use super::proposals::Proposals;
 use super::replica::PartitionState;
@@ -39,8 +40,9 @@ pub(crate) struct ReplicaSettings {
     pub producer_expiration_ms: i64,
     /// `replica.lag.time.max.ms`.
     pub lag_max_ms: i64,
-    /// Bytes a second that leaders here send to throttled replicas, and that those here fetch.
-    pub throttled_rates: (i64, i64),
+    /// Bytes a second that leaders here send to throttled replicas, that those here fetch, and that are copied between
+    /// log directories.
+    pub throttled_rates: (i64, i64, i64),
     pub cleaner_enabled: bool,
     pub cleaner_backoff_ms: i64,
     pub cleaner_buffer_bytes: i64,
@@ -77,6 +79,7 @@ pub(crate) struct Replicas {
     pub(super) clock: Clock,
     pub(super) local: Arc<Local>,
     pub throttles: Throttles,
+    pub(super) moves: Mutex<BTreeMap<TopicPartition, Arc<Moving>>>,
     random: Random,
     topics: RwLock<HashMap<Arc<str>, Arc<Topic>>>,
     ids: RwLock<HashMap<TopicId, Arc<str>>>,
@@ -149,6 +152,7 @@ impl Replicas {
             cluster_id,
             directories,
             throttles,
+            moves: Mutex::default(),
             local: Arc::new(Local {
                 node_id: settings.node_id,
                 lease: Arc::new(lease),
@@ -232,6 +236,10 @@ impl Replicas {
             let failed = |error| StartError::Disk { path: directory.path.clone(), error };
             remove_deleted_folders(directory).map_err(failed)?;
         }
+        clean_up(&self.directories).map_err(|error| {
+            let path = self.directories.first().map(|directory| directory.path.clone());
+            StartError::Disk { path: path.unwrap_or_default(), error }
+        })?;
         let threads = self.settings.lock().recovery_threads;
         let opened: Mutex<Vec<Opened>> = Mutex::default();
         let folders = self.folders();
@@ -359,7 +367,15 @@ impl Replicas {
         }
     }
 
-    fn open_log(&self, spec: &PartitionSpec, directory: &Arc<LogDirectory>) -> OpenedLog {
+    pub(super) fn random(&self) -> &Random {
+        &self.random
+    }
+
+    pub(super) fn open_log(
+        &self,
+        spec: &PartitionSpec,
+        directory: &Arc<LogDirectory>,
+    ) -> OpenedLog {
         let dir = directory.path.join(spec.name.to_string());
         let parts =
             LogParts { cache: Arc::clone(&directory.cache), config: Arc::clone(&spec.config) };
@@ -391,7 +407,12 @@ impl Replicas {
         }
     }
 
-    fn list(&self, spec: &PartitionSpec, directory: Arc<LogDirectory>, opened: OpenedLog) {
+    pub(super) fn list(
+        &self,
+        spec: &PartitionSpec,
+        directory: Arc<LogDirectory>,
+        opened: OpenedLog,
+    ) {
         let partition = Arc::new(Partition::new(
             spec.name.clone(),
             Arc::clone(&directory),

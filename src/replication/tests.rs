@@ -209,3 +209,97 @@ async fn a_leader_that_becomes_a_follower_fetches_only_after_it_has_flushed_its_
         assert_eq!((position.offset, flushed), (i64::from(epoch), i64::from(epoch)));
     }
 }
+
+/// Appends while a replica moves, and returns when it lies in the other directory.
+async fn moved(replicas: &Arc<Replicas>, name: &TopicPartition, to: &str) -> usize {
+    let (told, mut moved) = (Arc::new(tokio::sync::Notify::new()), 0);
+    let done = Arc::clone(&told);
+    let path = PathBuf::from(to);
+    replicas.move_replica(name, &path, move || done.notify_one()).expect("begins");
+    let until = monotonic() + Duration::from_secs(20);
+    loop {
+        let partition = replicas.partition(name).expect("there");
+        partition.take_state(&led(0));
+        if append(&partition, None).is_ok() {
+            moved += 1;
+        }
+        let soon = monotonic() + Duration::from_millis(1);
+        if timeout_at(soon, told.notified()).await.is_ok() {
+            replicas.partition(name).expect("there").take_state(&led(0));
+            return moved;
+        }
+        assert!(monotonic() < until, "it does not arrive");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_goes_to_another_directory_with_all_that_it_has_while_it_serves() {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a", "/b"]);
+    let first = create(&replicas, "t", false);
+    let (name, there) = (first.name.clone(), first.directory.path.clone());
+    let other = if there == "/a" { "/b" } else { "/a" };
+    let mut count = 0;
+    for _ in 0..500 {
+        append(&first, None).expect("appended");
+        count += 1;
+    }
+    assert_eq!(
+        replicas.move_replica(&name, &PathBuf::from("/c"), || ()),
+        Err(MoveError::UnknownDirectory)
+    );
+    count += moved(&replicas, &name, other).await;
+    let now = replicas.partition(&name).expect("there");
+    assert_eq!(now.directory.path, PathBuf::from(other));
+    assert!(!disk.exists(&there.join("t-0")), "the original is still there");
+    let waiter = AckWaiter::new();
+    append(&now, Some(&waiter)).expect("appended");
+    count += 1;
+    settled(&waiter).await;
+    let end = now.with_log(crate::log::Log::log_end).expect("online");
+    assert_eq!(usize::try_from(end).expect("small"), count);
+    assert_eq!(now.high_watermark(), end);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_a_crash_ended_leaves_one_whole_log_whatever_was_renamed() {
+    for step in 0..3 {
+        let disk = SimDisk::default();
+        let replicas = open(&disk, &["/a", "/b"]);
+        let partition = create(&replicas, "t", false);
+        let from = partition.directory.path.clone();
+        let to = PathBuf::from(if from == "/a" { "/b" } else { "/a" });
+        for _ in 0..20 {
+            append(&partition, None).expect("appended");
+        }
+        replicas.stop(1);
+        drop((partition, replicas));
+        disk.die();
+        let copy = to.join("t-0.1-future");
+        for entry in Disk::list(&disk, &from.join("t-0")).expect("listed") {
+            Disk::create_dir_all(&disk, &copy).expect("made");
+            let bytes = crate::system::disk::read_file(&disk, &from.join("t-0").join(&entry.name));
+            let file = Disk::open(&disk, &copy.join(&entry.name), crate::system::OpenMode::Replace)
+                .expect("opened");
+            file.write_at(&[std::io::IoSlice::new(&bytes.expect("read"))], 0).expect("written");
+            file.sync().expect("synced");
+        }
+        // Nothing yet; the original is out of the way; the copy has its name.
+        if step > 0 {
+            Disk::rename(&disk, &from.join("t-0"), &from.join("t-0.1-moved")).expect("renamed");
+        }
+        if step > 1 {
+            Disk::rename(&disk, &copy, &to.join("t-0")).expect("renamed");
+        }
+        let replicas = open(&disk, &["/a", "/b"]);
+        let partition = create(&replicas, "t", false);
+        let end = partition.with_log(crate::log::Log::log_end).expect("online");
+        assert_eq!(end, 20, "step {step}");
+        for directory in ["/a", "/b"] {
+            for entry in Disk::list(&disk, &PathBuf::from(directory)).expect("listed") {
+                let is_left = entry.name.ends_with("-future") || entry.name.ends_with("-moved");
+                assert!(!is_left, "step {step}: {}", entry.name);
+            }
+        }
+    }
+}

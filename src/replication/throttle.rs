@@ -23,13 +23,16 @@ pub(crate) struct Throttle {
 pub(crate) struct Throttles {
     pub leader: Throttle,
     pub follower: Throttle,
+    /// Copies between this broker's log directories.
+    pub directories: Throttle,
 }
 
 impl Throttles {
     /// Bytes a second of each end.
-    pub(super) fn set_rates(&self, (leader, follower): (i64, i64)) {
+    pub(super) fn set_rates(&self, (leader, follower, directories): (i64, i64, i64)) {
         self.leader.set_rate(leader);
         self.follower.set_rate(follower);
+        self.directories.set_rate(directories);
     }
 }
 
