@@ -49,6 +49,7 @@ impl LogDirectory {
     }
 
     fn flush(&self, partitions: &[Arc<Partition>]) {
+        let _flushing = self.flushing.lock();
         let jobs = self.begin_flush(partitions);
         if let Err(error) = self.carry_out(&jobs)
             && !is_planted(Bug::IgnoreFlushError)

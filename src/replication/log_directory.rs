@@ -42,6 +42,9 @@ pub(crate) struct LogDirectory {
     /// Logs to flush, and whoever flushes them.
     pub(super) queue: Mutex<Vec<Arc<Partition>>>,
     pub(super) queued: Notify,
+    /// Held while a flush is under way: what it took out of a log to flush, nobody else flushes, so nobody else may say
+    /// that it is durable.
+    pub(super) flushing: Mutex<()>,
     unflushed_bytes: AtomicU64,
     pub(super) stopping: AtomicBool,
     /// Whether something durable moved since the checkpoint was written.
@@ -107,6 +110,7 @@ impl LogDirectory {
             partitions: Mutex::default(),
             queue: Mutex::default(),
             queued: Notify::new(),
+            flushing: Mutex::default(),
             unflushed_bytes: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             points_changed: AtomicBool::new(false),

@@ -347,6 +347,7 @@ impl Replicas {
         for directory in &self.directories {
             directory.stopping.store(true, Ordering::Release);
             directory.queued.notify_one();
+            let _flushing = directory.flushing.lock();
             let partitions = directory.partitions();
             parallel(&partitions, self.settings.lock().recovery_threads, |partition| {
                 let mut state = partition.state.lock();

@@ -238,7 +238,7 @@ async fn a_replica_goes_to_another_directory_with_all_that_it_has_while_it_serve
     let replicas = open(&disk, &["/a", "/b"]);
     let first = create(&replicas, "t", false);
     let (name, there) = (first.name.clone(), first.directory.path.clone());
-    let other = if there == "/a" { "/b" } else { "/a" };
+    let other = if *there == *"/a" { "/b" } else { "/a" };
     let mut count = 0;
     for _ in 0..500 {
         append(&first, None).expect("appended");
@@ -268,7 +268,7 @@ async fn a_move_that_a_crash_ended_leaves_one_whole_log_whatever_was_renamed() {
         let replicas = open(&disk, &["/a", "/b"]);
         let partition = create(&replicas, "t", false);
         let from = partition.directory.path.clone();
-        let to = PathBuf::from(if from == "/a" { "/b" } else { "/a" });
+        let to = PathBuf::from(if *from == *"/a" { "/b" } else { "/a" });
         for _ in 0..20 {
             append(&partition, None).expect("appended");
         }
@@ -302,4 +302,30 @@ async fn a_move_that_a_crash_ended_leaves_one_whole_log_whatever_was_renamed() {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_says_that_a_log_is_durable_only_after_the_flush_that_is_under_way() {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a"]);
+    let partition = create(&replicas, "t", false);
+    let directory = Arc::clone(&partition.directory);
+    let flushing = directory.flushing.lock();
+    append(&partition, None).expect("appended");
+    // The flush has taken out what there is to flush, and is not done.
+    let jobs = directory.begin_flush(std::slice::from_ref(&partition));
+    assert_eq!(jobs.len(), 1);
+    let stopping = Arc::clone(&replicas);
+    let stopped = crate::system::tasks::spawn(async move {
+        crate::system::tasks::blocking(move || stopping.stop(1)).await;
+    });
+    crate::system::clock::sleep(Duration::from_millis(50)).await;
+    assert!(!stopped.is_finished(), "the stop did not wait");
+    directory.carry_out(&jobs).expect("flushed");
+    drop(flushing);
+    stopped.await.expect("it stops");
+    disk.crash(&Random::seeded(1));
+    let again = open(&disk, &["/a"]);
+    let end = create(&again, "t", false).with_log(crate::log::Log::log_end);
+    assert_eq!(end, Some(1));
 }
