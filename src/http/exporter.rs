@@ -35,6 +35,8 @@ fn broker(http: &Http) {
     let alive = alive.count();
     metrics.set(Name::ExporterBrokers, &[], count(alive));
     metrics.set(Name::FencedBrokers, &[], count(image.brokers.len() - alive));
+    let discarded = http.context.replicas.discarded_records();
+    metrics.set(Name::DiscardedRecords, &[], to_f64(i64::try_from(discarded).unwrap_or(i64::MAX)));
     let is_active = http.context.controller.controller_id() == http.context.node_id;
     metrics.set(Name::ActiveController, &[], f64::from(u8::from(is_active)));
 }

@@ -48,6 +48,7 @@ metrics! {
     UnderReplicated "strandline_under_replicated_partitions" Gauge [] "Partitions led here whose replicas are not all in sync.";
     ActiveController "strandline_active_controller" Gauge [] "1 on the node that decides for the cluster. Alert when the sum is not 1.";
     FencedBrokers "strandline_fenced_brokers" Gauge [] "Registered brokers that are not heard of. Alert above 0.";
+    DiscardedRecords "strandline_unclean_election_discarded_records" Gauge [] "Committed records that unclean elections took back on this broker since it started. Alert above 0.";
     DirectoryOffline "strandline_log_directory_offline" Gauge ["path"] "1 when the folder saw a disk error. Alert above 0.";
     DirectoryFull "strandline_log_directory_full" Gauge ["path"] "1 when producers are refused for want of room. Alert above 0.";
     DirectoryTotal "strandline_log_directory_total_bytes" Gauge ["path"] "Size of the folder's file system.";

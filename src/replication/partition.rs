@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -18,7 +18,7 @@ use super::replica::{Effects, PartitionState, Replica};
 use super::waiting::{AckWaiter, Waiting};
 use crate::config::{TimestampType, TopicConfig};
 use crate::log::{AppendError, Appended, FlushJob, Log, NewBatch, Position, Stamp};
-use crate::model::number::to_usize;
+use crate::model::number::{to_u64, to_usize};
 use crate::model::{BrokerId, LeaderEpoch, Offset, Timestamp, TopicPartition};
 use crate::record::batch::stamp_append_time;
 use crate::record::{BatchHeader, BatchRules, validate};
@@ -39,6 +39,8 @@ pub(crate) struct Local {
     pub node_id: BrokerId,
     pub lease: Arc<Lease>,
     pub proposals: Arc<Proposals>,
+    /// Committed records that unclean elections took back here.
+    pub discarded: AtomicU64,
 }
 
 /// See the file's header.
@@ -425,8 +427,10 @@ impl Partition {
         state.marks.clear();
         state.marks.push_back(end);
         state.flushed_records_to = state.flushed_records_to.min(end.offset);
-        if state.replica.truncated(end.offset) {
-            tracing::error!(partition = %self.name, to = end.offset, "the log was cut below its high watermark: an unclean election");
+        let discarded = state.replica.truncated(end.offset);
+        if discarded > 0 {
+            self.local.discarded.fetch_add(to_u64(discarded), Ordering::Relaxed);
+            tracing::error!(partition = %self.name, to = end.offset, discarded, "the log was cut below its high watermark: an unclean election");
         }
         state.place_high_watermark();
         self.high_watermark.store(state.replica.high_watermark(), Ordering::Release);

@@ -227,14 +227,14 @@ impl Replica {
         self.advance()
     }
 
-    /// A follower's log was cut or began anew; returns whether that took back what was below its high watermark.
-    pub(super) fn truncated(&mut self, log_end: Offset) -> bool {
+    /// A follower's log was cut or began anew; returns how many records below its high watermark that took back.
+    pub(super) fn truncated(&mut self, log_end: Offset) -> i64 {
         assert!(!self.is_leader(), "leaders_never_truncate: a leader cut its log");
         self.log_end = log_end;
         self.flushed = self.flushed.min(log_end);
-        let was_below = self.high_watermark > log_end;
+        let taken_back = (self.high_watermark - log_end).max(0);
         self.high_watermark = self.high_watermark.min(log_end);
-        was_below
+        taken_back
     }
 
     /// The leader told its high watermark.

