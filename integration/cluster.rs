@@ -303,3 +303,41 @@ fn a_cluster_serves_again_within_seconds_after_every_node_was_killed() {
         assert!(begun.elapsed() < Duration::from_secs(20));
     }
 }
+
+#[test]
+fn a_leader_whose_bytes_rotted_gives_way_to_a_replica_with_good_ones_and_infects_nobody() {
+    let (folder, _) = folder();
+    let mut cluster = Cluster::start(folder.path());
+    let bootstrap = cluster.bootstrap();
+    let made = run(&["topic", "create", "t", "-r", "3", "-b", &bootstrap]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let lines: String = (0..2_000).map(|number| format!("{number}\n")).collect();
+    let input = folder.path().join("input");
+    std::fs::write(&input, &lines).expect("written");
+    let produced = Command::new(BINARY)
+        .args(["produce", "t", "-b", &bootstrap])
+        .stdin(std::fs::File::open(&input).expect("a file"))
+        .output()
+        .expect("it runs");
+    assert!(produced.status.success(), "{}", String::from_utf8_lossy(&produced.stderr));
+    cluster.wait_healthy();
+    let leader = || {
+        let told = run(&["topic", "describe", "t", "--format", "json", "-b", &bootstrap]);
+        let rows: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap_or_default();
+        usize::try_from(rows[0]["leader"].as_i64().unwrap_or(-1)).ok()
+    };
+    let first = leader().expect("a leader");
+    let rotten = cluster.places[first - 1].data.join("t-0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&rotten).expect("a log");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x40;
+    std::fs::write(&rotten, &bytes).expect("written");
+    // Somebody has to read it all: a follower that lost its disk's replica.
+    let follower = first % NODES + 1;
+    cluster.kill(follower - 1);
+    std::fs::remove_dir_all(cluster.places[follower - 1].data.join("t-0")).expect("removed");
+    cluster.start_missing();
+    eventually("another one leads", || leader().is_some_and(|now| now != first));
+    let read = run(&["consume", "t", "--offset", "start", "--exit", "-b", &bootstrap]);
+    assert_eq!(String::from_utf8_lossy(&read.stdout), lines);
+}

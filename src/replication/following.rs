@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::error::PartitionError;
-use super::partition::Partition;
+use super::partition::{Partition, State};
 use super::reading::ReadRules;
 use super::waiting::{AckWaiter, FetchWaiter};
 use crate::log::{AppendError, Log, NewBatch};
@@ -80,8 +80,25 @@ impl Partition {
         }
         let effects =
             state.replica.fetched(uptime_ms(), fetch.follower, fetch.broker_epoch, fetch.offset);
+        let suspect = effects.suspect;
         self.perform(state, effects);
-        Ok(None)
+        suspect.map_or(Ok(None), |offset| self.check_written(state, offset).map(|()| None))
+    }
+
+    /// Looks whether what stands at an offset is what was written. A log that is not goes offline, so that a replica
+    /// with good bytes leads: a follower takes no batch whose checksum is wrong, and would wait for ever.
+    fn check_written(&self, state: &mut State, offset: Offset) -> Result<(), PartitionError> {
+        let log = state.log()?;
+        let read = log.slice(offset, log.end(), 1, true).ok().flatten();
+        let bytes = read.and_then(|slice| slice.read().ok());
+        let first = bytes.as_deref().and_then(next_batch);
+        let is_good = first.is_some_and(|(header, batch, _)| checksum(batch) == Some(header.crc));
+        if is_good {
+            return Ok(());
+        }
+        tracing::error!(partition = %self.name, offset, "what stands in the log is not what was written: the replica is offline until a restart");
+        state.fail();
+        Err(PartitionError::Offline)
     }
 
     /// Whether this leader throttles a replica: it is listed, and not in sync (KIP-73).

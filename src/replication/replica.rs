@@ -15,6 +15,9 @@ use crate::system::planted::{Bug, is_planted};
 /// A planned change of the leader is given up after this long, so that producers are not held up for longer.
 const HAND_OVER_MAX_MS: i64 = 1_000;
 
+/// A follower that asks for the same this often may be refusing what it gets.
+const REPEATS_SUSPECT: u32 = 8;
+
 /// A partition as the metadata describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PartitionState {
@@ -55,6 +58,8 @@ pub(super) struct Effects {
     /// Whoever waits for acknowledgements waits in vain: too few replicas are in sync.
     pub too_few_in_sync: bool,
     pub propose: Option<IsrProposal>,
+    /// A follower asks for what comes at this offset again and again: it may not be what was written.
+    pub suspect: Option<Offset>,
 }
 
 /// What a leader knows of another replica.
@@ -68,6 +73,8 @@ struct Follower {
     fetched_ms: i64,
     /// The leader's log end at its last fetch.
     log_end_then: Offset,
+    /// How often it asked for the same again, though there was something.
+    repeats: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -258,8 +265,9 @@ impl Replica {
         let log_end = self.log_end;
         let Role::Leader(leader) = &mut self.role else { return Effects::default() };
         let Some(known) = leader.followers.get_mut(&follower) else { return Effects::default() };
-        known.note(now_ms, broker_epoch, offset.min(log_end), log_end);
+        let repeats = known.note(now_ms, broker_epoch, offset.min(log_end), log_end);
         let mut effects = self.advance();
+        effects.suspect = (repeats > 0 && repeats % REPEATS_SUSPECT == 0).then_some(offset);
         effects.propose = self.hand_over(now_ms).or_else(|| self.expand(follower));
         effects
     }
@@ -391,10 +399,14 @@ impl Follower {
             caught_up_ms: now_ms,
             fetched_ms: now_ms,
             log_end_then: -1,
+            repeats: 0,
         }
     }
 
-    fn note(&mut self, now_ms: i64, broker_epoch: i64, offset: Offset, log_end: Offset) {
+    /// Notes a fetch; how often the follower has asked for the same.
+    fn note(&mut self, now_ms: i64, broker_epoch: i64, offset: Offset, log_end: Offset) -> u32 {
+        let is_same = self.end == Some(offset) && offset < self.log_end_then;
+        self.repeats = if is_same { self.repeats.saturating_add(1) } else { 0 };
         if offset >= log_end {
             self.caught_up_ms = now_ms;
         } else if self.log_end_then >= 0 && offset >= self.log_end_then {
@@ -404,5 +416,6 @@ impl Follower {
         self.broker_epoch = broker_epoch;
         self.fetched_ms = now_ms;
         self.log_end_then = log_end;
+        self.repeats
     }
 }
