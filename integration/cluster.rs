@@ -311,7 +311,8 @@ fn a_leader_whose_bytes_rotted_gives_way_to_a_replica_with_good_ones_and_infects
     let bootstrap = cluster.bootstrap();
     let made = run(&["topic", "create", "t", "-r", "3", "-b", &bootstrap]);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let lines: String = (0..2_000).map(|number| format!("{number}\n")).collect();
+    let numbers: Vec<String> = (0..2_000).map(|number: u32| number.to_string()).collect();
+    let lines = numbers.join("\n") + "\n";
     let input = folder.path().join("input");
     std::fs::write(&input, &lines).expect("written");
     let produced = Command::new(BINARY)
