@@ -28,6 +28,8 @@ const STARTED_MS: i64 = 1_700_000_000_000;
 struct Life {
     broker: Option<Broker>,
     is_running: bool,
+    /// Deaths that are under way: until they are over, nobody turns it on again.
+    dying: u32,
     /// How often it was asked to stop, or died: what watches over one life leaves the next one alone.
     ended: u32,
 }
@@ -84,7 +86,8 @@ impl Node {
     }
 
     pub(super) fn is_running(&self) -> bool {
-        self.life.lock().is_running
+        let life = self.life.lock();
+        life.is_running || life.dying > 0
     }
 
     /// Looks at the broker, if it has started.
@@ -181,6 +184,7 @@ impl Node {
 
     /// The process dies; `power`: the machine with it, and what was not flushed.
     pub(super) async fn die(&self, power: bool, random: &Random) {
+        self.life.lock().dying += 1;
         pause(self.id, false);
         kill(self.id);
         self.net.gone(self.id, power);
@@ -193,8 +197,9 @@ impl Node {
         } else {
             self.disk.die();
         }
-        // Only now may it be started again.
-        self.life.lock().is_running = false;
+        let mut life = self.life.lock();
+        life.dying -= 1;
+        life.is_running = false;
     }
 
     /// The process is asked to stop, and does within a while.
