@@ -47,7 +47,6 @@ impl Bug {
         Bug::IgnoreFlushError,
         Bug::TruncateToHighWatermark,
         Bug::SkipDivergenceCheck,
-        Bug::IgnoreProposedIsr,
         Bug::IgnoreMinInsync,
         Bug::JoinIsrEarly,
         Bug::ElectAnyReplica,
@@ -57,7 +56,6 @@ impl Bug {
         Bug::QuorumAcksBeforeFlush,
         Bug::ForgetProducersAtStart,
         Bug::ServeUncommitted,
-        Bug::ResumeLeadership,
         Bug::IgnoreLease,
     ];
 }
