@@ -82,8 +82,8 @@ fn the_power_cut_finds_what_was_acknowledged_before_it_was_flushed() {
     // A run that can't fail shows nothing: what is acknowledged from caches must be missed here.
     let places = (1..=NODES).map(|node| machines.place(node)).collect();
     let mut cluster = Cluster::start_with(places, &["write.caching=true"]);
-    let judge = Judge::start(&machines.prefix(CLIENT), &cluster.bootstrap(), 9);
-    std::thread::sleep(Duration::from_secs(6));
+    let judge = Judge::start(&machines.prefix(CLIENT), &cluster.bootstrap(), 14);
+    std::thread::sleep(Duration::from_secs(9));
     let (.., cut) = FAULTS.iter().find(|(name, ..)| *name == "power cut of all").expect("known");
     let world = &mut World { machines: &machines, cluster: &mut cluster };
     hurt(*cut, 1, world).expect("the power is cut");
