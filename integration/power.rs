@@ -8,13 +8,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::broker::{Broker, folder};
-use crate::kit::python_script;
+use crate::kit::{python_script, shut_down};
 
 const CUTS: u32 = 5;
-/// `FS_IOC_SHUTDOWN` with `NOLOGFLUSH`: the journal is not written out either.
-const SHUT_DOWN: &str = "import fcntl, os, struct, sys
-fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))";
-
 /// A file system in a file; unmounted when it is dropped.
 struct Disk {
     image: PathBuf,
@@ -48,7 +44,7 @@ impl Disk {
     }
 
     fn cut_power(&self) -> Result<(), String> {
-        run(Command::new("python3").args(["-c", SHUT_DOWN]).arg(&self.mount))
+        run(&mut shut_down(&self.mount))
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) const FAULTS: &[(&str, &str, Make)] = &[
     ("link that reorders and doubles", "", |world, node| slow_link(world, node, &["1", "30", "5"])),
     ("clock back", "clocks", |world, node| clock(world, node, -1_500)),
     ("little CPU", "cpu", little_cpu),
-    ("read-only disk", "", read_only_disk),
+    ("file system that shuts itself down", "", shut_down_file_system),
     ("kill -9 behind a cut", "", kill_behind_a_cut),
 ];
 
@@ -58,16 +58,14 @@ pub(super) fn missing(needs: &str, machines: &Machines) -> Option<&'static str> 
         "iptables" => kit::has_tools(&["iptables"]),
         "frail disk" => machines.has_frail_disk(),
         "clocks" => machines.has_clocks(),
-        "blkio" => {
-            Path::new(BLKIO).join("blkio.throttle.write_bps_device").exists() || cgroup(BLKIO)
-        }
-        "cpu" => Path::new(CPU).join("cgroup.procs").exists(),
+        "blkio" => has_control_groups(BLKIO),
+        "cpu" => has_control_groups(CPU),
         _ => true,
     };
     (!is_there).then_some("what it needs is not on this machine")
 }
 
-fn cgroup(root: &str) -> bool {
+fn has_control_groups(root: &str) -> bool {
     Path::new(root).join("cgroup.procs").exists()
 }
 
@@ -251,10 +249,8 @@ fn ends_by_itself(world: &mut World<'_>, node: usize) -> Result<(), String> {
     Ok(())
 }
 
-fn read_only_disk(world: &mut World<'_>, node: usize) -> Result<(), String> {
-    // A file system that found an error does this to itself.
-    let mount = world.machines.mount(node);
-    sh(&format!("mount -f -o remount,ro {}", mount.display()))?;
+/// As a file system does that found itself damaged: every write fails from now on, and the process has to end by itself.
+fn shut_down_file_system(world: &mut World<'_>, node: usize) -> Result<(), String> {
     world.machines.cut_power(node)?;
     ends_by_itself(world, node)?;
     world.machines.remount(node)

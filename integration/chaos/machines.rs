@@ -15,9 +15,6 @@ pub(super) const NETWORK: &str = "198.18.0";
 pub(super) const CLIENT: usize = 9;
 /// The node whose disk can be made to fail.
 pub(super) const FRAIL: usize = 3;
-/// `FS_IOC_SHUTDOWN` with `NOLOGFLUSH`.
-const SHUT_DOWN: &str = "import fcntl, os, struct, sys
-fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))";
 
 pub(super) fn sh(words: &str) -> Result<String, String> {
     let mut split = words.split_whitespace();
@@ -174,9 +171,8 @@ impl Machines {
     }
 
     pub(super) fn cut_power(&self, node: usize) -> Result<(), String> {
-        let mount = self.mount(node);
-        let output = Command::new("python3").args(["-c", SHUT_DOWN]).arg(mount).status();
-        output.map(drop).map_err(|error| error.to_string())
+        let shut_down = kit::shut_down(&self.mount(node)).status();
+        shut_down.map(drop).map_err(|error| error.to_string())
     }
 
     pub(super) fn remount(&self, node: usize) -> Result<(), String> {
