@@ -9,7 +9,7 @@ import threading
 import time
 from array import array
 
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 address, seconds = sys.argv[1], float(sys.argv[2])
@@ -80,13 +80,25 @@ def produce(end):
     return number
 
 
+def end_of(consumer, partition):
+    """The end offset of a partition. The call does not try again by itself where the leader has just moved, which is no finding."""
+    deadline = time.time() + 60
+    while True:
+        try:
+            return consumer.get_watermark_offsets(partition, timeout=20)[1]
+        except KafkaException as error:
+            if not error.args[0].retriable() and error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION or time.time() > deadline:
+                raise
+            time.sleep(0.2)
+
+
 def scan(topic, number, live):
     """Reads a topic back and compares it with what was acknowledged, and with what was read before."""
     consumer = Consumer({"bootstrap.servers": address, "group.id": "crash", "enable.auto.commit": False, "log_level": 0})
     seen, there = bytearray(number), bytearray(number)
     doubled = reordered = inconsistent = 0
     for partition in range(PARTITIONS):
-        _, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=20)
+        high = end_of(consumer, TopicPartition(topic, partition))
         consumer.assign([TopicPartition(topic, partition, 0)])
         before = live.seen[partition] if live else ()
         at, last, deadline = 0, -1, time.time() + 240
