@@ -25,6 +25,14 @@ impl Judge {
         Self(client.expect("python runs"))
     }
 
+    /// The same with further settings of the client, in JSON.
+    pub(crate) fn start_as(bootstrap: &str, seconds: u64, settings: &str) -> Self {
+        let mut command = python_script("crash.py");
+        command.args([bootstrap, &seconds.to_string(), "3", "1000", settings]);
+        let client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Self(client.expect("python runs"))
+    }
+
     pub(crate) fn start_at_rate(
         prefix: &[String],
         bootstrap: &str,

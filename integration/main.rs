@@ -20,3 +20,4 @@ mod operations;
 mod power;
 mod probe;
 mod protocol;
+mod secure;

@@ -83,9 +83,27 @@ fn voters_and_brokers_come_and_go_while_clients_produce_and_nothing_is_lost() {
     std::fs::remove_dir_all(&data).expect("removed");
     ours(&cluster, &["cluster", "remove-voter", "3"]);
     cluster.start_missing();
-    let address = format!("127.0.0.1:{}", cluster.places[2].controller);
-    ours(&cluster, &["cluster", "add-voter", "3", &address]);
+    // Apache Kafka's own tool adds it: it reads the new disk's id out of the log directory.
+    let properties = folder.path().join("node3.properties");
+    let text = format!(
+        "node.id=3\nprocess.roles=broker,controller\ncontroller.listener.names=CONTROLLER\n\
+         listeners=CONTROLLER://127.0.0.1:{}\nlog.dirs={}\n",
+        cluster.places[2].controller,
+        data.display()
+    );
+    std::fs::write(&properties, text).expect("written");
+    let bootstrap = cluster.bootstrap();
+    let quorum = |words: &[&str]| {
+        let server = ["--bootstrap-server", bootstrap.as_str()];
+        let class = "org.apache.kafka.tools.MetadataQuorumCommand";
+        succeed(&mut java(class, &[&server, words].concat()))
+    };
+    let config = properties.to_str().expect("text");
+    quorum(&["--command-config", config, "add-controller"]);
     cluster.wait_healthy();
+    let said = quorum(&["describe", "--replication"]);
+    let with = |role: &str| said.lines().filter(|line| line.contains(role)).count();
+    assert_eq!((with("Leader"), with("Follower"), with("Observer")), (1, 2, 2), "{said}");
 }
 
 #[test]

@@ -29,6 +29,7 @@ ROWS = {
     "connections-100": end_to_end(20000, "-consumers", "1", clients=100),  # P6
     "produce-zstd": produce(1024, 16384, "-compression", "zstd", "-payload", "json"),  # P7
     "produce-lz4": produce(1024, 16384, "-compression", "lz4", "-payload", "json"),
+    "produce-16k-1p": produce(1024, 16384, partitions=1),
     "produce-16k-100p": produce(1024, 16384, partitions=100),
     "produce-16k-1000p": produce(1024, 16384, partitions=1000),
     # The binary's own client sends batches that were built once: it costs little beside the broker.

@@ -15,8 +15,9 @@ use crate::cluster::Cluster;
 use crate::judges::{Judge, KafkasOwn};
 
 const SHORT_RUN: Duration = Duration::from_mins(4);
-/// Records a second and topic.
+/// Records a second and topic, in the short run and in a longer one.
 const RATE: u64 = 1_500;
+const LONG_RATE: u64 = 3_000;
 
 fn machines_or_reason(folder: &std::path::Path) -> Option<Machines> {
     crate::kit::install_tools();
@@ -35,6 +36,7 @@ fn nothing_acknowledged_is_lost_whatever_happens_to_networks_disks_and_processes
     let Some(machines) = machines_or_reason(folder.path()) else { return };
     let minutes = std::env::var("CHAOS_MINUTES").ok().and_then(|m| m.parse::<u64>().ok());
     let length = minutes.map_or(SHORT_RUN, Duration::from_mins);
+    let rate = if minutes.is_some() { LONG_RATE } else { RATE };
     let only = std::env::var("CHAOS_ONLY").unwrap_or_default();
     let only: Vec<&str> = only.split(',').filter(|name| !name.is_empty()).collect();
     let mut kinds = Vec::new();
@@ -48,7 +50,7 @@ fn nothing_acknowledged_is_lost_whatever_happens_to_networks_disks_and_processes
     let mut cluster = Cluster::start_at((1..=NODES).map(|node| machines.place(node)).collect());
     let bootstrap = cluster.bootstrap();
     let judge =
-        Judge::start_at_rate(&machines.prefix(CLIENT), &bootstrap, length.as_secs() + 5, RATE);
+        Judge::start_at_rate(&machines.prefix(CLIENT), &bootstrap, length.as_secs() + 5, rate);
     let kafkas_own = KafkasOwn::start(&machines.prefix(CLIENT), &bootstrap, folder.path());
     std::thread::sleep(Duration::from_secs(4));
     let begun = Instant::now();

@@ -1,8 +1,9 @@
-//! DescribeQuorum: the metadata log's quorum as this node sees it (KIP-595); only its leader knows how far others are.
+//! DescribeQuorum: the metadata log's quorum as its leader sees it (KIP-595). Brokers without a vote are its observers.
 
 use std::sync::Arc;
 
 use super::{Call, Context, Reply};
+use crate::controller::QuorumView;
 use crate::error::ErrorCode;
 use crate::model::number::to_i64;
 use crate::protocol::messages::describe_quorum_response::{PartitionData, ReplicaState, TopicData};
@@ -20,21 +21,22 @@ pub(super) fn handle(
     if !context.allows(call, Operation::Describe, Resource::Cluster) {
         return Reply::Now(refused(call, ErrorCode::ClusterAuthorizationFailed));
     }
-    let mut topics = Vec::new();
-    for topic in request.topics {
-        let describe = |index: i32| {
-            let known = topic.topic_name.as_str() == METADATA_TOPIC && index == 0;
-            if known { voter(context, call) } else { unknown(index) }
-        };
-        let partitions =
-            topic.partitions.iter().map(|partition| describe(partition.partition_index)).collect();
-        topics.push(
-            TopicData::default()
-                .with_topic_name(topic.topic_name.clone())
-                .with_partitions(partitions),
-        );
-    }
-    Reply::Now(DescribeQuorumResponse::default().with_error_message(None).with_topics(topics))
+    let (context, version) = (Arc::clone(context), call.version);
+    Reply::later(async move {
+        let view = context.controller.describe_quorum().await;
+        let mut topics = Vec::new();
+        for topic in request.topics {
+            let describe = |index: i32| {
+                let known = topic.topic_name.as_str() == METADATA_TOPIC && index == 0;
+                if known { described(&context, &view, version) } else { unknown(index) }
+            };
+            let partitions =
+                topic.partitions.iter().map(|asked| describe(asked.partition_index)).collect();
+            let described = TopicData::default().with_topic_name(topic.topic_name.clone());
+            topics.push(described.with_partitions(partitions));
+        }
+        DescribeQuorumResponse::default().with_error_message(None).with_topics(topics)
+    })
 }
 
 fn refused(call: &Call, code: ErrorCode) -> DescribeQuorumResponse {
@@ -49,31 +51,40 @@ fn unknown(index: i32) -> PartitionData {
         .with_error_message(None)
 }
 
-fn voter(context: &Context, call: &Call) -> PartitionData {
-    let status = context.controller.quorum();
+fn described(context: &Context, view: &QuorumView, version: i16) -> PartitionData {
+    let status = &view.status;
     let image = context.image();
     let now_ms = context.clock.now_ms();
     let replica = |id: &i32| {
-        let is_here = *id == context.node_id;
-        let known = status.replicated.get(id).copied().flatten().map(|index| to_i64(index) + 1);
-        let end = if is_here { status.log_end } else { known.unwrap_or(-1) };
+        let (mut end, mut heard_ms) = (-1, -1);
+        if status.leader == Some(*id) {
+            (end, heard_ms) = (status.log_end, now_ms);
+        } else if let Some(Some(index)) = status.replicated.get(id) {
+            end = to_i64(*index) + 1;
+            heard_ms = if end >= status.log_end { now_ms } else { -1 };
+        } else if let Some((applied, ago_ms)) = view.heard.get(id) {
+            (end, heard_ms) = (to_i64(*applied), now_ms - ago_ms);
+        }
         let mut replica =
             ReplicaState::default().with_replica_id(BrokerId(*id)).with_log_end_offset(end);
-        if call.version >= 1 {
-            let is_current = is_here || end >= status.log_end;
-            replica.last_fetch_timestamp = if is_current { now_ms } else { -1 };
-            replica.last_caught_up_timestamp = if is_current { now_ms } else { -1 };
+        if version >= 1 {
+            replica.last_fetch_timestamp = heard_ms;
+            replica.last_caught_up_timestamp = if end >= status.log_end { heard_ms } else { -1 };
         }
-        if call.version >= 2 {
+        if version >= 2 {
             replica.replica_directory_id = image.voters.get(id).copied().unwrap_or_default();
         }
         replica
     };
+    let others = image.brokers.keys().filter(|id| !status.voters.contains(id));
+    let mut observers: Vec<i32> = status.observers.iter().chain(others).copied().collect();
+    observers.sort_unstable();
+    observers.dedup();
     PartitionData::default()
         .with_error_message(None)
         .with_leader_id(BrokerId(status.leader.unwrap_or(-1)))
         .with_leader_epoch(i32::try_from(status.term).unwrap_or(i32::MAX))
         .with_high_watermark(to_i64(status.applied))
         .with_current_voters(status.voters.iter().map(replica).collect())
-        .with_observers(status.observers.iter().map(replica).collect())
+        .with_observers(observers.iter().map(replica).collect())
 }

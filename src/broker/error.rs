@@ -2,6 +2,7 @@
 
 use crate::config::ConfigError;
 use crate::controller::ControllerError;
+use crate::network::TlsError;
 use crate::quorum::StoreError;
 use crate::replication::StartError;
 
@@ -10,6 +11,8 @@ use crate::replication::StartError;
 pub(crate) enum BrokerError {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]

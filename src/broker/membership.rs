@@ -147,6 +147,7 @@ impl Membership {
             is_ready: to_i64(applied) >= self.told.load(Ordering::Acquire),
             wants_to_stop: self.wants_to_stop.load(Ordering::Acquire),
             unreachable: self.fetchers.unreachable(2 * session_ms),
+            applied: self.controller.applied(),
         };
         let wait = millis(session_ms / 2);
         let reply = self.controller.submit_once(&Command::Heartbeat(heartbeat), wait).await;

@@ -9,12 +9,23 @@ mod fetcher;
 mod joining;
 mod membership;
 mod publisher;
+mod secure;
 mod settings;
 mod start;
 
-pub(crate) use settings::check;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use settings::{groups as group_settings, replicas as replica_settings};
 pub(crate) use start::Broker;
+
+use crate::config::Config;
+use crate::system::SharedDisk;
+use error::BrokerError;
+
 #[cfg(test)]
 pub(crate) use start::Parts;
+
+/// Checks a configuration, and that the files that it names are good.
+pub(crate) fn check(config: &Config, disk: &SharedDisk) -> Result<(), BrokerError> {
+    settings::check(config)?;
+    secure::check(config, disk)
+}

@@ -38,7 +38,7 @@ pub(super) fn is_alone(config: &Config) -> bool {
 }
 
 /// Checks what one row's check can't: values that must fit together.
-pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
+pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     let listeners = listeners(config)?;
     let (voters, roles) = (voters(config)?, roles(config));
     let id = config.int("node.id");

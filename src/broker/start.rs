@@ -13,6 +13,7 @@ use super::fetcher::Fetchers;
 use super::joining::cluster_of;
 use super::membership::Membership;
 use super::publisher::{Follower, limits, topic_config};
+use super::secure::Wrappings;
 use super::settings::{self, Listeners};
 use crate::api::{Context, FetchSessions, KafkaService, RequestCounts};
 use crate::config::{Config, ConfigError, Endpoint};
@@ -80,7 +81,10 @@ pub(crate) struct Parts {
     pub peers: Arc<Peers>,
     /// What stands behind the controller listener.
     pub service: Arc<PeerService>,
+    /// Finds out whether an address is listened on.
     pub dialer: Dialer,
+    /// Opens connections to other brokers.
+    pub broker_dialer: Dialer,
 }
 
 impl Broker {
@@ -93,7 +97,7 @@ impl Broker {
     ) -> Result<Started, BrokerError> {
         settings::check(&config)?;
         let wanted = settings::listeners(&config)?;
-        let dialer: Dialer = Arc::new(TcpDialer);
+        let wrappings = Wrappings::open(&config, &disk)?;
         let replica_settings = settings::replicas(&config);
         let stopping = watch::channel(false).0;
         let mut tasks = Vec::new();
@@ -115,9 +119,11 @@ impl Broker {
         for listening in controller_bound {
             let rules = peer_rules();
             let limits = ConnectionLimits::new(descriptors_max() / 8, usize::MAX, usize::MAX);
-            tasks.push(listening.start(Arc::clone(&service), rules, limits, stopping.subscribe()));
+            let (service, wrapping) =
+                (Arc::clone(&service), wrappings.of(&listening.endpoint.name));
+            tasks.push(listening.start(service, wrapping, rules, limits, stopping.subscribe()));
         }
-        let (peers, cluster) = join(&config, known, &dialer).await?;
+        let (peers, cluster) = join(&config, known, wrappings.controller_dialer()).await?;
         let replicas = if let Some(replicas) = early {
             replicas
         } else {
@@ -125,7 +131,7 @@ impl Broker {
             let handles = (clock.clone(), random.clone());
             Replicas::open(&disk, replica_settings, handles, lease)?
         };
-        let peers = own_identity(&peers, &replicas, &dialer);
+        let peers = own_identity(&peers, &replicas);
         service.become_member(peers.identity.clone());
         let bound = bind(&wanted.listen).await?;
         let http_address = config.text("http.listen").to_owned();
@@ -135,12 +141,27 @@ impl Broker {
             error,
         })?;
         let advertised = advertised(&wanted, &bound);
-        let parts =
-            Parts { config, disk, clock, random, replicas, advertised, peers, service, dialer };
+        let broker_dialer = if settings::roles(&config).is_broker {
+            wrappings.dialer(&inter_broker_listener(&config)?)
+        } else {
+            Arc::new(TcpDialer)
+        };
+        let parts = Parts {
+            config,
+            disk,
+            clock,
+            random,
+            replicas,
+            advertised,
+            peers,
+            service,
+            dialer: Arc::new(TcpDialer),
+            broker_dialer,
+        };
         let mut broker = Self::open(parts, stopping).await?;
         broker.tasks.append(&mut tasks);
         let listeners = bound.iter().map(|listening| listening.endpoint.clone()).collect();
-        broker.serve(bound);
+        broker.serve(bound, &wrappings);
         let http = http.map(|listener| broker.serve_http(listener)).transpose()?;
         Ok(Started { broker, listeners, http })
     }
@@ -203,12 +224,13 @@ impl Broker {
         (Arc::new(KafkaService { context: Arc::clone(&self.context), counts }), rules)
     }
 
-    fn serve(&mut self, bound: Vec<Listening>) {
+    fn serve(&mut self, bound: Vec<Listening>, wrappings: &Wrappings) {
         let (service, rules) = self.service();
         for listening in bound {
             let (service, limits) = (Arc::clone(&service), Arc::clone(&self.limits));
             let stop = self.stopping.subscribe();
-            self.tasks.push(listening.start(service, rules.clone(), limits, stop));
+            let wrapping = wrappings.of(&listening.endpoint.name);
+            self.tasks.push(listening.start(service, wrapping, rules.clone(), limits, stop));
         }
     }
 
@@ -306,7 +328,7 @@ async fn join_cluster(
     }
     let inter_broker = inter_broker_listener(config)?;
     let fetchers = {
-        let (replicas, dialer) = (Arc::clone(replicas), Arc::clone(dialer));
+        let (replicas, dialer) = (Arc::clone(replicas), Arc::clone(&parts.broker_dialer));
         Fetchers::new(replicas, clock.clone(), dialer, inter_broker.clone())
     };
     let groups = start_groups(&controller, replicas, clock, random);
@@ -363,11 +385,11 @@ fn identity(disk: &SharedDisk, config: &Config, random: &Random) -> Result<Ident
 async fn join(
     config: &Config,
     known: Identity,
-    dialer: &Dialer,
+    dialer: Dialer,
 ) -> Result<(Arc<Peers>, Option<String>), BrokerError> {
     let quorum = settings::quorum(config)?;
     let cluster = known.cluster.clone();
-    let peers = Peers::new(known, Arc::clone(dialer));
+    let peers = Peers::new(known, dialer);
     let has_others = quorum.voters.len() > 1 || !quorum.known.is_empty();
     let cluster = match cluster {
         None if has_others => cluster_of(&peers, &quorum).await,
@@ -377,14 +399,14 @@ async fn join(
 }
 
 /// The identity that the opened folders give.
-fn own_identity(peers: &Peers, replicas: &Replicas, dialer: &Dialer) -> Arc<Peers> {
+fn own_identity(peers: &Peers, replicas: &Replicas) -> Arc<Peers> {
     let directory = replicas.metadata_directory(METADATA_FOLDER).map(|directory| directory.id);
     let identity = Identity {
         node: peers.identity.node,
         directory: directory.unwrap_or(peers.identity.directory),
         cluster: Some(replicas.cluster_id.clone()),
     };
-    Peers::new(identity, Arc::clone(dialer))
+    peers.renamed(identity)
 }
 
 fn peer_rules() -> ConnectionRules {

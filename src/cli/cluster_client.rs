@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 
+use super::secure::dialer;
 use crate::error::ErrorCode;
 use crate::network::client::FramedClient;
 use crate::protocol::messages::metadata_request::MetadataRequestTopic;
@@ -50,7 +51,8 @@ pub(super) struct FoundTopic {
 
 impl Node {
     pub(super) async fn connect(address: &str) -> anyhow::Result<Self> {
-        let connecting = FramedClient::connect(address);
+        let dialer = dialer();
+        let connecting = FramedClient::dial(&*dialer, address);
         let client = timeout_at(monotonic() + Duration::from_secs(10), connecting)
             .await
             .map_err(|_| anyhow!("{address} does not answer"))?

@@ -21,10 +21,12 @@ mod log;
 mod moves;
 mod output;
 mod produce;
+mod secure;
 mod serve;
 mod topic;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -54,9 +56,19 @@ struct Remote {
         env = "STRANDLINE_BOOTSTRAP"
     )]
     bootstrap: String,
+    /// File of Kafka's client settings: security.protocol, ssl.truststore.location, ssl.keystore.location
+    #[arg(long, global = true, value_name = "FILE", env = "STRANDLINE_COMMAND_CONFIG")]
+    command_config: Option<PathBuf>,
     /// How results are shown
     #[arg(long, global = true, default_value = "table")]
     format: Format,
+}
+
+impl Remote {
+    async fn connect(&self) -> anyhow::Result<Cluster> {
+        secure::configure(self.command_config.as_deref())?;
+        Cluster::connect(&self.bootstrap).await
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -174,28 +186,27 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Topic { remote, command } => block_on(async {
-            topic::run(command, &mut Cluster::connect(&remote.bootstrap).await?, remote.format)
-                .await
+            topic::run(command, &mut remote.connect().await?, remote.format).await
         }),
-        Command::Produce { remote, arguments } => block_on(async {
-            produce::run(arguments, &mut Cluster::connect(&remote.bootstrap).await?).await
-        }),
-        Command::Consume { remote, arguments } => block_on(async {
-            consume::run(arguments, &mut Cluster::connect(&remote.bootstrap).await?).await
-        }),
+        Command::Produce { remote, arguments } => {
+            block_on(async { produce::run(arguments, &mut remote.connect().await?).await })
+        }
+        Command::Consume { remote, arguments } => {
+            block_on(async { consume::run(arguments, &mut remote.connect().await?).await })
+        }
         Command::Group { remote, command } => block_on(async {
-            group::run(command, &mut Cluster::connect(&remote.bootstrap).await?, remote.format)
-                .await
+            group::run(command, &mut remote.connect().await?, remote.format).await
         }),
         Command::Cluster { remote, command } => block_on(async {
-            cluster::run(command, &mut Cluster::connect(&remote.bootstrap).await?, remote.format)
-                .await
+            cluster::run(command, &mut remote.connect().await?, remote.format).await
         }),
         Command::Broker { remote, command } => block_on(async {
-            broker::run(command, &mut Cluster::connect(&remote.bootstrap).await?, remote.format)
-                .await
+            broker::run(command, &mut remote.connect().await?, remote.format).await
         }),
-        Command::Bench { remote, command } => block_on(bench::run(command, &remote.bootstrap)),
+        Command::Bench { remote, command } => block_on(async {
+            secure::configure(remote.command_config.as_deref())?;
+            bench::run(command, &remote.bootstrap).await
+        }),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::config::{
     BROKER_ROWS, Config, Endpoint, Origin, TOPIC_ROWS, read_environment, read_file_text,
 };
 use crate::system::disk::read_file;
-use crate::system::{Clock, OsDisk, Random};
+use crate::system::{Clock, OsDisk, Random, SharedDisk};
 
 /// Settings from the command line.
 #[derive(Debug, Default, Args)]
@@ -41,7 +41,8 @@ pub(super) enum ConfigCommand {
 /// Runs a broker until SIGTERM or Ctrl-C.
 pub(super) fn serve(arguments: &ServeArguments) -> anyhow::Result<()> {
     let config = read_config(arguments)?;
-    check(&config)?;
+    let disk: SharedDisk = Arc::new(OsDisk);
+    check(&config, &disk)?;
     if arguments.check_config {
         println!("The configuration is good.");
         return Ok(());

@@ -191,7 +191,7 @@ pub(crate) fn read_environment(
 /// Names with our prefix that mean something else: the filter of log lines, the command line's default cluster, and
 /// what Kubernetes puts into every container beside a service named `strandline`.
 fn is_not_a_setting(rest: &str) -> bool {
-    matches!(rest, "LOG" | "BOOTSTRAP" | "SERVICE_HOST" | "PORT")
+    matches!(rest, "LOG" | "BOOTSTRAP" | "COMMAND_CONFIG" | "SERVICE_HOST" | "PORT")
         || rest.starts_with("SERVICE_PORT")
         || rest.starts_with("PORT_")
 }
@@ -231,6 +231,7 @@ mod tests {
     fn variables_of_the_shell_and_of_kubernetes_are_not_taken_for_settings() {
         let names = [
             "BOOTSTRAP",
+            "COMMAND_CONFIG",
             "LOG",
             "SERVICE_HOST",
             "SERVICE_PORT_KAFKA",

@@ -55,6 +55,9 @@ const POLICIES: &[&str] = &["compact", "delete"];
 const ROLES: &[&str] = &["broker", "controller"];
 const TIMESTAMP_TYPES: &[&str] = &["CreateTime", "LogAppendTime"];
 
+const CLIENT_AUTH: &[&str] = &["none", "requested", "required"];
+const STORE_TYPES: &[&str] = &["PEM"];
+
 const SELECTORS: &[&str] = &["", "org.apache.kafka.common.replica.RackAwareReplicaSelector"];
 
 macro_rules! rows {
@@ -102,6 +105,7 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "inter.broker.listener.name" Str, "", 0, 0, false, "The listener that followers fetch from; empty: the first one.";
     "leader.imbalance.check.interval.seconds" Long, "300", 1, MAX, false, "How often leaders go back to the first of their replicas.";
     "leader.replication.throttled.rate" Long, "9223372036854775807", 1, MAX, true, "Most bytes a second that leaders on this broker send to throttled replicas (leader.replication.throttled.replicas).";
+    "listener.security.protocol.map" List, "", 0, 0, false, "PLAINTEXT or SSL for each listener, as NAME:PROTOCOL; without it a listener named SSL speaks TLS, the others do not.";
     "listeners" List, "PLAINTEXT://127.0.0.1:9092", 0, 0, false, "Addresses to listen on, as NAME://host:port; port 0 picks a free one.";
     "log.cleaner.backoff.ms" Long, "15000", 1, MAX, true, "Pause of the cleaner when there is nothing to compact.";
     "log.cleaner.dedupe.buffer.size" Long, "134217728", 1 << 20, MAX, true, "Memory for the cleaner's table of keys, in bytes.";
@@ -156,6 +160,11 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "replica.lag.time.max.ms" Long, "30000", 100, MAX, true, "A follower that did not reach the end of the log for this long leaves the ISR.";
     "replica.selector.class" Word(SELECTORS), "", 0, 0, false, "Whether consumers that name their rack (client.rack) are sent to a follower in sync there; empty: they read from leaders.";
     "socket.request.max.bytes" Int, "104857600", 1, INT, false, "Largest request.";
+    "ssl.client.auth" Word(CLIENT_AUTH), "none", 0, 0, false, "Whether clients of listeners with TLS show certificates; on controller listeners both sides always do.";
+    "ssl.keystore.location" Str, "", 0, 0, false, "PEM file with this node's private key (not encrypted) and its chain of certificates; read again when it changes.";
+    "ssl.keystore.type" Word(STORE_TYPES), "PEM", 0, 0, false, "What ssl.keystore.location is.";
+    "ssl.truststore.location" Str, "", 0, 0, false, "PEM file with the certificates that sign those of other nodes and of clients; read again when it changes.";
+    "ssl.truststore.type" Word(STORE_TYPES), "PEM", 0, 0, false, "What ssl.truststore.location is.";
     "unclean.leader.election.enable" Bool, "false", 0, 0, true, "Whether a replica out of sync may lead when no other is left.";
     "write.caching" Bool, "false", 0, 0, true, "Count written bytes as replicated (as Apache Kafka does) instead of flushed ones.";
 };

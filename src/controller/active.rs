@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 
-use super::command::{Answer, Command, CommandReply, Heartbeat};
+use super::command::{Answer, Command, CommandReply, Heartbeat, QuorumView};
 use super::decide::decide;
 use super::error::ControllerError;
 use super::partitions::Partitions;
@@ -84,6 +84,11 @@ impl ActiveController {
             return self.reply(Err(ControllerError::NotController));
         }
         match &command {
+            Command::DescribeQuorum => {
+                let heard = self.sessions.lock().applied(uptime_ms());
+                let view = QuorumView { status: self.quorum.status(), heard };
+                return self.reply(Ok(Answer::Quorum(view)));
+            }
             Command::AddVoter { id, directory, address } => {
                 return self.reply(self.add_voter(*id, *directory, address).await);
             }
@@ -136,6 +141,7 @@ impl ActiveController {
             sessions.begin(term, now_ms, session_ms, &image);
             sessions.heard(id, now_ms, session_ms);
             sessions.note_unreachable(id, &heartbeat.unreachable);
+            sessions.note_applied(id, heartbeat.applied, now_ms);
         }
         let partitions = self.state.config();
         if heartbeat.wants_to_stop && !broker.is_draining {

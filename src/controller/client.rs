@@ -3,6 +3,7 @@
 //! Invariants: an answer is given once this node has applied what it is about; a command whose fate is not known is
 //! not sent again by itself, unless sending it twice does no harm.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::active::ActiveController;
-use super::command::{Answer, Command, CommandReply, NewPartitions, NewTopic};
+use super::command::{Answer, Command, CommandReply, NewPartitions, NewTopic, QuorumView};
 use super::configs::ConfigChange;
 use super::error::ControllerError;
 use super::state::ClusterState;
@@ -26,6 +27,8 @@ use crate::system::clock::{Instant, millis, monotonic, sleep, timeout_at};
 const COMMAND_WAIT: Duration = Duration::from_secs(10);
 /// How long one try may take.
 const TRY_WAIT: Duration = Duration::from_secs(6);
+/// How long the controller may take to say how the quorum stands.
+const DESCRIBE_WAIT: Duration = Duration::from_secs(2);
 /// How long a change of the voters may take: a new one has to get everything first.
 const LONG_WAIT: Duration = Duration::from_secs(40);
 const RETRY_MS: i64 = 25;
@@ -86,6 +89,22 @@ impl Controller {
     /// The index of the newest metadata that this node has applied.
     pub(crate) fn applied_data(&self) -> u64 {
         self.quorum.progress().borrow().data
+    }
+
+    /// The index after the newest entry that this node has applied.
+    pub(crate) fn applied(&self) -> u64 {
+        self.quorum.progress().borrow().next
+    }
+
+    /// How the quorum stands as its leader sees it; where nobody leads, as this node does.
+    pub(crate) async fn describe_quorum(&self) -> QuorumView {
+        let asked = self.submit_once(&Command::DescribeQuorum, DESCRIBE_WAIT).await;
+        if let Ok(CommandReply { result: Ok(Answer::Quorum(view)), .. }) = asked {
+            return view;
+        }
+        let status = self.quorum.status();
+        let heard = BTreeMap::from([(self.node_id, (status.log_end.try_into().unwrap_or(0), 0))]);
+        QuorumView { status, heard }
     }
 
     /// Who is the controller; -1 if nobody is known to be.

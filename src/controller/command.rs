@@ -11,6 +11,7 @@ use super::configs::ConfigChange;
 use super::error::ControllerError;
 use crate::metadata::{BrokerEndpoint, ConfigResource};
 use crate::model::{BrokerId, LeaderEpoch, PartitionId, ProducerId, TopicId};
+use crate::quorum::QuorumStatus;
 
 /// A topic that somebody wants.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -62,6 +63,9 @@ pub(crate) struct Heartbeat {
     /// Leaders that do not answer its fetches.
     #[serde(default)]
     pub unreachable: Vec<BrokerId>,
+    /// Index after the newest entry that it has applied; 0: it is of a release that does not say.
+    #[serde(default)]
+    pub applied: u64,
 }
 
 /// A leader's wish for another ISR (AlterPartition).
@@ -113,6 +117,8 @@ pub(crate) enum Command {
     ProducerIds,
     Register(Registration),
     Heartbeat(Heartbeat),
+    /// How does the quorum stand? Nothing is decided.
+    DescribeQuorum,
     AlterIsr {
         broker: BrokerId,
         epoch: i64,
@@ -215,6 +221,15 @@ pub(crate) enum Answer {
         leads: usize,
     },
     Isr(Vec<Result<(), ControllerError>>),
+    Quorum(QuorumView),
+}
+
+/// How the quorum stands, as its leader sees it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct QuorumView {
+    pub status: QuorumStatus,
+    /// Of brokers: the index after the newest entry that they have applied, and how long ago they said so, in ms.
+    pub heard: BTreeMap<BrokerId, (u64, i64)>,
 }
 
 /// An answer, and the newest data that it knew.

@@ -74,6 +74,7 @@ pub(super) fn decide(state: &ClusterState, image: &Image, base: u64, command: &C
         }
         Command::Register(_)
         | Command::Heartbeat(_)
+        | Command::DescribeQuorum
         | Command::AddVoter { .. }
         | Command::Observe { .. }
         | Command::RemoveVoter { .. }

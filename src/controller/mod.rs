@@ -29,7 +29,8 @@ pub(crate) use client::Controller;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use command::read_command;
 pub(crate) use command::{
-    Answer, Command, ElectionKind, Heartbeat, IsrChange, NewPartitions, NewTopic, Registration,
+    Answer, Command, ElectionKind, Heartbeat, IsrChange, NewPartitions, NewTopic, QuorumView,
+    Registration,
 };
 pub(crate) use configs::{ConfigChange, ConfigOperation};
 pub(crate) use error::ControllerError;

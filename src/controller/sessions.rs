@@ -17,6 +17,8 @@ pub(super) struct Sessions {
     ends_ms: BTreeMap<BrokerId, i64>,
     /// Whom each broker can't reach.
     unreachable: BTreeMap<BrokerId, Vec<BrokerId>>,
+    /// How far each broker has applied the metadata, and when it said so (uptime).
+    applied: BTreeMap<BrokerId, (u64, i64)>,
 }
 
 impl Sessions {
@@ -27,6 +29,7 @@ impl Sessions {
         }
         self.is_fresh = true;
         self.unreachable.clear();
+        self.applied.clear();
         self.term = term;
         let alive = image.brokers.iter().filter(|(_, broker)| !broker.is_fenced);
         self.ends_ms = alive.map(|(id, _)| (*id, now_ms + session_ms)).collect();
@@ -40,6 +43,17 @@ impl Sessions {
     /// A heartbeat came.
     pub(super) fn heard(&mut self, broker: BrokerId, now_ms: i64, session_ms: i64) {
         self.ends_ms.insert(broker, now_ms + session_ms);
+    }
+
+    /// Notes how far a broker is.
+    pub(super) fn note_applied(&mut self, broker: BrokerId, applied: u64, now_ms: i64) {
+        self.applied.insert(broker, (applied, now_ms));
+    }
+
+    /// How far brokers are, and how long ago they said so, in ms.
+    pub(super) fn applied(&self, now_ms: i64) -> BTreeMap<BrokerId, (u64, i64)> {
+        let all = self.applied.iter();
+        all.map(|(id, (applied, at_ms))| (*id, (*applied, now_ms - at_ms))).collect()
     }
 
     /// Notes whom a broker can't reach.

@@ -5,7 +5,7 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::dial::{Dial, Duplex, TcpDialer};
+use super::dial::{Dial, Duplex};
 use crate::model::number::be32;
 
 /// Largest response that is accepted.
@@ -22,10 +22,6 @@ pub(crate) struct FramedClient {
 }
 
 impl FramedClient {
-    pub(crate) async fn connect(address: &str) -> io::Result<Self> {
-        Self::dial(&TcpDialer, address).await
-    }
-
     pub(crate) async fn dial(dialer: &dyn Dial, address: &str) -> io::Result<Self> {
         Ok(Self { stream: dialer.dial(address.to_owned()).await?, buffer: BytesMut::new() })
     }

@@ -7,15 +7,23 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, lookup_host};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::watch;
 
 use super::connection::{ConnectionRules, Peer, Service, serve};
-use super::limits::ConnectionLimits;
+use super::limits::{ConnectionLimits, Counted};
 use super::stream::Stream;
+use super::tls::{ClientAuth, Tls};
 use crate::config::Endpoint;
 use crate::system::clock::sleep;
 use crate::system::tasks::{JoinHandle, spawn};
+
+/// What a listener's connections are wrapped in.
+#[derive(Debug, Clone)]
+pub(crate) enum Wrapping {
+    Plain,
+    Tls(Arc<Tls>, ClientAuth),
+}
 
 /// A bound listener.
 #[derive(Debug)]
@@ -45,6 +53,7 @@ impl Listening {
     pub(crate) fn start<S: Service>(
         self,
         service: Arc<S>,
+        wrapping: Wrapping,
         rules: ConnectionRules,
         limits: Arc<ConnectionLimits>,
         stopping: watch::Receiver<bool>,
@@ -61,7 +70,18 @@ impl Listening {
                 match accepted {
                     Ok((tcp, address)) => {
                         let peer = Peer { address, listener: Arc::clone(&name) };
-                        start_connection(tcp, peer, &service, &rules, &limits, &stopping);
+                        let Some(counted) = admit(&tcp, &peer, &limits) else { continue };
+                        let (service, wrapping) = (Arc::clone(&service), wrapping.clone());
+                        let (rules, stopping) = (rules.clone(), stopping.clone());
+                        spawn(async move {
+                            let address = peer.address;
+                            let served =
+                                run(tcp, wrapping, peer, &*service, &rules, stopping).await;
+                            if let Err(error) = served {
+                                tracing::debug!(peer = %address, %error, "connection ended");
+                            }
+                            drop(counted);
+                        });
                     }
                     Err(error) => {
                         tracing::warn!(%error, "accept failed; pausing");
@@ -73,30 +93,32 @@ impl Listening {
     }
 }
 
-fn start_connection<S: Service>(
-    tcp: tokio::net::TcpStream,
-    peer: Peer,
-    service: &Arc<S>,
-    rules: &ConnectionRules,
-    limits: &Arc<ConnectionLimits>,
-    stopping: &watch::Receiver<bool>,
-) {
+/// Counts a connection; `None` where there are too many.
+fn admit(tcp: &TcpStream, peer: &Peer, limits: &Arc<ConnectionLimits>) -> Option<Counted> {
     let counted = match limits.count(peer.address.ip().to_canonical()) {
         Ok(counted) => counted,
         Err(limit) => {
             tracing::warn!(peer = %peer.address, limit, "connection refused");
-            return;
+            return None;
         }
     };
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY not set");
     }
-    let (service, rules, stopping) = (Arc::clone(service), rules.clone(), stopping.clone());
-    spawn(async move {
-        let address = peer.address;
-        if let Err(error) = serve(Stream::Tcp(tcp), peer, &*service, &rules, stopping).await {
-            tracing::debug!(peer = %address, %error, "connection ended");
-        }
-        drop(counted);
-    });
+    Some(counted)
+}
+
+async fn run<S: Service>(
+    tcp: TcpStream,
+    wrapping: Wrapping,
+    peer: Peer,
+    service: &S,
+    rules: &ConnectionRules,
+    stopping: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let stream = match wrapping {
+        Wrapping::Plain => Stream::Tcp(tcp),
+        Wrapping::Tls(tls, auth) => Stream::Tls(Box::new(tls.accept(tcp, auth).await?)),
+    };
+    serve(stream, peer, service, rules, stopping).await
 }

@@ -13,6 +13,7 @@ mod limits;
 mod listener;
 mod output;
 mod stream;
+mod tls;
 
 pub(crate) use budget::Budget;
 #[cfg(test)]
@@ -24,7 +25,8 @@ pub(crate) use dial::{Dialer, TcpDialer};
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use frames::Frames;
 pub(crate) use limits::ConnectionLimits;
-pub(crate) use listener::{Listening, listen};
+pub(crate) use listener::{Listening, Wrapping, listen};
 pub(crate) use output::{Output, Part};
 #[cfg(test)]
 pub(crate) use stream::Stream;
+pub(crate) use tls::{ClientAuth, Tls, TlsDialer, TlsError, TlsFiles};

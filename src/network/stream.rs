@@ -1,43 +1,49 @@
-//! The byte stream of a connection: TCP, or memory in simulations.
+//! The byte stream of a connection: TCP, TLS over it, or memory in simulations.
 //!
-//! Invariants: file ranges leave by sendfile on TCP, without passing through the process.
+//! Invariants: file ranges leave by sendfile on TCP, without passing through the process; elsewhere a piece at a time.
 
 use std::io::{self, IoSlice};
 
 use bytes::BytesMut;
-#[cfg(test)]
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use super::output::{Output, Part};
+use crate::model::number::to_u64;
 use crate::system::SharedFile;
+use crate::system::disk::read_full;
 
 /// Slices in one vectored write.
 const SLICES_MAX: usize = 64;
+/// Bytes that are written at once where the kernel does not do it from the page cache.
+const PIECE_BYTES: usize = 128 << 10;
 
 /// A connected stream.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
     #[cfg(test)]
     Memory(tokio::io::DuplexStream),
 }
 
 impl Stream {
-    /// Waits until there is something to read. A memory stream always says so.
+    /// Waits until there is something to read. Streams other than TCP always say so.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
             Stream::Tcp(tcp) => tcp.readable().await,
+            Stream::Tls(_) => Ok(()),
             #[cfg(test)]
             Stream::Memory(_) => Ok(()),
         }
     }
 
-    /// Reads what is there; `WouldBlock` if nothing is (TCP), else waits (memory).
-    #[cfg_attr(not(test), expect(clippy::unused_async, reason = "the simulated twin waits"))]
+    /// Reads what is there; `WouldBlock` if nothing is (TCP), else waits.
     pub(crate) async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         match self {
             Stream::Tcp(tcp) => tcp.try_read_buf(buffer),
+            Stream::Tls(tls) => tls.read_buf(buffer).await,
             #[cfg(test)]
             Stream::Memory(memory) => memory.read_buf(buffer).await,
         }
@@ -47,8 +53,9 @@ impl Stream {
     pub(crate) async fn write(&mut self, outputs: &[Output]) -> io::Result<()> {
         match self {
             Stream::Tcp(tcp) => write_tcp(tcp, outputs).await,
+            Stream::Tls(tls) => write_copies(tls, outputs).await,
             #[cfg(test)]
-            Stream::Memory(memory) => write_memory(memory, outputs).await,
+            Stream::Memory(memory) => write_copies(memory, outputs).await,
         }
     }
 }
@@ -132,20 +139,63 @@ async fn send_file(
     Ok(())
 }
 
-#[cfg(test)]
-async fn write_memory(memory: &mut tokio::io::DuplexStream, outputs: &[Output]) -> io::Result<()> {
+/// Writes through the process: small parts together, a file in pieces.
+async fn write_copies(
+    stream: &mut (impl AsyncWrite + Unpin),
+    outputs: &[Output],
+) -> io::Result<()> {
+    let mut piece = Vec::new();
     for output in outputs {
-        memory.write_all(&output.head).await?;
+        write_bytes(stream, &mut piece, &output.head).await?;
         for part in &output.rest {
             match part {
-                Part::Bytes(bytes) => memory.write_all(bytes).await?,
+                Part::Bytes(bytes) => write_bytes(stream, &mut piece, bytes).await?,
                 Part::File { file, offset, bytes } => {
-                    let mut buffer = vec![0; *bytes];
-                    crate::system::disk::read_full(&**file, &mut buffer, *offset)?;
-                    memory.write_all(&buffer).await?;
+                    write_file(stream, &mut piece, (file, *offset, *bytes)).await?;
                 }
             }
         }
     }
-    memory.flush().await
+    stream.write_all(&piece).await?;
+    stream.flush().await
+}
+
+async fn write_bytes(
+    stream: &mut (impl AsyncWrite + Unpin),
+    piece: &mut Vec<u8>,
+    bytes: &[u8],
+) -> io::Result<()> {
+    if piece.len() + bytes.len() > PIECE_BYTES {
+        stream.write_all(piece).await?;
+        piece.clear();
+    }
+    if bytes.len() > PIECE_BYTES {
+        return stream.write_all(bytes).await;
+    }
+    piece.extend_from_slice(bytes);
+    Ok(())
+}
+
+async fn write_file(
+    stream: &mut (impl AsyncWrite + Unpin),
+    piece: &mut Vec<u8>,
+    (file, offset, bytes): (&SharedFile, u64, usize),
+) -> io::Result<()> {
+    let mut done = 0;
+    while done < bytes {
+        if piece.len() >= PIECE_BYTES {
+            stream.write_all(piece).await?;
+            piece.clear();
+        }
+        let start = piece.len();
+        let length = (bytes - done).min(PIECE_BYTES - start);
+        piece.resize(start + length, 0);
+        let room = piece.get_mut(start..).unwrap_or_default();
+        if read_full(&**file, room, offset + to_u64(done))? < length {
+            let text = "the file ended before its range";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+        }
+        done += length;
+    }
+    Ok(())
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::{BasicNode, ChangeMembers, RaftMetrics, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -103,7 +104,7 @@ impl std::fmt::Debug for Quorum {
 }
 
 /// How the quorum stands, as this node sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct QuorumStatus {
     pub leader: Option<BrokerId>,
     pub term: u64,

@@ -102,6 +102,11 @@ impl Peers {
         Arc::new(Self { identity, dialer, idle: Mutex::default() })
     }
 
+    /// The same with another identity: what is known before the folders are open may be less.
+    pub(crate) fn renamed(&self, identity: Identity) -> Arc<Self> {
+        Self::new(identity, Arc::clone(&self.dialer))
+    }
+
     /// Asks a node who it is.
     pub(crate) async fn hello(&self, address: &str, wait: Duration) -> io::Result<Identity> {
         Ok(self.call(address, &PeerRequest::Hello, wait).await?.from)

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -208,7 +210,7 @@ pub(super) fn read_meta(disk: &SharedDisk, path: &Path) -> io::Result<Option<Met
         Some(Meta {
             cluster_id: value("cluster.id")?,
             node_id: value("node.id")?.parse().ok()?,
-            directory_id: value("directory.id")?.parse().ok()?,
+            directory_id: directory_id(&value("directory.id")?)?,
         })
     };
     parsed().map(Some).ok_or_else(|| {
@@ -216,11 +218,32 @@ pub(super) fn read_meta(disk: &SharedDisk, path: &Path) -> io::Result<Option<Met
     })
 }
 
+/// A directory's id as Kafka writes it, in URL-safe base64, or as earlier releases of ours did.
+fn directory_id(text: &str) -> Option<Uuid> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| Uuid::from_slice(&bytes).ok());
+    bytes.or_else(|| text.parse().ok())
+}
+
+/// Kafka's tools read this file too (`kafka-metadata-quorum add-controller`): the header is a key of no meaning to them.
 fn write_meta(disk: &SharedDisk, path: &Path, meta: &Meta) -> io::Result<()> {
     let lines = [
+        "version=1".to_owned(),
         format!("cluster.id={}", meta.cluster_id),
         format!("node.id={}", meta.node_id),
-        format!("directory.id={}", meta.directory_id),
+        format!("directory.id={}", URL_SAFE_NO_PAD.encode(meta.directory_id)),
     ];
     checkpoint::write(&**disk, &path.join(META_FILE), META_KIND, 1, &lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_known_by_either_form_of_its_id() {
+        let id = Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
+        assert_eq!(directory_id("AQIDBAUGBwgJCgsMDQ4PEA"), Some(id));
+        assert_eq!(directory_id(&id.to_string()), Some(id));
+        assert_eq!(directory_id("AQID"), None);
+    }
 }

@@ -138,6 +138,7 @@ impl Node {
             advertised: HashMap::from([("PLAINTEXT".into(), (name.clone(), 9092))]),
             peers: Peers::new(identity, Arc::clone(&dialer)),
             service,
+            broker_dialer: Arc::clone(&dialer),
             dialer,
         };
         let broker = Broker::open(parts, watch::channel(false).0).await;

@@ -104,6 +104,7 @@ async fn start(disk: &SimDisk, random: &Random) -> Broker {
         advertised: HashMap::from([("SIM".into(), ("sim".to_owned(), 1))]),
         peers: Peers::new(identity.clone(), Arc::clone(&dialer)),
         service: PeerService::new(identity),
+        broker_dialer: Arc::clone(&dialer),
         dialer,
     };
     Broker::open(parts, watch::channel(false).0).await.expect("the broker starts")

@@ -1,7 +1,7 @@
 """Produces numbered records for some seconds, whatever happens to the broker, while a consumer reads along; then reads
 everything back and says what was lost, doubled, out of order, or read differently before.
 
-Usage: crash.py ADDRESS SECONDS [REPLICAS [RECORDS A SECOND AND TOPIC]]
+Usage: crash.py ADDRESS SECONDS [REPLICAS [RECORDS A SECOND AND TOPIC [FURTHER SETTINGS IN JSON]]]
 """
 import json
 import sys
@@ -15,12 +15,13 @@ from confluent_kafka.admin import AdminClient, NewTopic
 address, seconds = sys.argv[1], float(sys.argv[2])
 replicas = int(sys.argv[3]) if len(sys.argv) > 3 else 1
 rate = int(sys.argv[4]) if len(sys.argv) > 4 else 1000
+client = {"bootstrap.servers": address, "log_level": 0, **(json.loads(sys.argv[5]) if len(sys.argv) > 5 else {})}
 PARTITIONS = 3
 TICK = 0.005
-admin = AdminClient({"bootstrap.servers": address})
+admin = AdminClient(client)
 for future in admin.create_topics([NewTopic(name, PARTITIONS, replicas) for name in ("all", "one")]).values():
     future.result(20)
-common = {"bootstrap.servers": address, "message.timeout.ms": 180000, "topic.metadata.refresh.interval.ms": 2000, "reconnect.backoff.max.ms": 200, "retry.backoff.ms": 50, "linger.ms": 2, "log_level": 0}
+common = {**client, "message.timeout.ms": 180000, "topic.metadata.refresh.interval.ms": 2000, "reconnect.backoff.max.ms": 200, "retry.backoff.ms": 50, "linger.ms": 2}
 producers = {
     "all": Producer({**common, "enable.idempotence": True, "acks": "all"}),
     "one": Producer({**common, "acks": "1", "max.in.flight": 1}),
@@ -45,7 +46,7 @@ class Reader(threading.Thread):
         self.seen = [array("q") for _ in range(PARTITIONS)]
 
     def run(self):
-        settings = {"bootstrap.servers": address, "group.id": "reader", "enable.auto.commit": False, "log_level": 0, "auto.offset.reset": "error"}
+        settings = {**client, "group.id": "reader", "enable.auto.commit": False, "auto.offset.reset": "error"}
         consumer = Consumer(settings)
         consumer.assign([TopicPartition(self.topic, partition, 0) for partition in range(PARTITIONS)])
         while not self.stopping:
@@ -94,7 +95,7 @@ def end_of(consumer, partition):
 
 def scan(topic, number, live):
     """Reads a topic back and compares it with what was acknowledged, and with what was read before."""
-    consumer = Consumer({"bootstrap.servers": address, "group.id": "crash", "enable.auto.commit": False, "log_level": 0})
+    consumer = Consumer({**client, "group.id": "crash", "enable.auto.commit": False})
     seen, there = bytearray(number), bytearray(number)
     doubled = reordered = inconsistent = 0
     for partition in range(PARTITIONS):
