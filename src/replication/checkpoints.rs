@@ -96,6 +96,20 @@ impl LogDirectory {
         checkpoint::write(&**self.disk(), &self.path.join(FILE), KIND, 1, &points.lines())
     }
 
+    /// Promises nothing of these logs any more, before their folders go: a log that comes again under such a name would
+    /// be taken for one that lost what was flushed.
+    pub(super) fn forget_points(&self, names: &[TopicPartition]) -> io::Result<()> {
+        let mut points = self.points.lock();
+        let before = points.0.len();
+        for name in names {
+            points.0.remove(&name.to_string());
+        }
+        if points.0.len() == before {
+            return Ok(());
+        }
+        checkpoint::write(&**self.disk(), &self.path.join(FILE), KIND, 1, &points.lines())
+    }
+
     /// Writes the points if something moved.
     pub(super) fn write_points_if_changed(&self) -> io::Result<()> {
         if self.points_changed.swap(false, Ordering::AcqRel) { self.write_points() } else { Ok(()) }

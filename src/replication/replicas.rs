@@ -252,6 +252,12 @@ impl Replicas {
         let is_incomplete = self.is_incomplete();
         parallel(specs, threads, |spec| {
             let name = spec.name.to_string();
+            // A crash at the end of a move leaves the promise of the directory that the log left.
+            for other in &self.directories {
+                if folders.get(&name).is_some_and(|folder| !Arc::ptr_eq(folder, other)) {
+                    other.points.lock().0.remove(&name);
+                }
+            }
             let holds = |d: &&Arc<LogDirectory>| d.points.lock().0.contains_key(&name);
             let known = folders.get(&name).or_else(|| self.directories.iter().find(holds));
             let directory = known.map_or_else(|| self.roomiest(), Arc::clone);
@@ -292,11 +298,7 @@ impl Replicas {
     pub(crate) fn delete(&self, name: &str) -> Vec<(SharedDisk, PathBuf)> {
         let Some(topic) = self.topics.write().remove(name) else { return Vec::new() };
         self.ids.write().remove(&topic.id);
-        let mut folders = Vec::new();
-        for partition in topic.partitions() {
-            folders.extend(self.discard(&partition));
-        }
-        folders
+        self.discard(&topic.partitions())
     }
 
     /// Deletes one partition of a topic that this broker keeps others of, or no more of.
@@ -307,18 +309,32 @@ impl Replicas {
             let index = usize::try_from(name.partition).unwrap_or(usize::MAX);
             partitions.get_mut(index).and_then(Option::take)
         };
-        taken.iter().filter_map(|partition| self.discard(partition)).collect()
+        self.discard(taken.as_slice())
     }
 
-    /// Takes a partition's log away; its folder has another name now and is to be removed.
-    fn discard(&self, partition: &Partition) -> Option<(SharedDisk, PathBuf)> {
+    /// Takes partitions' logs away; their folders have other names now and are to be removed.
+    fn discard(&self, partitions: &[Arc<Partition>]) -> Vec<(SharedDisk, PathBuf)> {
+        for directory in &self.directories {
+            let here = partitions.iter().filter(|p| Arc::ptr_eq(&p.directory, directory));
+            let names: Vec<TopicPartition> = here.map(|p| p.name.clone()).collect();
+            {
+                let mut listed = directory.partitions.lock();
+                names.iter().for_each(|name| drop(listed.remove(name)));
+            }
+            if let Some(first) = names.first()
+                && let Err(error) = directory.forget_points(&names)
+            {
+                directory.fail(&error, first);
+            }
+        }
+        partitions.iter().filter_map(|partition| self.move_aside(partition)).collect()
+    }
+
+    fn move_aside(&self, partition: &Partition) -> Option<(SharedDisk, PathBuf)> {
         let directory = &partition.directory;
-        directory.partitions.lock().remove(&partition.name);
-        directory.points.lock().0.remove(&partition.name.to_string());
         let log = partition.take_deleted()?;
         let unique = self.random.uuid().simple().to_string();
         let to = directory.path.join(format!("{}.{unique}{DELETED_ENDING}", partition.name));
-        directory.points_changed.store(true, Ordering::Release);
         match directory.disk().rename(&log.dir, &to) {
             Ok(()) => Some((Arc::clone(directory.disk()), to)),
             Err(error) => {
@@ -516,9 +532,8 @@ fn check_identity(directory: &LogDirectory, spec: &PartitionSpec) -> std::io::Re
         Some(id) if id != spec.topic_id => {
             let aside = directory.path.join(format!("{}.{}-stray", spec.name, id.simple()));
             tracing::warn!(path = %dir.display(), aside = %aside.display(), "folder of another topic id moved aside");
-            directory.disk().rename(&dir, &aside)?;
-            directory.points.lock().0.remove(&spec.name.to_string());
-            Ok(())
+            directory.forget_points(std::slice::from_ref(&spec.name))?;
+            directory.disk().rename(&dir, &aside)
         }
         Some(_) | None => Ok(()),
     }

@@ -341,3 +341,20 @@ async fn a_stop_says_that_a_log_is_durable_only_after_the_flush_that_is_under_wa
     let end = create(&again, "t", false).with_log(crate::log::Log::log_end);
     assert_eq!(end, Some(1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_was_deleted_before_a_crash_comes_again_as_a_new_one() {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a"]);
+    let partition = create(&replicas, "t", false);
+    let waiter = AckWaiter::new();
+    append(&partition, Some(&waiter)).expect("appended");
+    settled(&waiter).await;
+    partition.directory.write_points().expect("written");
+    assert_eq!(replicas.delete_partition(&partition.name).len(), 1);
+    drop((partition, replicas));
+    disk.die();
+    let replicas = open(&disk, &["/a"]);
+    let partition = create(&replicas, "t", false);
+    assert_eq!(partition.with_log(crate::log::Log::log_end), Some(0), "online and empty");
+}

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::client::TOPIC;
 use super::net::SimNet;
-use super::nodes::{Node, SYNC_US};
+use super::nodes::{Node, Role, SYNC_US};
+use super::operator::{Act, carry_out};
 use super::producer::Producer;
-use crate::controller::{Controller, NewTopic};
+use crate::controller::NewTopic;
 use crate::system::Random;
 use crate::system::clock::{Instant, monotonic, simulate_uptime, sleep};
 use crate::system::sim_disk::Faults;
@@ -14,7 +15,7 @@ use crate::system::sim_nodes::reset;
 use crate::system::tasks::{JoinHandle, run_blocking_in_place, spawn};
 
 const PARTITIONS: i32 = 3;
-const NODES: u32 = 3;
+const VOTERS: u32 = 3;
 
 /// What a run showed.
 #[derive(Debug, Default)]
@@ -24,6 +25,12 @@ pub(super) struct ClusterRun {
     pub acked: usize,
     pub refused: usize,
     pub faults: usize,
+}
+
+impl ClusterRun {
+    pub(super) fn panicked() -> Self {
+        Self { wrong: vec!["it panicked".to_owned()], ..Self::default() }
+    }
 }
 
 /// What can happen, as the seed picks; some kinds do not exist in a run (swarm testing).
@@ -39,9 +46,11 @@ enum Fault {
     OneWay,
     Slow,
     Disk,
+    /// No fault, but what an operator asks for, at any time.
+    Act(Act),
 }
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 13] = [
     Fault::Kill,
     Fault::PowerCut,
     Fault::PowerCutAll,
@@ -52,6 +61,9 @@ const FAULTS: [Fault; 10] = [
     Fault::OneWay,
     Fault::Slow,
     Fault::Disk,
+    Fault::Act(Act::Move),
+    Fault::Act(Act::Drain),
+    Fault::Act(Act::Voters),
 ];
 
 struct World {
@@ -78,7 +90,9 @@ pub(super) fn run(seed: u64, seconds: u64) -> ClusterRun {
         simulate_uptime(true);
         let random = Random::seeded(seed);
         let net = SimNet::new(Random::seeded(random.next_u64()));
-        let nodes = (1..=NODES).map(|id| Node::new(id, NODES, &net, &random)).collect();
+        let nodes = roles(&random);
+        let nodes = (1..).zip(nodes);
+        let nodes = nodes.map(|(id, role)| Node::new(id, role, VOTERS, &net, &random)).collect();
         let kinds: Vec<Fault> = FAULTS.into_iter().filter(|_| random.below(2) == 0).collect();
         let kinds = if kinds.is_empty() { FAULTS.to_vec() } else { kinds };
         let (run, started) = (ClusterRun::default(), monotonic());
@@ -93,7 +107,21 @@ pub(super) fn run(seed: u64, seconds: u64) -> ClusterRun {
     run
 }
 
+/// Three that vote, and in two of three runs one or two more.
+fn roles(random: &Random) -> Vec<Role> {
+    let mut roles = vec![Role::Voter; 3];
+    for _ in 0..random.below(3) {
+        roles.push(if random.below(2) == 0 { Role::Controller } else { Role::Broker });
+    }
+    roles
+}
+
 impl World {
+    /// How many nodes there are; they are numbered from 1 on.
+    fn count(&self) -> u32 {
+        u32::try_from(self.nodes.len()).expect("few")
+    }
+
     fn note(&mut self, what: &str) {
         let at_ms = self.started.elapsed().as_millis();
         self.run.trace.push(format!("{at_ms:>6} {what}"));
@@ -108,7 +136,7 @@ impl World {
         let until = monotonic() + Duration::from_secs(seconds);
         let clients: Vec<JoinHandle<Producer>> = (0..PARTITIONS)
             .map(|partition| {
-                let mut client = Producer::new(partition, NODES, &self.net, &self.random);
+                let mut client = Producer::new(partition, self.count(), &self.net, &self.random);
                 spawn(async move {
                     client.live(until).await;
                     client
@@ -137,11 +165,7 @@ impl World {
             ..NewTopic::default()
         };
         while monotonic() < until {
-            let controller: Option<std::sync::Arc<Controller>> =
-                self.nodes.first().and_then(|node| {
-                    node.with_broker(|b| std::sync::Arc::clone(&b.context().controller))
-                });
-            if let Some(controller) = controller {
+            if let Some(controller) = self.nodes.first().and_then(Node::controller) {
                 let alive = controller.image().brokers.values().filter(|b| !b.is_fenced).count();
                 if alive == self.nodes.len() && controller.create_topic(&topic, false).await.is_ok()
                 {
@@ -154,7 +178,7 @@ impl World {
     }
 
     fn pick(&self) -> Node {
-        let index = usize::try_from(self.random.below(NODES.into())).unwrap_or(0);
+        let index = usize::try_from(self.random.below(self.count().into())).unwrap_or(0);
         self.nodes.get(index).cloned().expect("a node")
     }
 
@@ -182,10 +206,14 @@ impl World {
             Fault::Stop => node.stop(&self.random).await,
             Fault::Pause => node.pause(true),
             Fault::Isolate => {
-                for other in (1..=NODES).filter(|other| *other != node.id) {
+                for other in (1..=self.count()).filter(|other| *other != node.id) {
                     self.net.cut(node.id, other);
                     self.net.cut(other, node.id);
                 }
+            }
+            Fault::Act(act) => {
+                let random = Random::seeded(self.random.next_u64());
+                return carry_out(act, &node, &self.nodes, random);
             }
             Fault::OneWay => self.net.cut(node.id, self.pick().id),
             Fault::Slow => self.net.set_latency_us(1_000 + self.random.below(40_000)),
@@ -207,7 +235,8 @@ impl World {
                 | Fault::PowerCut
                 | Fault::KillAll
                 | Fault::PowerCutAll
-                | Fault::Stop => {}
+                | Fault::Stop
+                | Fault::Act(_) => {}
                 Fault::Pause => node.pause(false),
                 Fault::Isolate | Fault::OneWay | Fault::Slow => net.heal(),
                 // A disk that failed is looked at by a person, and the machine started again.
@@ -254,22 +283,7 @@ impl World {
         }
         // High watermarks reach followers with the next fetch.
         sleep(Duration::from_secs(2)).await;
-        let producers: Vec<_> = self.nodes.iter().map(|node| node.producers(TOPIC)).collect();
-        if producers.windows(2).any(|pair| pair.first() != pair.last()) {
-            self.run.wrong.push(format!("producer states differ: {producers:#?}"));
-        }
-        let logs: Vec<_> = self.nodes.iter().map(|node| node.logs(TOPIC)).collect();
-        for pair in logs.windows(2) {
-            if let [one, other] = pair
-                && one != other
-            {
-                let ends = |logs: &std::collections::BTreeMap<i32, (i64, Vec<u8>)>| {
-                    logs.iter().map(|(p, (end, b))| (*p, *end, b.len())).collect::<Vec<_>>()
-                };
-                let what = format!("replicas differ: {:?} {:?}", ends(one), ends(other));
-                self.run.wrong.push(what);
-            }
-        }
+        self.compare();
         for mut client in clients {
             self.run.acked += client.acked.len();
             self.run.refused += client.refused;
@@ -279,16 +293,48 @@ impl World {
         self.run
     }
 
+    /// Every replica of a partition holds the same bytes, and knows the same of producers.
+    fn compare(&mut self) {
+        let image = self.nodes.first().and_then(Node::controller).map(|c| c.image());
+        let partitions = image.and_then(|image| image.topic(TOPIC).map(|t| t.partitions.clone()));
+        let producers: Vec<_> = self.nodes.iter().map(|node| node.producers(TOPIC)).collect();
+        let logs: Vec<_> = self.nodes.iter().map(|node| node.logs(TOPIC)).collect();
+        for (partition, state) in (0..).zip(partitions.unwrap_or_default()) {
+            let at = |id: &i32| usize::try_from(id - 1).expect("an id");
+            let held = |id: &i32| logs.get(at(id)).and_then(|logs| logs.get(&partition));
+            let known = |id: &i32| producers.get(at(id)).and_then(|all| all.get(&partition));
+            let Some(first) = state.replicas.first() else { continue };
+            for other in &state.replicas {
+                if known(first) != known(other) {
+                    let (one, two) = (known(first), known(other));
+                    let what = format!("p{partition}: producer states differ: {one:?} {two:?}");
+                    self.run.wrong.push(what);
+                }
+                if held(first) != held(other) || held(other).is_none() {
+                    let ends = |id| held(id).map(|(end, bytes)| (*end, bytes.len()));
+                    let what = format!(
+                        "p{partition}: replicas differ: n{first} {:?} n{other} {:?}",
+                        ends(first),
+                        ends(other)
+                    );
+                    self.run.wrong.push(what);
+                }
+            }
+        }
+    }
+
     fn is_whole(&self) -> bool {
         self.nodes.iter().all(|node| {
             node.with_broker(|broker| {
                 let image = broker.context().controller.image();
                 let partitions = image.topic(TOPIC).map(|topic| topic.partitions.clone());
                 image.brokers.values().all(|broker| !broker.is_fenced)
-                    && partitions
-                        .unwrap_or_default()
-                        .iter()
-                        .all(|p| p.leader >= 0 && p.isr.len() == self.nodes.len())
+                    && partitions.unwrap_or_default().iter().all(|p| {
+                        p.leader >= 0
+                            && p.isr.len() == 3
+                            && p.replicas.len() == 3
+                            && p.adding.is_empty()
+                    })
             }) == Some(true)
         })
     }

@@ -60,8 +60,12 @@ impl SimNet {
 
     pub(super) fn listen(&self, address: &str, machine: u32, accept: Accept) {
         let mut state = self.0.lock();
-        state.silent.remove(&machine);
         state.listeners.insert(address.to_owned(), (machine, accept));
+    }
+
+    /// A machine is on again.
+    pub(super) fn back(&self, machine: u32) {
+        self.0.lock().silent.remove(&machine);
     }
 
     /// A machine is gone; `silently`: without a word to those that are connected.

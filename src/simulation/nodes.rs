@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::net::{Accept, SimDialer, SimNet};
 use crate::broker::{Broker, Parts, replica_settings};
 use crate::config::{Config, Origin};
+use crate::controller::Controller;
 use crate::network::{Budget, ConnectionRules, Dialer, Peer, Service, Stream, serve};
 use crate::quorum::{Identity, METADATA_FOLDER, PeerService, Peers};
 use crate::replication::{Lease, Replicas};
@@ -34,6 +35,17 @@ struct Life {
     ended: u32,
 }
 
+/// What a node is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Broker and controller, a voter from the beginning.
+    Voter,
+    /// Broker and controller, which may be made a voter.
+    Controller,
+    /// Broker only: it reads what is decided.
+    Broker,
+}
+
 /// One node.
 #[derive(Clone)]
 pub(super) struct Node {
@@ -42,6 +54,7 @@ pub(super) struct Node {
     life: Arc<Mutex<Life>>,
     net: SimNet,
     random: Random,
+    pub role: Role,
     voters: u32,
 }
 
@@ -58,20 +71,35 @@ fn acceptor<S: Service>(machine: u32, service: Arc<S>, rules: ConnectionRules) -
 }
 
 impl Node {
-    pub(super) fn new(id: u32, voters: u32, net: &SimNet, random: &Random) -> Self {
+    pub(super) fn new(id: u32, role: Role, voters: u32, net: &SimNet, random: &Random) -> Self {
         let random = Random::seeded(random.next_u64());
         let (disk, life) = (SimDisk::default(), Arc::default());
         disk.set_faults(Faults { sync_us: SYNC_US, ..Faults::default() });
-        Self { id, disk, life, net: net.clone(), random, voters }
+        Self { id, disk, life, net: net.clone(), random, role, voters }
     }
 
     fn config(&self) -> Config {
         let mut config = Config::default();
+        let id = self.id;
         let voters: Vec<String> = (1..=self.voters).map(|id| format!("{id}@n{id}:9093")).collect();
+        let known: Vec<String> = (1..=self.voters).map(|id| format!("n{id}:9093")).collect();
+        let (voters, known) = match self.role {
+            Role::Voter => (voters.join(","), String::new()),
+            Role::Controller | Role::Broker => (String::new(), known.join(",")),
+        };
+        let (listeners, roles) = match self.role {
+            Role::Voter | Role::Controller => {
+                (format!("PLAINTEXT://n{id}:9092,CONTROLLER://n{id}:9093"), "broker,controller")
+            }
+            Role::Broker => (format!("PLAINTEXT://n{id}:9092"), "broker"),
+        };
         for (key, value) in [
-            ("node.id", self.id.to_string()),
+            ("node.id", id.to_string()),
             ("log.dirs", "/sim".to_owned()),
-            ("controller.quorum.voters", voters.join(",")),
+            ("listeners", listeners),
+            ("process.roles", roles.to_owned()),
+            ("controller.quorum.voters", voters),
+            ("controller.quorum.bootstrap.servers", known),
             ("log.segment.bytes", "1048576".to_owned()),
             ("log.dirs.min.free.bytes", "0".to_owned()),
             ("replica.lag.time.max.ms", "3000".to_owned()),
@@ -95,6 +123,11 @@ impl Node {
         self.life.lock().broker.as_ref().map(look)
     }
 
+    /// What it sees of the controller, if it has started.
+    pub(super) fn controller(&self) -> Option<Arc<Controller>> {
+        self.with_broker(|broker| Arc::clone(&broker.context().controller))
+    }
+
     /// Turns the machine on.
     pub(super) fn start(&self) {
         self.life.lock().is_running = true;
@@ -108,6 +141,7 @@ impl Node {
     }
 
     async fn run(&self) -> Result<(), String> {
+        self.net.back(self.id);
         let (config, clock) = (self.config(), Clock::simulated(STARTED_MS));
         let random = Random::seeded(self.random.next_u64());
         let disk: SharedDisk = Arc::new(self.disk.clone());
@@ -126,8 +160,10 @@ impl Node {
             idle: Duration::from_mins(10),
             budget: Budget::new(64 << 20),
         };
-        let address = format!("n{}:9093", self.id);
-        self.net.listen(&address, self.id, acceptor(self.id, Arc::clone(&service), rules));
+        if self.role != Role::Broker {
+            let address = format!("n{}:9093", self.id);
+            self.net.listen(&address, self.id, acceptor(self.id, Arc::clone(&service), rules));
+        }
         let name = format!("n{}", self.id);
         let parts = Parts {
             config,
