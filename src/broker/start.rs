@@ -355,7 +355,20 @@ async fn join_cluster(
     opened.await.unwrap_or(Err(StartError::NoneLeft))?;
     replicas.start_maintenance();
     membership.begin().await;
+    resume_moves(&controller, replicas);
     Ok(Joined { controller, quorum, groups, membership: Some(membership) })
+}
+
+/// Moves between log directories go on that the end of the process interrupted (KIP-113).
+fn resume_moves(controller: &Arc<Controller>, replicas: &Arc<Replicas>) {
+    for (name, path) in replicas.take_interrupted() {
+        let Some(topic) = replicas.topic(&name.topic).map(|topic| topic.id) else { continue };
+        let (controller, partition) = (Arc::clone(controller), name.partition);
+        let done = move || controller.show_again(topic, partition);
+        if let Err(error) = replicas.move_replica(&name, &path, done) {
+            tracing::warn!(partition = %name, %error, "an interrupted move does not go on");
+        }
+    }
 }
 
 fn start_groups(

@@ -11,6 +11,7 @@ use super::log_directory::LogDirectory;
 use crate::log::{RecoveryPoint, checkpoint};
 use crate::model::{Offset, TopicPartition};
 use crate::system::Disk;
+use crate::system::planted::{Bug, is_planted};
 
 const FILE: &str = "recovery-points";
 const KIND: &str = "strandline-recovery-points";
@@ -104,7 +105,7 @@ impl LogDirectory {
         for name in names {
             points.0.remove(&name.to_string());
         }
-        if points.0.len() == before {
+        if points.0.len() == before || is_planted(Bug::KeepPointOfDeleted) {
             return Ok(());
         }
         checkpoint::write(&**self.disk(), &self.path.join(FILE), KIND, 1, &points.lines())

@@ -289,15 +289,22 @@ fn told(error: impl std::fmt::Display) -> Ended {
     error.to_string()
 }
 
+/// A replica that was on its way when the broker ended, and the directory that it was on its way to.
+pub(crate) type Interrupted = (TopicPartition, PathBuf);
+
 /// What a stop in the middle of a move left: a copy that was never finished goes; an original whose copy did not get
-/// its name gets it back.
-pub(super) fn clean_up(directories: &[Arc<LogDirectory>]) -> std::io::Result<()> {
+/// its name gets it back. Returns the moves that are to begin anew.
+pub(super) fn clean_up(directories: &[Arc<LogDirectory>]) -> std::io::Result<Vec<Interrupted>> {
+    let mut interrupted = Vec::new();
     for directory in directories {
         let disk: &dyn Disk = &**directory.disk();
         for entry in disk.list(&directory.path)? {
             let path = directory.path.join(&entry.name);
-            if entry.name.ends_with(COPY_ENDING) {
+            if let Some(whole) = entry.name.strip_suffix(COPY_ENDING) {
                 disk.remove_dir_all(&path)?;
+                let name = whole.rsplit_once('.').map_or(whole, |(name, _)| name);
+                let name = TopicPartition::from_folder(name);
+                interrupted.extend(name.map(|name| (name, directory.path.clone())));
             }
             let Some(whole) = entry.name.strip_suffix(ORIGINAL_ENDING) else { continue };
             let Some((name, _)) = whole.rsplit_once('.') else { continue };
@@ -311,5 +318,5 @@ pub(super) fn clean_up(directories: &[Arc<LogDirectory>]) -> std::io::Result<()>
             }
         }
     }
-    Ok(())
+    Ok(interrupted)
 }

@@ -14,7 +14,7 @@ use super::checkpoints::Point;
 use super::error::StartError;
 use super::lease::Lease;
 use super::log_directory::{LogDirectory, read_meta};
-use super::moving::{Moving, clean_up};
+use super::moving::{Interrupted, Moving, clean_up};
 use super::partition::{Local, Partition};
 use super::proposals::Proposals;
 use super::replica::PartitionState;
@@ -80,6 +80,7 @@ pub(crate) struct Replicas {
     pub(super) local: Arc<Local>,
     pub throttles: Throttles,
     pub(super) moves: Mutex<BTreeMap<TopicPartition, Arc<Moving>>>,
+    interrupted: Mutex<Vec<Interrupted>>,
     random: Random,
     topics: RwLock<HashMap<Arc<str>, Arc<Topic>>>,
     ids: RwLock<HashMap<TopicId, Arc<str>>>,
@@ -153,6 +154,7 @@ impl Replicas {
             directories,
             throttles,
             moves: Mutex::default(),
+            interrupted: Mutex::default(),
             local: Arc::new(Local {
                 node_id: settings.node_id,
                 lease: Arc::new(lease),
@@ -242,7 +244,7 @@ impl Replicas {
             let failed = |error| StartError::Disk { path: directory.path.clone(), error };
             remove_deleted_folders(directory).map_err(failed)?;
         }
-        clean_up(&self.directories).map_err(|error| {
+        *self.interrupted.lock() = clean_up(&self.directories).map_err(|error| {
             let path = self.directories.first().map(|directory| directory.path.clone());
             StartError::Disk { path: path.unwrap_or_default(), error }
         })?;
@@ -282,6 +284,11 @@ impl Replicas {
             directory.start_flusher().map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// Moves between log directories that the end of the broker interrupted; told once.
+    pub(crate) fn take_interrupted(&self) -> Vec<Interrupted> {
+        std::mem::take(&mut *self.interrupted.lock())
     }
 
     /// Makes a new partition.
@@ -464,10 +471,10 @@ impl Replicas {
         }
     }
 
-    /// The online directory with the fewest partitions.
+    /// The online directory with the fewest partitions; one that has too little room only where there is no other.
     fn roomiest(&self) -> Arc<LogDirectory> {
         let online = self.directories.iter().filter(|d| !d.is_offline());
-        let fewest = online.min_by_key(|d| d.partitions.lock().len());
+        let fewest = online.min_by_key(|d| (d.is_full(), d.partitions.lock().len()));
         Arc::clone(fewest.unwrap_or_else(|| {
             self.directories.first().unwrap_or_else(|| unreachable!("no directory"))
         }))

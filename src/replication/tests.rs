@@ -292,6 +292,9 @@ async fn a_move_that_a_crash_ended_leaves_one_whole_log_whatever_was_renamed() {
             Disk::rename(&disk, &copy, &to.join("t-0")).expect("renamed");
         }
         let replicas = open(&disk, &["/a", "/b"]);
+        // The last step was all that was left to do.
+        let interrupted = if step == 2 { vec![] } else { vec![(TopicPartition::new("t", 0), to)] };
+        assert_eq!(replicas.take_interrupted(), interrupted, "step {step}");
         let partition = create(&replicas, "t", false);
         let end = partition.with_log(crate::log::Log::log_end).expect("online");
         assert_eq!(end, 20, "step {step}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::client::TOPIC;
 use super::net::SimNet;
 use super::nodes::{Node, Role, SYNC_US};
-use super::operator::{Act, carry_out};
+use super::operator::{Act, carry_out, undrain};
 use super::producer::Producer;
 use crate::controller::NewTopic;
 use crate::system::Random;
@@ -273,6 +273,7 @@ impl World {
             }
             sleep(Duration::from_millis(100)).await;
             self.restart_all();
+            undrain(&self.nodes).await;
         }
         for client in &mut clients {
             client.settle(monotonic() + Duration::from_secs(20)).await;

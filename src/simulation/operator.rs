@@ -71,6 +71,16 @@ async fn drain(controller: &Arc<Controller>, nodes: &[(i32, Role)], random: &Ran
     }
 }
 
+/// Lets every broker lead again, whatever became of whoever had it drained.
+pub(super) async fn undrain(nodes: &[Node]) {
+    let Some(controller) = nodes.iter().find_map(Node::controller) else { return };
+    let image = controller.image();
+    for (broker, _) in image.brokers.iter().filter(|(_, broker)| broker.is_draining) {
+        let command = Command::Drain { broker: *broker, is_draining: false };
+        let _ = controller.submit_once(&command, Duration::from_secs(1)).await;
+    }
+}
+
 async fn change_voters(controller: &Arc<Controller>, nodes: &[(i32, Role)], random: &Random) {
     let voters = controller.quorum().voters;
     let others: Vec<i32> = nodes

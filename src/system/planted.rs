@@ -37,6 +37,8 @@ pub(crate) enum Bug {
     ResumeLeadership,
     /// A leader that slept answers as if it had not.
     IgnoreLease,
+    /// What is promised of a deleted replica's log is forgotten only some time after its folder is gone.
+    KeepPointOfDeleted,
 }
 
 impl Bug {
@@ -47,6 +49,7 @@ impl Bug {
         Bug::IgnoreFlushError,
         Bug::TruncateToHighWatermark,
         Bug::SkipDivergenceCheck,
+        Bug::IgnoreProposedIsr,
         Bug::IgnoreMinInsync,
         Bug::JoinIsrEarly,
         Bug::ElectAnyReplica,
@@ -56,7 +59,9 @@ impl Bug {
         Bug::QuorumAcksBeforeFlush,
         Bug::ForgetProducersAtStart,
         Bug::ServeUncommitted,
+        Bug::ResumeLeadership,
         Bug::IgnoreLease,
+        Bug::KeepPointOfDeleted,
     ];
 }
 
