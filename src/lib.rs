@@ -21,6 +21,8 @@ mod metrics;
 mod protocol;
 /// Listeners and connections.
 mod network;
+/// Object storage.
+mod objects;
 /// One partition's local log.
 mod log;
 /// Agreement of the voters on one log.

@@ -17,6 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("metrics", &[]),
     ("protocol", &["model"]),
     ("network", &["model", "system", "config"]),
+    ("objects", &["system"]),
     ("log", &["model", "system", "record", "config"]),
     ("quorum", &["model", "system", "record", "config", "network", "log"]),
     ("metadata", &["model", "config"]),
@@ -67,8 +68,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "model", "error", "system", "record", "config", "protocol", "network", "log",
-            "metadata", "broker",
+            "model", "error", "system", "record", "config", "protocol", "network", "objects",
+            "log", "metadata", "broker",
         ],
     ),
 ];
@@ -80,6 +81,7 @@ const BANS: &[(&str, &[&str])] = &[
     ("tokio::time", &["system"]),
     ("tokio::net", &["network", "http", "broker"]),
     ("kafka_protocol", &["protocol"]),
+    ("object_store", &["objects"]),
     ("todo!", &[]),
     ("unimplemented!", &[]),
 ];

@@ -23,6 +23,7 @@ mod output;
 mod produce;
 mod secure;
 mod serve;
+mod tier;
 mod topic;
 
 use std::future::Future;
@@ -125,6 +126,14 @@ enum Command {
         #[command(subcommand)]
         command: log::LogCommand,
     },
+    /// Object storage: check
+    Tier {
+        /// How results are shown
+        #[arg(long, global = true, default_value = "table")]
+        format: Format,
+        #[command(subcommand)]
+        command: tier::TierCommand,
+    },
     /// Measure a cluster: produce, consume, e2e
     Bench {
         #[command(flatten)]
@@ -175,6 +184,7 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
         Command::Serve(arguments) => serve::serve(&arguments),
         Command::Config(command) => serve::config(&command),
         Command::Demo(command) => block_on(demo::run(command)),
+        Command::Tier { command, format } => block_on(tier::run(command, format)),
         Command::Log { command, format } => log::run(command, format),
         Command::Completions { shell } => {
             clap_complete::generate(

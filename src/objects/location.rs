@@ -1,0 +1,156 @@
+//! Where a store is, and how it is opened: `s3://bucket/prefix`, `gs://…`, `az://…`, `file:folder`, `memory:`.
+//!
+//! Invariants: an option that no store of the kind knows is refused; keys are never part of an error's text.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
+
+use super::store::{LOCK_FILE, Store, StoreError, Swap};
+use crate::system::SharedDisk;
+use crate::system::disk::read_file;
+
+/// A store's address and options.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Location {
+    /// `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, `file:folder`, `memory:`.
+    pub url: String,
+    /// Options by the names that the providers' own tools know, e.g. `aws_endpoint`; what is not named comes from the
+    /// environment (`AWS_ACCESS_KEY_ID` and its like), a web identity, or the machine.
+    pub options: Vec<(String, String)>,
+    /// PEM file of certificates to trust beside the operating system's.
+    pub certificates: Option<PathBuf>,
+}
+
+/// How often a request is tried, and for how long in all.
+const RETRIES: usize = 4;
+const RETRY_FOR: Duration = Duration::from_secs(20);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+fn wrong(text: impl Into<String>) -> StoreError {
+    StoreError::Location(text.into())
+}
+
+/// Opens a store; nothing is asked of it yet.
+pub(crate) fn open(location: &Location, disk: &SharedDisk) -> Result<Store, StoreError> {
+    let url = location.url.trim();
+    let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
+    if let Some(folder) = Some(rest).filter(|_| scheme == "file") {
+        return open_folder(folder, location, disk);
+    }
+    if scheme == "memory" {
+        let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        return Ok(Store::new(memory, Path::default(), Swap::Conditional));
+    }
+    let named = rest.strip_prefix("//").filter(|named| !named.is_empty());
+    let named = named.ok_or_else(|| {
+        wrong(format!(
+            "'{url}' is none of s3://BUCKET/PREFIX, gs://…, az://…, file:FOLDER, memory:"
+        ))
+    })?;
+    let (bucket, prefix) = named.split_once('/').unwrap_or((named, ""));
+    let prefix = Path::parse(prefix.trim_matches('/'))
+        .map_err(|error| wrong(format!("the prefix in '{url}': {error}")))?;
+    // The TLS library is told once a process which cryptography it uses.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = client_options(location, disk)?;
+    let inner: Arc<dyn ObjectStore> = match scheme {
+        "s3" => {
+            let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
+            for (key, value) in &location.options {
+                let known = key.parse::<AmazonS3ConfigKey>().map_err(|_| unknown(key, scheme))?;
+                builder = builder.with_config(known, value);
+            }
+            let builder = builder.with_client_options(client).with_retry(retries());
+            Arc::new(builder.build().map_err(|error| wrong(error.to_string()))?)
+        }
+        "gs" => {
+            let mut builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket);
+            for (key, value) in &location.options {
+                let known = key.parse::<GoogleConfigKey>().map_err(|_| unknown(key, scheme))?;
+                builder = builder.with_config(known, value);
+            }
+            let builder = builder.with_client_options(client).with_retry(retries());
+            Arc::new(builder.build().map_err(|error| wrong(error.to_string()))?)
+        }
+        "az" => {
+            let mut builder = MicrosoftAzureBuilder::from_env().with_container_name(bucket);
+            for (key, value) in &location.options {
+                let known = key.parse::<AzureConfigKey>().map_err(|_| unknown(key, scheme))?;
+                builder = builder.with_config(known, value);
+            }
+            let builder = builder.with_client_options(client).with_retry(retries());
+            Arc::new(builder.build().map_err(|error| wrong(error.to_string()))?)
+        }
+        other => {
+            return Err(wrong(format!(
+                "'{other}' is not a kind of store: s3, gs, az, file, memory"
+            )));
+        }
+    };
+    Ok(Store::new(inner, prefix, Swap::Conditional))
+}
+
+fn open_folder(folder: &str, location: &Location, disk: &SharedDisk) -> Result<Store, StoreError> {
+    // `file:///path` and `file:path` are both common.
+    let folder = folder.strip_prefix("//").unwrap_or(folder);
+    if folder.is_empty() {
+        return Err(wrong("file: names no folder"));
+    }
+    if let Some((key, _)) = location.options.first() {
+        return Err(unknown(key, "file"));
+    }
+    let path = PathBuf::from(folder);
+    let failed = |error: std::io::Error| wrong(format!("{}: {error}", path.display()));
+    disk.create_dir_all(&path).map_err(failed)?;
+    let folder = LocalFileSystem::new_with_prefix(&path)
+        .map_err(|error| wrong(error.to_string()))?
+        .with_fsync(true);
+    let lock = path.join(LOCK_FILE);
+    let swap = Swap::Locked { disk: Arc::clone(disk), lock };
+    Ok(Store::new(Arc::new(folder), Path::default(), swap))
+}
+
+fn unknown(key: &str, scheme: &str) -> StoreError {
+    wrong(format!("a store of the kind {scheme} has no option '{key}'"))
+}
+
+fn client_options(location: &Location, disk: &SharedDisk) -> Result<ClientOptions, StoreError> {
+    let mut options = ClientOptions::new()
+        .with_timeout(REQUEST_TIMEOUT)
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_allow_http(true);
+    if let Some(path) = &location.certificates {
+        let failed = |error: String| wrong(format!("{}: {error}", path.display()));
+        let pem = read_file(&**disk, path).map_err(|error| failed(error.to_string()))?;
+        let all = Certificate::from_pem_bundle(&pem).map_err(|error| failed(error.to_string()))?;
+        if all.is_empty() {
+            return Err(failed("no certificate in PEM".to_owned()));
+        }
+        for certificate in all {
+            options = options.with_root_certificate(certificate);
+        }
+    }
+    Ok(options)
+}
+
+fn retries() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(5),
+            base: 2.0,
+        },
+        max_retries: RETRIES,
+        retry_timeout: RETRY_FOR,
+    }
+}
