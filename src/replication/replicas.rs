@@ -340,6 +340,10 @@ impl Replicas {
     fn move_aside(&self, partition: &Partition) -> Option<(SharedDisk, PathBuf)> {
         let directory = &partition.directory;
         let log = partition.take_deleted()?;
+        if directory.is_offline() {
+            // What is promised of the log may stand on the disk still: without its folder that would be a loss.
+            return None;
+        }
         let unique = self.random.uuid().simple().to_string();
         let to = directory.path.join(format!("{}.{unique}{DELETED_ENDING}", partition.name));
         match directory.disk().rename(&log.dir, &to) {

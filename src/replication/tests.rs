@@ -346,18 +346,23 @@ async fn a_stop_says_that_a_log_is_durable_only_after_the_flush_that_is_under_wa
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_was_deleted_before_a_crash_comes_again_as_a_new_one() {
-    let disk = SimDisk::default();
-    let replicas = open(&disk, &["/a"]);
-    let partition = create(&replicas, "t", false);
-    let waiter = AckWaiter::new();
-    append(&partition, Some(&waiter)).expect("appended");
-    settled(&waiter).await;
-    partition.directory.write_points().expect("written");
-    assert_eq!(replicas.delete_partition(&partition.name).len(), 1);
-    drop((partition, replicas));
-    disk.die();
-    let replicas = open(&disk, &["/a"]);
-    let partition = create(&replicas, "t", false);
-    assert_eq!(partition.with_log(crate::log::Log::log_end), Some(0), "online and empty");
+async fn a_replica_that_was_deleted_before_a_crash_comes_again_whatever_the_disk_did() {
+    for (fail_writes, end) in [(false, 0), (true, 1)] {
+        let disk = SimDisk::default();
+        let replicas = open(&disk, &["/a"]);
+        let partition = create(&replicas, "t", false);
+        let waiter = AckWaiter::new();
+        append(&partition, Some(&waiter)).expect("appended");
+        settled(&waiter).await;
+        partition.directory.write_points().expect("written");
+        disk.set_faults(Faults { fail_writes, ..Faults::default() });
+        let folders = replicas.delete_partition(&partition.name).len();
+        assert_eq!(folders, usize::from(!fail_writes), "what could not be forgotten is kept");
+        drop((partition, replicas));
+        disk.die();
+        disk.set_faults(Faults::default());
+        let replicas = open(&disk, &["/a"]);
+        let partition = create(&replicas, "t", false);
+        assert_eq!(partition.with_log(crate::log::Log::log_end), Some(end), "{fail_writes}");
+    }
 }
