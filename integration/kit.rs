@@ -112,6 +112,21 @@ pub(crate) fn go_client() -> &'static Path {
     })
 }
 
+/// An S3 server: versitygw, which keeps objects as files of a folder.
+pub(crate) fn s3_server() -> &'static Path {
+    static SERVER: OnceLock<PathBuf> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        let folder = kit().join("s3");
+        let server = folder.join("versitygw");
+        if !server.exists() {
+            let mut build = Command::new("go");
+            build.args(["install", "github.com/versity/versitygw/cmd/versitygw@v1.8.0"]);
+            install("the S3 server", build.env("GOBIN", &folder));
+        }
+        server
+    })
+}
+
 /// A copy of franz-go's source, which carries its integration tests.
 pub(crate) fn franz_go_source() -> &'static Path {
     static SOURCE: OnceLock<PathBuf> = OnceLock::new();

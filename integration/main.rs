@@ -21,3 +21,4 @@ mod power;
 mod probe;
 mod protocol;
 mod secure;
+mod tier;

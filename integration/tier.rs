@@ -1,0 +1,80 @@
+//! Object storage: a real S3 server, and what is found out about a bucket before it is trusted.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::broker::{BINARY, folder, run};
+use crate::kit::{eventually, finish, s3_server};
+
+const KEY: (&str, &str) = ("labkey", "labsecret123");
+
+/// A server that ends with its owner.
+struct S3 {
+    server: Child,
+    endpoint: String,
+}
+
+impl S3 {
+    /// Serves a folder that holds the bucket `lab`.
+    fn start(folder: &Path) -> Self {
+        std::fs::create_dir_all(folder.join("data/lab")).expect("made");
+        std::fs::create_dir_all(folder.join("meta")).expect("made");
+        let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
+        let server = Command::new(s3_server())
+            .args(["--port", &port.to_string(), "--region", "us-east-1", "posix"])
+            .args(["--sidecar".as_ref(), folder.join("meta").as_os_str()])
+            .arg(folder.join("data"))
+            .envs([("ROOT_ACCESS_KEY", KEY.0), ("ROOT_SECRET_KEY", KEY.1)])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let server = server.expect("the S3 server starts");
+        eventually("the S3 server listens", || std::net::TcpStream::connect(port).is_ok());
+        Self { server, endpoint: format!("http://{port}") }
+    }
+
+    fn check(&self, bucket: &str, (key, secret): (&str, &str)) -> Output {
+        let endpoint = format!("aws_endpoint={}", self.endpoint);
+        let location = format!("s3://{bucket}/some/where");
+        let mut command = Command::new(BINARY);
+        command
+            .args(["tier", "check", &location, "-o", &endpoint, "-o", "aws_region=us-east-1"])
+            .envs([("AWS_ACCESS_KEY_ID", key), ("AWS_SECRET_ACCESS_KEY", secret)]);
+        finish(&mut command)
+    }
+}
+
+impl Drop for S3 {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[test]
+fn a_bucket_is_proven_before_anything_is_trusted_to_it_and_a_wrong_one_is_refused_with_the_reason() {
+    let (folder, _) = folder();
+    let s3 = S3::start(folder.path());
+    let good = s3.check("lab", KEY);
+    let said = String::from_utf8_lossy(&good.stdout).into_owned();
+    assert!(good.status.success(), "{said}{}", String::from_utf8_lossy(&good.stderr));
+    assert_eq!(said.matches(" ok").count(), 9, "{said}");
+    // Parts of uploads would lie in a folder of the server's own, in the bucket's.
+    let bucket = folder.path().join("data/lab");
+    let files = Command::new("find").arg(bucket).args(["-type", "f"]).output();
+    let files = String::from_utf8(files.expect("find runs").stdout).expect("text");
+    assert_eq!(files, "", "objects or parts of them are left");
+
+    let denied = s3.check("lab", (KEY.0, "wrong"));
+    let said = String::from_utf8_lossy(&denied.stdout).into_owned();
+    assert!(!denied.status.success() && said.contains("rights"), "{said}");
+    let missing = s3.check("nowhere", KEY);
+    assert!(!missing.status.success(), "{}", String::from_utf8_lossy(&missing.stdout));
+
+    let tier = format!("file:{}", folder.path().join("tier").display());
+    assert!(run(&["tier", "check", &tier]).status.success());
+    let unknown = run(&["tier", "check", "ftp://somewhere/else"]);
+    assert!(!unknown.status.success());
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("s3, gs, az, file, memory"));
+}
