@@ -58,7 +58,7 @@ impl Judge {
     pub(crate) fn lost(self) -> u64 {
         let output = self.0.wait_with_output().expect("python ends");
         let err = String::from_utf8_lossy(&output.stderr);
-        let broken = ["OUT_OF_ORDER_SEQUENCE_NUMBER", "_PURGE_QUEUE", "out of order sequence"];
+        let broken = ["OUT_OF_ORDER_SEQUENCE_NUMBER", "_PURGE_QUEUE", "_FATAL"];
         if !output.status.success() && broken.iter().any(|text| err.contains(text)) {
             return 1;
         }
