@@ -53,7 +53,8 @@ impl Drop for S3 {
 }
 
 #[test]
-fn a_bucket_is_proven_before_anything_is_trusted_to_it_and_a_wrong_one_is_refused_with_the_reason() {
+fn a_bucket_is_proven_before_anything_is_trusted_to_it_and_a_wrong_one_is_refused_with_the_reason()
+{
     let (folder, _) = folder();
     let s3 = S3::start(folder.path());
     let good = s3.check("lab", KEY);

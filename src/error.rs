@@ -65,6 +65,7 @@ error_codes! {
     InvalidRequest = 42 "This most likely occurs because of a request being malformed by the client library or the message was sent to an incompatible broker. See the broker logs for more details.";
     PolicyViolation = 44 "Request parameters do not satisfy the configured policy.";
     OutOfOrderSequenceNumber = 45 "The broker received an out of order sequence number.";
+    DuplicateSequenceNumber = 46 "The broker received a duplicate sequence number.";
     InvalidProducerEpoch = 47 "Producer attempted to produce with an old epoch.";
     InvalidTxnState = 48 "The producer attempted a transactional operation in an invalid state.";
     KafkaStorageError = 56 "Disk error when trying to access log file on the disk.";

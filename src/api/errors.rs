@@ -14,6 +14,9 @@ impl From<&PartitionError> for ErrorCode {
             PartitionError::Sequence(SequenceError::OldEpoch { .. }) => {
                 ErrorCode::InvalidProducerEpoch
             }
+            PartitionError::Sequence(SequenceError::Stored { .. }) => {
+                ErrorCode::DuplicateSequenceNumber
+            }
             PartitionError::Sequence(SequenceError::OutOfOrder { .. }) => {
                 ErrorCode::OutOfOrderSequenceNumber
             }

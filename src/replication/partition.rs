@@ -17,7 +17,7 @@ use super::proposals::Proposals;
 use super::replica::{Effects, PartitionState, Replica};
 use super::waiting::{AckWaiter, Waiting};
 use crate::config::{TimestampType, TopicConfig};
-use crate::log::{AppendError, Appended, FlushJob, Log, NewBatch, Position, Stamp};
+use crate::log::{AppendError, Appended, FlushJob, Log, NewBatch, Position, SequenceError, Stamp};
 use crate::model::number::{to_u64, to_usize};
 use crate::model::{BrokerId, LeaderEpoch, Offset, Timestamp, TopicPartition};
 use crate::record::batch::stamp_append_time;
@@ -271,8 +271,16 @@ impl Partition {
         let result = log.append_all(batches, stamp, &mut outcomes);
         let end = log.end();
         self.directory.add_unflushed(log.unflushed_bytes() - unflushed);
+        let committed = state.replica.high_watermark();
+        let refusal = |error| match error {
+            // Producers take this for an acknowledgement, so it may be told only of what is committed.
+            SequenceError::Stored { before, .. } if before > committed => {
+                PartitionError::NotEnoughReplicasAfterAppend
+            }
+            error => PartitionError::Sequence(error),
+        };
         let mut outcomes: Vec<_> =
-            outcomes.into_iter().map(|outcome| outcome.map_err(PartitionError::Sequence)).collect();
+            outcomes.into_iter().map(|outcome| outcome.map_err(refusal)).collect();
         match result {
             Ok(()) => {}
             Err(AppendError::NoRoom) => self.directory.set_full(true),

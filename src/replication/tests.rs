@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{Config, TopicConfig};
+use crate::log::SequenceError;
 use crate::model::TopicPartition;
 use crate::record::BatchBuilder;
 use crate::system::clock::{monotonic, timeout_at};
@@ -365,4 +366,29 @@ async fn a_replica_that_was_deleted_before_a_crash_comes_again_whatever_the_disk
         let partition = create(&replicas, "t", false);
         assert_eq!(partition.with_log(crate::log::Log::log_end), Some(end), "{fail_writes}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_comes_again_very_late_is_told_to_be_stored_once_it_is_committed() {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a"]);
+    let partition = create(&replicas, "t", false);
+    let send = |sequence: i32, waiter: Option<&Arc<AckWaiter>>| {
+        let batch = BatchBuilder::new().producer(7, 0, sequence).record(1, None, Some(b"v"));
+        let batch = batch.build();
+        partition.append(&AppendRequest { batch: &batch, now_ms: 1, waiter, internal_epoch: None })
+    };
+    disk.set_faults(Faults { sync_us: 300_000, ..Faults::default() });
+    let waiter = AckWaiter::new();
+    for sequence in 0..8 {
+        send(sequence, Some(&waiter)).expect("appended");
+    }
+    let early = send(0, None).map(|done| done.last_offset);
+    assert!(matches!(early, Err(PartitionError::NotEnoughReplicasAfterAppend)), "{early:?}");
+    settled(&waiter).await;
+    let late = send(0, None).map(|done| done.last_offset);
+    let stored = matches!(late, Err(PartitionError::Sequence(SequenceError::Stored { .. })));
+    assert!(stored, "{late:?}");
+    assert_eq!(send(7, None).expect("remembered").last_offset, 7);
+    assert_eq!(partition.with_log(crate::log::Log::log_end), Some(8), "nothing is stored twice");
 }
