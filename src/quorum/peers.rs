@@ -3,7 +3,7 @@
 //! Invariants: a node of another cluster is refused; an answer counts only if it comes from the node, and for a voter
 //! from the disk, that was asked; a call ends when its time is over.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,7 +94,7 @@ pub(super) enum PeerReply {
 pub(crate) struct Peers {
     pub identity: Identity,
     dialer: Dialer,
-    idle: Mutex<HashMap<String, Vec<FramedClient>>>,
+    idle: Mutex<BTreeMap<String, Vec<FramedClient>>>,
 }
 
 impl Peers {

@@ -2,7 +2,7 @@
 //!
 //! Invariants: one proposal a partition, the newest; nothing here waits.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -13,7 +13,7 @@ use crate::model::TopicPartition;
 /// See the file's header.
 #[derive(Debug, Default)]
 pub(crate) struct Proposals {
-    queued: Mutex<HashMap<TopicPartition, IsrProposal>>,
+    queued: Mutex<BTreeMap<TopicPartition, IsrProposal>>,
     news: Notify,
 }
 
