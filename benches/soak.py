@@ -12,11 +12,12 @@ import argparse
 import json
 import shutil
 import statistics
+import subprocess
 import tempfile
 
 from harness import rows
 from harness.brokers import Cluster, StrandlineNode
-from harness.machine import KIT, run
+from harness.machine import KIT
 
 PARTITIONS = 100
 SETTINGS = "segment.bytes=8388608,retention.bytes=33554432,file.delete.delay.ms=1000"
@@ -25,8 +26,14 @@ SETTINGS = "segment.bytes=8388608,retention.bytes=33554432,file.delete.delay.ms=
 def minute(cluster, rate, number):
     client = [str(KIT / "kload"), "-brokers", cluster.address, "-topic", "soak", *cluster.client_flags, "-pid", str(cluster.pid)]
     load = ["-mode", "e2e", "-acks", "all", "-size", "1024", "-rate", str(rate), "-partitions", str(PARTITIONS), "-partitioner", "rr"]
-    out = run(client + load + ["-clients", "2", "-consumers", "2", "-topic-config", SETTINGS, "-seconds", "60", "-warmup", "2"])
-    found = rows.figures(json.loads(out.strip().splitlines()[-1]))
+    load += ["-clients", "2", "-consumers", "2", "-topic-config", SETTINGS, "-seconds", "60", "-warmup", "2"]
+    out = subprocess.run(client + load, capture_output=True, text=True).stdout
+    told = json.loads(out.strip().splitlines()[-1])
+    if not told["ok"]:
+        # The client checks every record; what it found is worth more than the figures.
+        reasons = {key: value for key, value in told.items() if "err" in key or key in ("verify", "records", "acked", "produced", "consumed")}
+        raise SystemExit(f"minute {number}: {json.dumps(reasons)}")
+    found = rows.figures(told)
     wanted = ("latency_ms.p50", "latency_ms.p99", "latency_ms.p99.9", "broker.cpu_us_per_msg", "rss_after_mb")
     told = {name: next(value for key, value in found.items() if key.endswith(name)) for name in wanted}
     print(f"minute {number:3}  " + "  ".join(f"{name} {value:.2f}" for name, value in told.items()), flush=True)
