@@ -19,18 +19,12 @@ impl Judge {
 
     /// The same for one broker, whose topics have one replica.
     pub(crate) fn start_alone(address: &str, seconds: u64) -> Self {
-        let mut command = python_script("crash.py");
-        command.args([address, &seconds.to_string()]);
-        let client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        Self(client.expect("python runs"))
+        Self::spawn(&[], &[address, &seconds.to_string()])
     }
 
     /// The same with further settings of the client, in JSON.
     pub(crate) fn start_as(bootstrap: &str, seconds: u64, settings: &str) -> Self {
-        let mut command = python_script("crash.py");
-        command.args([bootstrap, &seconds.to_string(), "3", "1000", settings]);
-        let client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        Self(client.expect("python runs"))
+        Self::spawn(&[], &[bootstrap, &seconds.to_string(), "3", "1000", settings])
     }
 
     pub(crate) fn start_at_rate(
@@ -39,8 +33,12 @@ impl Judge {
         seconds: u64,
         rate: u64,
     ) -> Self {
+        Self::spawn(prefix, &[bootstrap, &seconds.to_string(), "3", &rate.to_string()])
+    }
+
+    fn spawn(prefix: &[String], arguments: &[&str]) -> Self {
         let mut command = after(prefix, &python_script("crash.py"));
-        command.args([bootstrap, &seconds.to_string(), "3", &rate.to_string()]);
+        command.args(arguments);
         let client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         Self(client.expect("python runs"))
     }

@@ -3,7 +3,7 @@
 //! Invariants: on a controller listener with TLS both sides show certificates, whatever `ssl.client.auth` says: whoever may
 //! speak there takes part in decisions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,7 +16,8 @@ use crate::system::SharedDisk;
 /// How connections are wrapped, by listener.
 #[derive(Debug)]
 pub(super) struct Wrappings {
-    has_tls: HashMap<String, bool>,
+    /// Those that speak TLS.
+    secure: BTreeSet<String>,
     controllers: Vec<String>,
     auth: ClientAuth,
     tls: Option<Arc<Tls>>,
@@ -26,8 +27,7 @@ pub(super) struct Wrappings {
 fn read(config: &Config) -> Result<(Wrappings, TlsFiles), ConfigError> {
     let invalid = |why: String| ConfigError::Invalid(why);
     let Listeners { listen, controller, .. } = settings::listeners(config)?;
-    let controllers: Vec<String> =
-        config.list("controller.listener.names").iter().map(|n| n.to_ascii_uppercase()).collect();
+    let controllers = settings::controller_names(config);
     let mut map = HashMap::new();
     for item in config.list("listener.security.protocol.map") {
         let pair = item.split_once(':').ok_or_else(|| {
@@ -38,18 +38,20 @@ fn read(config: &Config) -> Result<(Wrappings, TlsFiles), ConfigError> {
         map.insert(pair.0.trim().to_ascii_uppercase(), pair.1.trim().to_ascii_uppercase());
     }
     let names = listen.iter().chain(&controller).map(|endpoint| &endpoint.name).chain(&controllers);
-    let mut has_tls = HashMap::new();
+    let mut secure = BTreeSet::new();
     for name in names {
         let protocol = map.get(name).map_or(if name == "SSL" { "SSL" } else { "PLAINTEXT" }, |p| p);
         match protocol {
-            "PLAINTEXT" => has_tls.insert(name.clone(), false),
-            "SSL" => has_tls.insert(name.clone(), true),
+            "PLAINTEXT" => {}
+            "SSL" => {
+                secure.insert(name.clone());
+            }
             other => {
                 return Err(invalid(format!(
                     "listener.security.protocol.map says {other} for {name}: there are PLAINTEXT and SSL"
                 )));
             }
-        };
+        }
     }
     let auth = match config.text("ssl.client.auth") {
         "required" => ClientAuth::Required,
@@ -62,15 +64,14 @@ fn read(config: &Config) -> Result<(Wrappings, TlsFiles), ConfigError> {
         key_store: path("ssl.keystore.location"),
         trust_store: path("ssl.truststore.location"),
     };
-    let mut secure = has_tls.iter().filter(|(_, tls)| **tls).map(|(name, _)| name);
-    if let Some(name) = secure.next() {
+    if let Some(name) = secure.first() {
         if files.key_store.is_none() {
             return Err(invalid(format!(
                 "{name} speaks TLS, but ssl.keystore.location names no file with a key and certificates in PEM"
             )));
         }
-        let is_checked = auth != ClientAuth::None
-            || controllers.iter().any(|name| has_tls.get(name) == Some(&true));
+        let is_checked =
+            auth != ClientAuth::None || controllers.iter().any(|name| secure.contains(name));
         if is_checked && files.trust_store.is_none() {
             return Err(invalid(
                 "ssl.truststore.location has to name the certificates that sign those of clients (ssl.client.auth) and of other nodes"
@@ -78,7 +79,7 @@ fn read(config: &Config) -> Result<(Wrappings, TlsFiles), ConfigError> {
             ));
         }
     }
-    Ok((Wrappings { has_tls, controllers, auth, tls: None }, files))
+    Ok((Wrappings { secure, controllers, auth, tls: None }, files))
 }
 
 /// Checks the settings, and that the files that they name are good.
@@ -90,14 +91,14 @@ impl Wrappings {
     /// Reads the certificates, where a listener speaks TLS.
     pub(super) fn open(config: &Config, disk: &SharedDisk) -> Result<Self, BrokerError> {
         let (mut wrappings, files) = read(config)?;
-        if wrappings.has_tls.values().any(|tls| *tls) {
+        if !wrappings.secure.is_empty() {
             wrappings.tls = Some(Tls::open(Arc::clone(disk), files)?);
         }
         Ok(wrappings)
     }
 
     fn tls(&self, listener: &str) -> Option<&Arc<Tls>> {
-        self.tls.as_ref().filter(|_| self.has_tls.get(listener) == Some(&true))
+        self.tls.as_ref().filter(|_| self.secure.contains(listener))
     }
 
     /// How the connections of a listener of this node are wrapped.

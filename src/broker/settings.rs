@@ -97,9 +97,13 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// The names of listeners that are for nodes only, as endpoints have them.
+pub(super) fn controller_names(config: &Config) -> Vec<String> {
+    config.list("controller.listener.names").iter().map(|name| name.to_ascii_uppercase()).collect()
+}
+
 pub(super) fn listeners(config: &Config) -> Result<Listeners, ConfigError> {
-    let names: Vec<String> =
-        config.list("controller.listener.names").iter().map(|n| n.to_ascii_uppercase()).collect();
+    let names = controller_names(config);
     let (controller, listen): (Vec<Endpoint>, Vec<Endpoint>) =
         parse_endpoints(&config.list("listeners"))?
             .into_iter()

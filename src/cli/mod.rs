@@ -27,7 +27,7 @@ mod tier;
 mod topic;
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -36,6 +36,9 @@ use clap_complete::Shell;
 
 use cluster_client::Cluster;
 use output::Format;
+
+use crate::system::OsDisk;
+use crate::system::disk::read_file;
 
 /// A log service that speaks the Kafka protocol and loses no acknowledged message.
 #[derive(Debug, Parser)]
@@ -218,6 +221,13 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
             bench::run(command, &remote.bootstrap).await
         }),
     }
+}
+
+/// A file's text.
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    let bytes =
+        read_file(&OsDisk, path).with_context(|| format!("can't read {}", path.display()))?;
+    String::from_utf8(bytes).with_context(|| format!("{} is not text", path.display()))
 }
 
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {

@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, bail};
 
+use crate::config::properties;
 use crate::network::{Dialer, TcpDialer, Tls, TlsDialer, TlsFiles};
-use crate::system::disk::read_file;
 use crate::system::{OsDisk, SharedDisk};
 
 /// One command talks to one kind of cluster.
@@ -22,11 +22,7 @@ pub(super) fn dialer() -> Dialer {
 /// Takes the file's settings for this command.
 pub(super) fn configure(file: Option<&Path>) -> anyhow::Result<()> {
     let Some(file) = file else { return Ok(()) };
-    let bytes =
-        read_file(&OsDisk, file).with_context(|| format!("can't read {}", file.display()))?;
-    let text =
-        String::from_utf8(bytes).with_context(|| format!("{} is not text", file.display()))?;
-    let dialer = read(&text).with_context(|| file.display().to_string())?;
+    let dialer = read(&super::read_text(file)?).with_context(|| file.display().to_string())?;
     let _ = DIALER.set(dialer);
     Ok(())
 }
@@ -34,12 +30,8 @@ pub(super) fn configure(file: Option<&Path>) -> anyhow::Result<()> {
 fn read(text: &str) -> anyhow::Result<Dialer> {
     let mut files = TlsFiles { key_store: None, trust_store: None };
     let mut has_tls = false;
-    for line in text.lines().map(str::trim) {
-        if line.is_empty() || line.starts_with(['#', '!']) {
-            continue;
-        }
-        let Some((key, value)) = line.split_once('=') else { bail!("'{line}' is not key=value") };
-        match (key.trim(), value.trim()) {
+    for setting in properties(text)? {
+        match setting {
             ("security.protocol", "SSL") => has_tls = true,
             ("security.protocol", "PLAINTEXT")
             | ("ssl.truststore.type" | "ssl.keystore.type", "PEM") => {}

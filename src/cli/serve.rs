@@ -12,7 +12,6 @@ use crate::broker::{Broker, check};
 use crate::config::{
     BROKER_ROWS, Config, Endpoint, Origin, TOPIC_ROWS, read_environment, read_file_text,
 };
-use crate::system::disk::read_file;
 use crate::system::{Clock, OsDisk, Random, SharedDisk};
 
 /// Settings from the command line.
@@ -41,9 +40,9 @@ pub(super) enum ConfigCommand {
 /// Runs a broker until SIGTERM or Ctrl-C.
 pub(super) fn serve(arguments: &ServeArguments) -> anyhow::Result<()> {
     let config = read_config(arguments)?;
-    let disk: SharedDisk = Arc::new(OsDisk);
-    check(&config, &disk)?;
     if arguments.check_config {
+        let disk: SharedDisk = Arc::new(OsDisk);
+        check(&config, &disk)?;
         println!("The configuration is good.");
         return Ok(());
     }
@@ -102,10 +101,7 @@ fn print_banner(listeners: &[Endpoint], http: Option<SocketAddr>, directories: &
 fn read_config(arguments: &ServeArguments) -> anyhow::Result<Config> {
     let mut config = Config::default();
     if let Some(path) = &arguments.config {
-        let bytes =
-            read_file(&OsDisk, path).with_context(|| format!("can't read {}", path.display()))?;
-        let text =
-            String::from_utf8(bytes).with_context(|| format!("{} is not text", path.display()))?;
+        let text = super::read_text(path)?;
         read_file_text(&mut config, &text).with_context(|| path.display().to_string())?;
     }
     read_environment(&mut config, std::env::vars())?;

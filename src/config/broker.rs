@@ -158,8 +158,9 @@ fn unknown(key: &str) -> ConfigError {
     ConfigError::Unknown { key: key.to_owned(), suggestion }
 }
 
-/// Reads `key=value` lines (Java properties without escapes); `#` and `!` start comments.
-pub(crate) fn read_file_text(config: &mut Config, text: &str) -> Result<(), ConfigError> {
+/// The `key=value` lines of a text (Java properties without escapes); `#` and `!` start comments.
+pub(crate) fn properties(text: &str) -> Result<Vec<(&str, &str)>, ConfigError> {
+    let mut found = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with(['#', '!']) {
@@ -168,7 +169,15 @@ pub(crate) fn read_file_text(config: &mut Config, text: &str) -> Result<(), Conf
         let (key, value) = line
             .split_once('=')
             .ok_or_else(|| ConfigError::Syntax { line: index + 1, text: line.to_owned() })?;
-        config.set(key.trim(), value.trim(), Origin::File)?;
+        found.push((key.trim(), value.trim()));
+    }
+    Ok(found)
+}
+
+/// Takes the settings of a file's text.
+pub(crate) fn read_file_text(config: &mut Config, text: &str) -> Result<(), ConfigError> {
+    for (key, value) in properties(text)? {
+        config.set(key, value, Origin::File)?;
     }
     Ok(())
 }

@@ -11,7 +11,9 @@ mod table;
 mod throttled;
 mod topic;
 
-pub(crate) use broker::{Config, ConfigError, Origin, read_environment, read_file_text};
+pub(crate) use broker::{
+    Config, ConfigError, Origin, properties, read_environment, read_file_text,
+};
 #[cfg(test)]
 pub(crate) use describe::reference_page;
 pub(crate) use describe::{Described, Synonym, broker_entries, topic_entries};

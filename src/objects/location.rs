@@ -63,33 +63,26 @@ pub(crate) fn open(location: &Location, disk: &SharedDisk) -> Result<Store, Stor
     // The TLS library is told once a process which cryptography it uses.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = client_options(location, disk)?;
+    // The builders are alike, but have no trait in common.
+    macro_rules! built {
+        ($builder:expr, $key:ty) => {{
+            let mut builder = $builder.with_client_options(client).with_retry(retries());
+            for (key, value) in &location.options {
+                let known = key.parse::<$key>().map_err(|_| unknown(key, scheme))?;
+                builder = builder.with_config(known, value);
+            }
+            Arc::new(builder.build().map_err(|error| wrong(error.to_string()))?)
+        }};
+    }
     let inner: Arc<dyn ObjectStore> = match scheme {
         "s3" => {
-            let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
-            for (key, value) in &location.options {
-                let known = key.parse::<AmazonS3ConfigKey>().map_err(|_| unknown(key, scheme))?;
-                builder = builder.with_config(known, value);
-            }
-            let builder = builder.with_client_options(client).with_retry(retries());
-            Arc::new(builder.build().map_err(|error| wrong(error.to_string()))?)
+            built!(AmazonS3Builder::from_env().with_bucket_name(bucket), AmazonS3ConfigKey)
         }
         "gs" => {
-            let mut builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket);
-            for (key, value) in &location.options {
-                let known = key.parse::<GoogleConfigKey>().map_err(|_| unknown(key, scheme))?;
-                builder = builder.with_config(known, value);
-            }
-            let builder = builder.with_client_options(client).with_retry(retries());
-            Arc::new(builder.build().map_err(|error| wrong(error.to_string()))?)
+            built!(GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket), GoogleConfigKey)
         }
         "az" => {
-            let mut builder = MicrosoftAzureBuilder::from_env().with_container_name(bucket);
-            for (key, value) in &location.options {
-                let known = key.parse::<AzureConfigKey>().map_err(|_| unknown(key, scheme))?;
-                builder = builder.with_config(known, value);
-            }
-            let builder = builder.with_client_options(client).with_retry(retries());
-            Arc::new(builder.build().map_err(|error| wrong(error.to_string()))?)
+            built!(MicrosoftAzureBuilder::from_env().with_container_name(bucket), AzureConfigKey)
         }
         other => {
             return Err(wrong(format!(

@@ -59,6 +59,10 @@ fn parse(line: &str) -> Option<(String, Point)> {
 }
 
 impl LogDirectory {
+    fn store(&self, points: &Points) -> io::Result<()> {
+        checkpoint::write(&**self.disk(), &self.path.join(FILE), KIND, 1, &points.lines())
+    }
+
     /// Saves index and producer hints of logs that moved, then their recovery points and starts.
     pub(crate) fn write_points(&self) -> io::Result<()> {
         if self.is_offline() {
@@ -81,7 +85,7 @@ impl LogDirectory {
             }
             points.0.insert(name, Point { recovery, high_watermark });
         }
-        checkpoint::write(&**self.disk(), &self.path.join(FILE), KIND, 1, &points.lines())
+        self.store(&points)
     }
 
     /// Promises no more of a log than what lies before `to`, before it is cut there.
@@ -94,7 +98,7 @@ impl LogDirectory {
         point.recovery.offset = point.recovery.offset.min(to);
         point.recovery.log_start = point.recovery.log_start.min(to);
         point.high_watermark = point.high_watermark.min(to);
-        checkpoint::write(&**self.disk(), &self.path.join(FILE), KIND, 1, &points.lines())
+        self.store(&points)
     }
 
     /// Promises nothing of these logs any more, before their folders go: a log that comes again under such a name would
@@ -108,7 +112,7 @@ impl LogDirectory {
         if points.0.len() == before || is_planted(Bug::KeepPointOfDeleted) {
             return Ok(());
         }
-        checkpoint::write(&**self.disk(), &self.path.join(FILE), KIND, 1, &points.lines())
+        self.store(&points)
     }
 
     /// Writes the points if something moved.
