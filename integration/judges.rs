@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::kit::{after, java, python_script};
+use crate::kit::{after, finish, java, python_script};
 
 /// A client that produces for so many seconds while it reads along, and then reads everything back.
 pub(crate) struct Judge(Child);
@@ -96,24 +96,36 @@ pub(crate) struct KafkasOwn {
     consumer: Child,
     produced: PathBuf,
     consumed: PathBuf,
+    witness: Witness,
+}
+
+/// Reads the topic once more from outside, when the group's consumer missed something: is it lost, or was it not read?
+struct Witness {
+    prefix: Vec<String>,
+    bootstrap: String,
+    words: PathBuf,
 }
 
 impl KafkasOwn {
     pub(crate) fn start(prefix: &[String], bootstrap: &str, folder: &Path) -> Self {
         let (produced, consumed) = (folder.join("produced"), folder.join("consumed"));
+        let words = folder.join("consumers-words");
         let spawn = |class: &str, file: &Path, arguments: &[&str]| {
             let class = format!("org.apache.kafka.tools.{class}");
             let mut command = after(prefix, &java(&class, &[]));
             command
                 .args(["--bootstrap-server", bootstrap, "--topic", "verifiable"])
                 .args(arguments);
+            let word = File::options().append(true).create(true).open(&words).expect("a file");
             let file = File::create(file).expect("a file");
-            command.stdout(file).stderr(Stdio::null()).spawn().expect("java runs")
+            command.env("JAVA_TOOL_OPTIONS", "-Dlevel=INFO");
+            command.stdout(file).stderr(word).spawn().expect("java runs")
         };
         let sends =
             spawn("VerifiableProducer", &produced, &["--throughput", "100", "--acks", "-1"]);
         let reads = spawn("VerifiableConsumer", &consumed, &["--group-id", "judges", "--verbose"]);
-        Self { producer: sends, consumer: reads, produced, consumed }
+        let witness = Witness { prefix: prefix.to_vec(), bootstrap: bootstrap.to_owned(), words };
+        Self { producer: sends, consumer: reads, produced, consumed, witness }
     }
 
     /// Stops them: whatever was acknowledged was consumed, once. Returns how many.
@@ -130,12 +142,39 @@ impl KafkasOwn {
             std::thread::sleep(Duration::from_millis(500));
         }
         end(&mut self.consumer);
-        let lost: Vec<_> =
-            acked.iter().filter(|value| !places.contains_key(*value)).take(10).collect();
-        assert!(lost.is_empty(), "acknowledged to Kafka's VerifiableProducer and lost: {lost:?}");
+        let missed: Vec<_> = acked.iter().filter(|value| !places.contains_key(*value)).collect();
+        assert!(missed.is_empty(), "{}", self.witness.say(&missed, &self.consumed));
         let doubled: Vec<_> = places.iter().filter(|(_, at)| at.len() > 1).take(10).collect();
         assert!(doubled.is_empty(), "doubled: {doubled:?}");
         acked.len()
+    }
+}
+
+impl Witness {
+    /// What is known of records that were acknowledged to Kafka's VerifiableProducer, and that its consumer did not read.
+    fn say(&self, missed: &[&String], consumed: &Path) -> String {
+        let class = "org.apache.kafka.tools.consumer.ConsoleConsumer";
+        let mut command = after(&self.prefix, &java(class, &[]));
+        command.args(["--bootstrap-server", &self.bootstrap, "--topic", "verifiable"]);
+        let again = finish(command.args(["--from-beginning", "--timeout-ms", "15000"]));
+        let there = String::from_utf8_lossy(&again.stdout).into_owned();
+        let there: HashSet<&str> = there.lines().collect();
+        let lost: Vec<_> = missed.iter().filter(|value| !there.contains(value.as_str())).collect();
+        let others = events(consumed).filter(|event| event["name"] != "record_data");
+        let others: Vec<_> = others.map(|event| event.to_string()).collect();
+        let numbers: Vec<_> = missed.iter().filter_map(|value| value.parse::<u64>().ok()).collect();
+        let words = std::fs::read_to_string(&self.words).unwrap_or_default();
+        let words: Vec<_> = words.lines().collect();
+        format!(
+            "Kafka's VerifiableConsumer did not read {} records, first and last of {:?}; of these another consumer did \
+             not find {}: {:?}. Its last events:\n{}\nLast words:\n{}",
+            missed.len(),
+            numbers.iter().min().zip(numbers.iter().max()),
+            lost.len(),
+            &lost[..lost.len().min(10)],
+            others[others.len().saturating_sub(20)..].join("\n"),
+            words[words.len().saturating_sub(150)..].join("\n"),
+        )
     }
 }
 

@@ -1,7 +1,6 @@
 //! Makes this broker follow the metadata: partitions come, go and are configured.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use super::fetcher::Fetchers;
@@ -12,9 +11,8 @@ use crate::metadata::{ConfigResource, Image, MetadataRecord, PartitionImage, Pub
 use crate::model::{BrokerId, PartitionId, TopicId, TopicPartition};
 use crate::network::ConnectionLimits;
 use crate::replication::{PartitionSpec, PartitionState, Replicas};
-use crate::system::clock::{millis, sleep};
-use crate::system::tasks::{blocking, spawn};
-use crate::system::{SharedDisk, descriptors_max};
+use crate::system::descriptors_max;
+use crate::system::tasks::spawn;
 
 /// See the file's header.
 pub(super) struct Follower {
@@ -80,7 +78,7 @@ impl Follower {
             if handle.is_some() {
                 // Not by absence: this record says that the replica is elsewhere now.
                 self.fetchers.follow(topic.id, &name, -1);
-                self.remove_later(self.replicas.delete_partition(&name), 0);
+                self.replicas.delete_partition(&name);
                 self.tell_groups(&name);
             }
             return;
@@ -115,30 +113,11 @@ impl Follower {
         for partition in topic.partitions() {
             self.fetchers.follow(topic.id, &partition.name, -1);
         }
-        let folders = self.replicas.delete(&topic.name);
+        self.replicas.delete(&topic.name, delay_ms);
         let (groups, name) = (self.groups.upgrade(), Arc::clone(&topic.name));
         if let Some(groups) = groups {
             spawn(async move { groups.forget_topic(&name).await });
         }
-        self.remove_later(folders, delay_ms);
-    }
-
-    #[expect(clippy::unused_self, reason = "one of the things that a publisher does")]
-    fn remove_later(&self, folders: Vec<(SharedDisk, PathBuf)>, delay_ms: i64) {
-        if folders.is_empty() {
-            return;
-        }
-        spawn(async move {
-            sleep(millis(delay_ms)).await;
-            blocking(move || {
-                for (disk, path) in folders {
-                    if let Err(error) = disk.remove_dir_all(&path) {
-                        tracing::warn!(path = %path.display(), %error, "folder of a deleted partition not removed");
-                    }
-                }
-            })
-            .await;
-        });
     }
 }
 

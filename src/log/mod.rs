@@ -30,4 +30,3 @@ pub(crate) use local_log::{FlushJob, Log, LogParts, Position};
 pub(crate) use lookup::{FoundRecord, LogSlice, Searched};
 pub(crate) use producer_state::{ProducerEntry, SequenceError};
 pub(crate) use recovery::RecoveryPoint;
-pub(crate) use retention::DeletedSegment;

@@ -10,6 +10,9 @@ use super::local_log::Log;
 use crate::model::number::to_i64;
 use crate::model::{Offset, Timestamp};
 
+/// Segments that one call deletes: the caller holds the log's lock.
+const DELETED_AT_ONCE: usize = 8;
+
 /// Files to remove after `file.delete.delay.ms`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct DeletedSegment {
@@ -26,7 +29,7 @@ impl Log {
         Ok(due)
     }
 
-    /// Deletes what retention no longer wants below `bound`.
+    /// Deletes what retention no longer wants below `bound`, a few segments; to be called again until there are none.
     pub(crate) fn apply_retention(
         &mut self,
         now_ms: Timestamp,
@@ -43,7 +46,9 @@ impl Log {
         {
             self.roll()?;
         }
-        while let Some(segment) = self.closed.values().next().cloned() {
+        while deleted.len() < DELETED_AT_ONCE
+            && let Some(segment) = self.closed.values().next().cloned()
+        {
             let next = self.closed.keys().nth(1).copied().unwrap_or(self.active.base_offset);
             if next > bound {
                 break;

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::checkpoints::Points;
 use super::error::StartError;
 use super::partition::Partition;
+use super::removing::Rubbish;
 use crate::log::{FileCache, checkpoint};
 use crate::model::{BrokerId, TopicPartition};
 use crate::system::{Random, SharedDisk, SharedFile, Space};
@@ -49,6 +50,8 @@ pub(crate) struct LogDirectory {
     pub(super) flushing: Mutex<()>,
     unflushed_bytes: AtomicU64,
     pub(super) stopping: AtomicBool,
+    /// What is to be removed.
+    pub(super) rubbish: Mutex<Rubbish>,
     /// Whether something durable moved since the checkpoint was written.
     pub(super) points_changed: AtomicBool,
     offline: AtomicBool,
@@ -114,6 +117,7 @@ impl LogDirectory {
             queued: Notify::new(),
             flushing: Mutex::default(),
             unflushed_bytes: AtomicU64::new(0),
+            rubbish: Mutex::default(),
             stopping: AtomicBool::new(false),
             points_changed: AtomicBool::new(false),
             offline: AtomicBool::new(false),

@@ -3,11 +3,12 @@
 //! Invariants: nothing here runs on a thread that serves requests; a failure takes its log directory offline.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::partition::Partition;
+use super::removing::PAUSE_FACTOR;
 use super::replicas::{ReplicaSettings, Replicas};
-use crate::log::DeletedSegment;
-use crate::system::clock::{millis, sleep};
+use crate::system::clock::{millis, monotonic, sleep};
 use crate::system::tasks::{blocking, spawn};
 
 const CHECKPOINT_MS: i64 = 2_000;
@@ -32,7 +33,8 @@ impl Replicas {
             let settings = self.settings.lock();
             (settings.retention_check_ms, settings.cleaner_enabled)
         };
-        each(retention_ms, Self::apply_retention);
+        spawn(Arc::clone(self).retain(retention_ms));
+        self.start_removing();
         if cleaner {
             self.start_cleaner();
         }
@@ -54,22 +56,46 @@ impl Replicas {
         self.check_room();
     }
 
-    /// Deletes what retention no longer wants.
-    pub(crate) fn apply_retention(&self) {
+    /// Deletes what retention no longer wants, over and over.
+    async fn retain(self: Arc<Self>, period_ms: i64) {
+        loop {
+            sleep(millis(period_ms)).await;
+            for partition in self.directories.iter().flat_map(|d| d.partitions()) {
+                let (replicas, begun) = (Arc::clone(&self), monotonic());
+                let work = move || replicas.apply_retention(&partition);
+                let deleted = blocking(work).await.unwrap_or(0);
+                if deleted > 0 {
+                    sleep(begun.elapsed() * PAUSE_FACTOR).await;
+                }
+            }
+        }
+    }
+
+    /// Returns how many segments it deleted.
+    fn apply_retention(&self, partition: &Partition) -> usize {
         let now_ms = self.clock.now_ms();
         let expiration_ms = self.settings.lock().producer_expiration_ms;
-        for partition in self.directories.iter().flat_map(|d| d.partitions()) {
+        let mut count = 0;
+        loop {
             let mut state = partition.state.lock();
             let bound = state.replica.high_watermark();
-            let Some(log) = state.log.as_mut() else { continue };
+            let Some(log) = state.log.as_mut() else { return count };
             log.expire_producers(now_ms, expiration_ms);
             let delay_ms = log.config().file_delete_delay_ms;
             let deleted = log.apply_retention(now_ms, bound);
             drop(state);
             match deleted {
-                Ok(segments) => remove_later(&partition, segments, delay_ms),
+                Ok(segments) if segments.is_empty() => return count,
+                Ok(segments) => {
+                    count += segments.len();
+                    let directory = &partition.directory;
+                    directory.points_changed.store(true, Ordering::Release);
+                    let files = segments.into_iter().flat_map(|segment| segment.files);
+                    self.remove_later(directory, files, delay_ms);
+                }
                 Err(error) => {
                     tracing::error!(partition = %partition.name, %error, "retention failed");
+                    return count;
                 }
             }
         }
@@ -100,17 +126,4 @@ impl Replicas {
             }
         }
     }
-}
-
-fn remove_later(partition: &Partition, segments: Vec<DeletedSegment>, delay_ms: i64) {
-    if segments.is_empty() {
-        return;
-    }
-    partition.directory.points_changed.store(true, std::sync::atomic::Ordering::Release);
-    let disk = Arc::clone(partition.directory.disk());
-    let files: Vec<_> = segments.into_iter().flat_map(|segment| segment.files).collect();
-    spawn(async move {
-        sleep(millis(delay_ms)).await;
-        blocking(move || files.iter().for_each(|path| drop(disk.remove(path)))).await;
-    });
 }

@@ -16,6 +16,7 @@ mod moving;
 mod partition;
 mod proposals;
 mod reading;
+mod removing;
 mod replica;
 #[cfg(test)]
 mod replica_tests;

@@ -301,26 +301,26 @@ impl Replicas {
         self.list(spec, directory, log);
     }
 
-    /// Deletes a topic's partitions: their folders are renamed now and removed by the caller's returned work.
-    pub(crate) fn delete(&self, name: &str) -> Vec<(SharedDisk, PathBuf)> {
-        let Some(topic) = self.topics.write().remove(name) else { return Vec::new() };
+    /// Deletes a topic's partitions: their folders are renamed now and removed after `delay_ms`; returns how many.
+    pub(crate) fn delete(&self, name: &str, delay_ms: i64) -> usize {
+        let Some(topic) = self.topics.write().remove(name) else { return 0 };
         self.ids.write().remove(&topic.id);
-        self.discard(&topic.partitions())
+        self.discard(&topic.partitions(), delay_ms)
     }
 
-    /// Deletes one partition of a topic that this broker keeps others of, or no more of.
-    pub(crate) fn delete_partition(&self, name: &TopicPartition) -> Vec<(SharedDisk, PathBuf)> {
-        let Some(topic) = self.topic(&name.topic) else { return Vec::new() };
+    /// Deletes one partition of a topic that this broker keeps others of, or no more of; returns how many folders go.
+    pub(crate) fn delete_partition(&self, name: &TopicPartition) -> usize {
+        let Some(topic) = self.topic(&name.topic) else { return 0 };
         let taken = {
             let mut partitions = topic.partitions.write();
             let index = usize::try_from(name.partition).unwrap_or(usize::MAX);
             partitions.get_mut(index).and_then(Option::take)
         };
-        self.discard(taken.as_slice())
+        self.discard(taken.as_slice(), 0)
     }
 
-    /// Takes partitions' logs away; their folders have other names now and are to be removed.
-    fn discard(&self, partitions: &[Arc<Partition>]) -> Vec<(SharedDisk, PathBuf)> {
+    /// Takes partitions' logs away; their folders get other names and are to be removed.
+    fn discard(&self, partitions: &[Arc<Partition>], delay_ms: i64) -> usize {
         for directory in &self.directories {
             let here = partitions.iter().filter(|p| Arc::ptr_eq(&p.directory, directory));
             let names: Vec<TopicPartition> = here.map(|p| p.name.clone()).collect();
@@ -334,10 +334,16 @@ impl Replicas {
                 directory.fail(&error, first);
             }
         }
-        partitions.iter().filter_map(|partition| self.move_aside(partition)).collect()
+        let aside = |partition: &&Arc<Partition>| {
+            let folder = self.move_aside(partition);
+            folder
+                .map(|folder| self.remove_later(&partition.directory, [folder], delay_ms))
+                .is_some()
+        };
+        partitions.iter().filter(aside).count()
     }
 
-    fn move_aside(&self, partition: &Partition) -> Option<(SharedDisk, PathBuf)> {
+    fn move_aside(&self, partition: &Partition) -> Option<PathBuf> {
         let directory = &partition.directory;
         let log = partition.take_deleted()?;
         if directory.is_offline() {
@@ -347,7 +353,7 @@ impl Replicas {
         let unique = self.random.uuid().simple().to_string();
         let to = directory.path.join(format!("{}.{unique}{DELETED_ENDING}", partition.name));
         match directory.disk().rename(&log.dir, &to) {
-            Ok(()) => Some((Arc::clone(directory.disk()), to)),
+            Ok(()) => Some(to),
             Err(error) => {
                 directory.fail(&error, &partition.name);
                 None

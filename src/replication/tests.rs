@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::config::{Config, TopicConfig};
 use crate::log::SequenceError;
 use crate::model::TopicPartition;
 use crate::record::BatchBuilder;
-use crate::system::clock::{monotonic, timeout_at};
+use crate::system::clock::{monotonic, sleep, timeout_at};
 use crate::system::sim_disk::{Faults, SimDisk};
 use crate::system::{Clock, Disk, Random, SharedDisk};
 
@@ -109,7 +109,7 @@ async fn a_fetch_that_waits_is_woken_by_the_high_watermark_and_by_deletion() {
     timeout_at(monotonic() + Duration::from_secs(20), waiter.wait()).await.expect("woken");
     assert!(!partition.wait(0, &waiter), "there is news");
     assert!(partition.wait(1, &waiter));
-    replicas.delete("t");
+    replicas.delete("t", 0);
     timeout_at(monotonic() + Duration::from_secs(20), waiter.wait()).await.expect("woken");
     assert!(matches!(
         partition.read(0, 100, true, ReadRules::leader(-1)),
@@ -154,7 +154,7 @@ async fn a_partition_on_a_disk_that_is_not_there_is_offline_and_not_begun_anew()
     disk.die();
     let shared: SharedDisk = Arc::new(disk.clone());
     // The second disk is not mounted: an empty folder stands there.
-    shared.remove_dir_all(std::path::Path::new("/b")).expect("gone");
+    shared.remove_dir_all(Path::new("/b")).expect("gone");
     let settings = settings(&["/a", "/b"]);
     let again = Replicas::open(
         &shared,
@@ -180,7 +180,7 @@ async fn a_topic_deleted_while_its_log_is_flushed_does_not_take_the_directory_of
     let directory = Arc::clone(&replicas.directories()[0]);
     let jobs = directory.begin_flush(&[partition]);
     assert!(jobs.iter().any(|(_, job)| job.dir.is_some()), "a folder to flush");
-    assert_eq!(replicas.delete("gone").len(), 1);
+    assert_eq!(replicas.delete("gone", 0), 1);
     directory.carry_out(&jobs).expect("nothing failed");
     assert!(!directory.is_offline());
     let other = create(&replicas, "other", true);
@@ -204,7 +204,7 @@ async fn a_leader_that_becomes_a_follower_fetches_only_after_it_has_flushed_its_
                 break position;
             }
             assert!(monotonic() < until, "never flushed");
-            crate::system::clock::sleep(Duration::from_millis(1)).await;
+            sleep(Duration::from_millis(1)).await;
         };
         let flushed = partition.with_log(crate::log::Log::recovery_point).expect("online");
         assert_eq!((position.offset, flushed), (i64::from(epoch), i64::from(epoch)));
@@ -334,7 +334,7 @@ async fn a_stop_says_that_a_log_is_durable_only_after_the_flush_that_is_under_wa
     let stopped = crate::system::tasks::spawn(async move {
         crate::system::tasks::blocking(move || stopping.stop(1)).await;
     });
-    crate::system::clock::sleep(Duration::from_millis(50)).await;
+    sleep(Duration::from_millis(50)).await;
     // Where the flusher was quicker there was nothing to take out.
     assert!(jobs == 0 || !stopped.is_finished(), "the stop did not wait");
     go_on.send(()).expect("somebody waits");
@@ -357,7 +357,7 @@ async fn a_replica_that_was_deleted_before_a_crash_comes_again_whatever_the_disk
         settled(&waiter).await;
         partition.directory.write_points().expect("written");
         disk.set_faults(Faults { fail_writes, ..Faults::default() });
-        let folders = replicas.delete_partition(&partition.name).len();
+        let folders = replicas.delete_partition(&partition.name);
         assert_eq!(folders, usize::from(!fail_writes), "what could not be forgotten is kept");
         drop((partition, replicas));
         disk.die();
@@ -391,4 +391,28 @@ async fn a_batch_that_comes_again_very_late_is_told_to_be_stored_once_it_is_comm
     assert!(stored, "{late:?}");
     assert_eq!(send(7, None).expect("remembered").last_offset, 7);
     assert_eq!(partition.with_log(crate::log::Log::log_end), Some(8), "nothing is stored twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_is_removed_once_its_time_has_come_and_not_before() {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a"]);
+    for name in ["now", "later", "kept"] {
+        append(&create(&replicas, name, false), None).expect("appended");
+    }
+    replicas.start_removing();
+    replicas.delete("now", 0);
+    replicas.delete("later", 3_600_000);
+    let folders = || {
+        let entries = disk.list(Path::new("/a")).expect("listed").into_iter();
+        let mut names: Vec<_> = entries.filter(|e| e.is_dir).map(|e| e.name).collect();
+        names.iter_mut().for_each(|name| name.truncate(name.find('-').unwrap_or(name.len())));
+        names
+    };
+    while folders().contains(&"now".to_owned()) {
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(folders(), ["kept", "later"]);
+    let left = disk.list(Path::new("/a/kept-0")).expect("listed");
+    assert!(left.iter().any(|entry| Path::new(&entry.name).extension() == Some("log".as_ref())));
 }
