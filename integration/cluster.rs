@@ -288,6 +288,29 @@ fn a_consumer_that_names_its_rack_is_served_by_the_follower_there() {
 }
 
 #[test]
+fn groups_commit_whichever_broker_keeps_them_and_a_topic_made_while_one_is_down_has_all_its_replicas()
+ {
+    let (folder, _) = folder();
+    let mut cluster = Cluster::start(folder.path());
+    let bootstrap = cluster.bootstrap();
+    crate::kit::succeed(python_script("commits.py").arg(&bootstrap));
+    cluster.kill(2);
+    let made = run(&["topic", "create", "t", "-b", &bootstrap]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    cluster.start_missing();
+    cluster.wait_healthy();
+    let told = run(&["topic", "describe", "t", "--format", "json", "-b", &bootstrap]);
+    let rows: serde_json::Value = serde_json::from_slice(&told.stdout).expect("JSON");
+    for key in ["replicas", "isr"] {
+        let ids = rows[0][key]
+            .as_array()
+            .map(Vec::len)
+            .or_else(|| rows[0][key].as_str().map(|text| text.split(',').count()));
+        assert_eq!(ids, Some(3), "{key}: {rows}");
+    }
+}
+
+#[test]
 fn a_cluster_serves_again_within_seconds_after_every_node_was_killed() {
     let (folder, _) = folder();
     let mut cluster = Cluster::start(folder.path());

@@ -150,13 +150,18 @@ impl Context {
 
     /// What a partition that is not here is answered with.
     fn elsewhere(&self, topic: &str, partition: PartitionId) -> ErrorCode {
-        let image = self.image();
-        let partitions = image.topic(topic).map_or(0, |topic| topic.partitions.len());
-        if usize::try_from(partition).is_ok_and(|index| index < partitions) {
+        if self.exists(topic, partition) {
             ErrorCode::NotLeaderOrFollower
         } else {
             ErrorCode::UnknownTopicOrPartition
         }
+    }
+
+    /// Whether the cluster has a partition, here or elsewhere.
+    fn exists(&self, topic: &str, partition: PartitionId) -> bool {
+        let image = self.image();
+        let partitions = image.topic(topic).map_or(0, |topic| topic.partitions.len());
+        usize::try_from(partition).is_ok_and(|index| index < partitions)
     }
 
     /// How a partition is shown: its leader, an error where there is none, and replicas that are not there.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::{Call, Context, Reply};
 use crate::coordinator::{CommitRequest, CommittedOffset, GroupError};
 use crate::error::ErrorCode;
-use crate::model::TopicPartition;
 use crate::protocol::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
@@ -43,14 +42,13 @@ pub(super) fn commit(
         let may_read = context.allows(call, Operation::Read, Resource::Topic(&topic.name));
         let mut partitions = Vec::new();
         for partition in &topic.partitions {
-            let name = TopicPartition::new(&topic.name, partition.partition_index);
             let metadata =
                 partition.committed_metadata.as_ref().map(ToString::to_string).unwrap_or_default();
             let code = if !is_allowed {
                 ErrorCode::GroupAuthorizationFailed
             } else if !may_read {
                 ErrorCode::TopicAuthorizationFailed
-            } else if context.replicas.partition(&name).is_none() {
+            } else if !context.exists(&topic.name, partition.partition_index) {
                 ErrorCode::UnknownTopicOrPartition
             } else if metadata.len() > context.groups.metadata_bytes_max() {
                 ErrorCode::OffsetMetadataTooLarge
@@ -265,12 +263,8 @@ pub(super) fn delete(
         Ok(begun) => begun,
         Err(error) => return refuse(ErrorCode::from(&error)),
     };
-    let exists: Vec<bool> = keys
-        .iter()
-        .map(|(topic, partition)| {
-            context.replicas.partition(&TopicPartition::new(topic, *partition)).is_some()
-        })
-        .collect();
+    let exists: Vec<bool> =
+        keys.iter().map(|(topic, partition)| context.exists(topic, *partition)).collect();
     Reply::later(async move {
         if !done.await {
             return OffsetDeleteResponse::default()

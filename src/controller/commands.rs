@@ -88,7 +88,7 @@ fn partitions_of(config: &Config, asked: i32) -> Result<i32, ControllerError> {
     }
 }
 
-/// Replicas of each partition. A default that there are too few brokers for means all of them.
+/// Replicas of each partition. A default that there are too few brokers for means all of those that are registered.
 fn replication_of(config: &Config, asked: i16, brokers: usize) -> Result<i16, ControllerError> {
     match asked {
         -1 => {

@@ -2,7 +2,8 @@
 
 use uuid::Uuid;
 
-use super::command::{ElectionKind, IsrChange};
+use super::command::{ElectionKind, IsrChange, NewTopic};
+use super::commands::create_topic;
 use super::error::ControllerError;
 use super::partitions::Partitions;
 use crate::config::Config;
@@ -191,4 +192,29 @@ fn a_leader_that_no_follower_reaches_is_replaced_but_not_because_one_says_so() {
     let records = Partitions::new(&image, &config).avoiding(1, &[2, 3]);
     let now = apply(&mut image, &records);
     assert_eq!((now.leader, now.leader_epoch, now.isr), (2, 6, vec![1, 2, 3]));
+}
+
+#[test]
+fn a_topic_made_while_a_broker_is_down_has_a_replica_there_too_and_prefers_those_that_are_up() {
+    let mut image = image(&[1, 2, 3], &[1, 2, 3], &[], 1);
+    without(&mut image, &[1]);
+    let make = |replication_factor: i16| {
+        let wish = NewTopic {
+            name: "new".into(),
+            partitions: 1,
+            replication_factor,
+            ..NewTopic::default()
+        };
+        let records = create_topic(&image, &Config::default(), &wish, Uuid::from_u128(8));
+        let made = records.expect("made").into_iter().find_map(|record| match record {
+            MetadataRecord::Partition { state, .. } => Some(state),
+            _ => None,
+        });
+        made.expect("a partition")
+    };
+    let three = make(3);
+    assert!(!three.replicas.contains(&1), "{three:?}");
+    let four = make(4);
+    assert_eq!((four.replicas.len(), four.isr.len()), (4, 3));
+    assert_eq!((four.replicas.last(), four.isr.contains(&1)), (Some(&1), false));
 }

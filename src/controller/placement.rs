@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::error::ControllerError;
-use crate::metadata::Image;
+use crate::metadata::{BrokerImage, Image};
 use crate::model::BrokerId;
 use crate::model::number::to_usize;
 
@@ -14,6 +14,8 @@ use crate::model::number::to_usize;
 #[derive(Debug, Clone, Default)]
 struct Load {
     rack: Option<String>,
+    /// Fenced, or about to stop or to be emptied: it gets what the others are too few for.
+    is_last: bool,
     replicas: usize,
     first: usize,
 }
@@ -25,12 +27,16 @@ pub(super) struct Placement {
 }
 
 impl Placement {
-    /// Counts what the brokers that may get replicas have.
+    /// Counts what the brokers have. One that is down for a moment counts too: a topic that is made meanwhile would have
+    /// too few replicas for ever.
     pub(super) fn new(image: &Image) -> Self {
-        let active = image.brokers.iter().filter(|(_, broker)| broker.is_active());
-        let load = |rack: &Option<String>| Load { rack: rack.clone(), ..Load::default() };
+        let load = |broker: &BrokerImage| Load {
+            rack: broker.rack.clone(),
+            is_last: !broker.is_active(),
+            ..Load::default()
+        };
         let mut loads: BTreeMap<BrokerId, Load> =
-            active.map(|(id, broker)| (*id, load(&broker.rack))).collect();
+            image.brokers.iter().map(|(id, broker)| (*id, load(broker))).collect();
         for partition in image.topics.values().flat_map(|topic| &topic.partitions) {
             for (place, id) in partition.replicas.iter().enumerate() {
                 if let Some(load) = loads.get_mut(id) {
@@ -66,7 +72,8 @@ impl Placement {
             };
             let cost = |(id, load): (&BrokerId, &Load)| {
                 let first = if chosen.is_empty() { load.first } else { 0 };
-                (load.rack.as_ref().map_or(0, |_| used(&load.rack)), first, load.replicas, *id)
+                let used = load.rack.as_ref().map_or(0, |_| used(&load.rack));
+                (load.is_last, used, first, load.replicas, *id)
             };
             let free = self.loads.iter().filter(|(id, _)| !chosen.contains(id));
             let Some((.., best)) = free.map(cost).min() else { break };

@@ -1,0 +1,25 @@
+//! How remote storage fails.
+//!
+//! Invariants: an error says whether the same can work later; what is not known is never told as if it were.
+
+use crate::log::ReadError;
+use crate::objects::StoreError;
+
+/// Why something of a remote log could not be done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RemoteError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{object}: {reason}")]
+    Damaged { object: String, reason: String },
+    #[error("another leader, of epoch {leader_epoch}, has the manifest of {partition}")]
+    Fenced { partition: String, leader_epoch: i32 },
+    #[error("the manifest of {0} is not read yet")]
+    Unknown(String),
+    #[error("offset {0} is not in remote storage")]
+    OutOfRange(i64),
+    #[error("segment not readable: {0}")]
+    Local(#[from] ReadError),
+    #[error("segment not readable: {0}")]
+    Disk(#[from] std::io::Error),
+}

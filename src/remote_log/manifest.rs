@@ -1,0 +1,215 @@
+//! What a bucket holds of one partition: the only thing that says which objects count.
+//!
+//! Invariants: segments lie one after the other without gaps or overlaps, from the log's start on; an object that is named
+//! nowhere is nobody's; the fence grows, so that of two leaders the older one changes nothing (KIP-405, KIP-101).
+//! The text is JSON, so that whoever has the bucket can read it without this program.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId};
+
+/// The version of the text.
+const FORMAT: u32 = 1;
+
+/// One copied segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RemoteSegment {
+    pub id: Uuid,
+    /// The first offset that counts, and the first one past the segment.
+    pub base_offset: Offset,
+    pub end_offset: Offset,
+    /// The base offset of the object, which the index's offsets are relative to.
+    pub object_offset: Offset,
+    /// The leader epoch that copied it; part of the object's name.
+    pub leader_epoch: LeaderEpoch,
+    pub max_timestamp: Timestamp,
+    /// Bytes of records, which stand first in the object, and of the object.
+    pub log_bytes: u64,
+    pub object_bytes: u64,
+    /// Where each leader epoch begins that has records in it.
+    pub epochs: Vec<(LeaderEpoch, Offset)>,
+}
+
+/// An object that no reader needs any more, and since when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Removed {
+    pub object: String,
+    pub since_ms: Timestamp,
+}
+
+/// See the file's header.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    format: u32,
+    pub topic: String,
+    pub topic_id: TopicId,
+    pub partition: PartitionId,
+    /// The epoch of the leader that may change it.
+    pub leader_epoch: LeaderEpoch,
+    /// Where the log begins, local or not.
+    pub log_start: Offset,
+    pub segments: Vec<RemoteSegment>,
+    pub removed: Vec<Removed>,
+}
+
+impl Manifest {
+    pub(crate) fn new(topic: &str, topic_id: TopicId, partition: PartitionId) -> Self {
+        Self {
+            format: FORMAT,
+            topic: topic.to_owned(),
+            topic_id,
+            partition,
+            leader_epoch: -1,
+            log_start: 0,
+            segments: Vec::new(),
+            removed: Vec::new(),
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Reads and checks the text; the error says what is wrong with it.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let manifest: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if manifest.format != FORMAT {
+            return Err(format!("format {} is not {FORMAT}", manifest.format));
+        }
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for segment in &self.segments {
+            let RemoteSegment { base_offset: base, end_offset: end, .. } = *segment;
+            let in_order = segment.epochs.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1);
+            let is_sound = segment.object_offset >= 0
+                && segment.object_offset <= base
+                && base < end
+                && segment.log_bytes > 0
+                && segment.log_bytes < segment.object_bytes
+                && in_order
+                && segment.epochs.first().is_some_and(|(_, start)| *start <= base)
+                && segment.epochs.last().is_some_and(|(_, start)| *start < end);
+            if !is_sound {
+                return Err(format!("the segment at {base} is not sound"));
+            }
+        }
+        let mut pairs = self.segments.iter().zip(self.segments.iter().skip(1));
+        if let Some((one, next)) = pairs.find(|(one, next)| one.end_offset != next.base_offset) {
+            return Err(format!("{} does not follow {}", next.base_offset, one.end_offset));
+        }
+        if self.segments.first().is_some_and(|first| first.end_offset <= self.log_start) {
+            return Err(format!("the log begins at {}, past its first segment", self.log_start));
+        }
+        Ok(())
+    }
+
+    /// Where the next copy has to begin; `None` if nothing was ever copied.
+    pub(crate) fn end(&self) -> Option<Offset> {
+        self.segments.last().map(|segment| segment.end_offset)
+    }
+
+    /// The segment that holds an offset.
+    pub(crate) fn find(&self, offset: Offset) -> Option<&RemoteSegment> {
+        let at = self.segments.partition_point(|segment| segment.end_offset <= offset);
+        self.segments.get(at).filter(|segment| segment.base_offset <= offset)
+    }
+
+    /// The segments that may hold a record at or after a time, in order.
+    pub(crate) fn since(&self, timestamp: Timestamp) -> impl Iterator<Item = &RemoteSegment> {
+        self.segments.iter().filter(move |segment| segment.max_timestamp >= timestamp)
+    }
+
+    /// Bytes of records.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.log_bytes).sum()
+    }
+
+    /// Adds a copy; it must follow the last one, or begin a manifest that holds none.
+    pub(crate) fn add(&mut self, segment: RemoteSegment) -> Result<(), String> {
+        if self.segments.is_empty() {
+            self.log_start = self.log_start.max(segment.base_offset);
+        }
+        self.segments.push(segment);
+        self.check()
+    }
+
+    /// Moves the log's start; segments below it are no longer the log's.
+    pub(crate) fn advance(&mut self, log_start: Offset, now_ms: Timestamp) {
+        self.log_start = self.log_start.max(log_start);
+        let gone = self.segments.partition_point(|s| s.end_offset <= self.log_start);
+        let gone: Vec<_> = self.segments.drain(..gone).collect();
+        self.remove(&gone, now_ms);
+    }
+
+    /// Takes away what a leader with this history never wrote: after an unclean election each offset has one truth, that of
+    /// the leader's lineage. `epoch_at` says which epoch wrote an offset, where the leader knows.
+    pub(crate) fn follow_lineage(
+        &mut self,
+        log_end: Offset,
+        epoch_at: impl Fn(Offset) -> Option<LeaderEpoch>,
+        now_ms: Timestamp,
+    ) {
+        let parts = self.segments.iter().flat_map(|segment| {
+            let ends = segment.epochs.iter().skip(1).map(|(_, start)| *start);
+            let ends = ends.chain([segment.end_offset]);
+            segment.epochs.iter().zip(ends).map(|((epoch, start), end)| (*epoch, *start, end))
+        });
+        let mut truth = log_end;
+        for (epoch, start, end) in parts {
+            // The epoch that wrote a range's last offset wrote all of it, if it is the range's.
+            let last = end.min(log_end) - 1;
+            if start < log_end && epoch_at(last).is_none_or(|known| known == epoch) {
+                continue;
+            }
+            truth = truth.min(start.max(first_of(&epoch_at, epoch, start, end.min(log_end))));
+            break;
+        }
+        let kept = self.segments.partition_point(|segment| segment.base_offset < truth);
+        let gone: Vec<_> = self.segments.drain(kept..).collect();
+        if let Some(last) = self.segments.last_mut() {
+            last.end_offset = last.end_offset.min(truth);
+            last.epochs.retain(|(_, start)| *start < truth);
+        }
+        self.remove(&gone, now_ms);
+    }
+
+    fn remove(&mut self, gone: &[RemoteSegment], now_ms: Timestamp) {
+        let removed = gone.iter().map(|segment| Removed {
+            object: self.object(segment),
+            since_ms: now_ms,
+        });
+        let removed: Vec<_> = removed.collect();
+        self.removed.extend(removed);
+    }
+
+    /// The folder of the partition's objects.
+    pub(crate) fn folder(topic: &str, topic_id: TopicId, partition: PartitionId) -> String {
+        format!("{topic}-{}/{partition}", topic_id.simple())
+    }
+
+    /// The name of a segment's object: nothing else ever has it.
+    pub(crate) fn object(&self, segment: &RemoteSegment) -> String {
+        let folder = Self::folder(&self.topic, self.topic_id, self.partition);
+        let RemoteSegment { object_offset, leader_epoch, id, .. } = segment;
+        format!("{folder}/{object_offset:020}-{leader_epoch}-{}.log", id.simple())
+    }
+}
+
+/// Up to where the ranges agree: the first offset of `start..end` that another epoch wrote.
+fn first_of(
+    epoch_at: &impl Fn(Offset) -> Option<LeaderEpoch>,
+    epoch: LeaderEpoch,
+    start: Offset,
+    end: Offset,
+) -> Offset {
+    let (mut low, mut high) = (start, end.max(start));
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if epoch_at(middle).is_none_or(|known| known == epoch) { low = middle + 1 } else { high = middle }
+    }
+    low
+}
