@@ -99,6 +99,7 @@ error_codes! {
     InconsistentClusterId = 104 "The clusterId in the request does not match that found on the server.";
     FetchSessionTopicIdError = 106 "The fetch session encountered inconsistent topic ID usage.";
     IneligibleReplica = 107 "The new ISR contains at least one ineligible replica.";
+    OffsetMovedToTieredStorage = 109 "The requested offset is moved to tiered storage.";
     MismatchedEndpointType = 114 "The request was sent to an endpoint of the wrong type.";
     UnsupportedEndpointType = 115 "This endpoint type is not supported yet.";
     InvalidVoterKey = 125 "The voter key doesn't match the receiving replica's key.";

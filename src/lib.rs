@@ -33,6 +33,8 @@ mod metadata;
 mod controller;
 /// Who may do what.
 mod security;
+/// Closed segments in object storage.
+mod remote_log;
 /// Replicas of partitions.
 mod replication;
 /// Consumer groups.

@@ -13,6 +13,7 @@ use crate::protocol::messages::delete_records_response::{
 };
 use crate::protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use crate::security::{Operation, Resource};
+use crate::system::tasks::blocking;
 
 pub(super) fn handle(
     context: &Arc<Context>,
@@ -20,11 +21,36 @@ pub(super) fn handle(
     request: DeleteRecordsRequest,
 ) -> Reply<DeleteRecordsResponse> {
     let (context, call) = (Arc::clone(context), call.clone());
-    Reply::blocking(move || {
-        let topics =
-            request.topics.iter().map(|topic| trim_topic(&context, &call, topic)).collect();
-        DeleteRecordsResponse::default().with_topics(topics)
-    })
+    Reply::Later(Box::pin(async move {
+        let owned = Arc::clone(&context);
+        let trimmed = blocking(move || {
+            let trim = |topic| trim_topic(&owned, &call, topic);
+            request.topics.iter().map(trim).collect::<Vec<_>>()
+        });
+        let mut topics = trimmed.await?;
+        for topic in &mut topics {
+            let name = topic.name.clone();
+            for result in topic.partitions.iter_mut().filter(|result| result.error_code == 0) {
+                let name = TopicPartition::new(&name, result.partition_index);
+                if let Err(code) = trim_tiered(&context, &name, result.low_watermark).await {
+                    result.low_watermark = -1;
+                    result.error_code = code.code();
+                }
+            }
+        }
+        Some(DeleteRecordsResponse::default().with_topics(topics))
+    }))
+}
+
+/// What is in object storage is to begin there too before that is told.
+async fn trim_tiered(
+    context: &Context,
+    name: &TopicPartition,
+    start: i64,
+) -> Result<(), ErrorCode> {
+    let handle = context.partition(name)?;
+    let trimmed = handle.trim_tiered(start, context.clock.now_ms()).await;
+    trimmed.map_err(|error| ErrorCode::from(&error))
 }
 
 fn trim_topic(

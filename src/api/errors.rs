@@ -30,6 +30,8 @@ impl From<&PartitionError> for ErrorCode {
             PartitionError::Unsettled => ErrorCode::OffsetNotAvailable,
             PartitionError::Transactional => ErrorCode::InvalidTxnState,
             PartitionError::Deleted => ErrorCode::UnknownTopicOrPartition,
+            PartitionError::Tiered { .. } => ErrorCode::OffsetMovedToTieredStorage,
+            PartitionError::Remote(_) => ErrorCode::KafkaStorageError,
         }
     }
 }

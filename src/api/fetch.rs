@@ -1,76 +1,76 @@
-//! Fetch: find what there is, wait if it is too little, and send it from where it lies.
+//! Fetch: find what there is, and wait if it is too little.
 //!
 //! Invariants: only what is below the high watermark is answered; the first partition with data gives at least one
 //! whole batch (KIP-74); a fetch that waits holds no thread and is woken by appends.
+//! Left to others: the answer (`fetch_answer.rs`), sessions (`fetch_sessions.rs`).
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::fetch_answer::assemble;
 use super::fetch_sessions::{Ask, Followed, Plan, TopicKey};
 use super::{Call, Context};
 use crate::error::ErrorCode;
 use crate::log::LogSlice;
-use crate::model::number::{to_i64, to_usize};
+use crate::model::number::to_usize;
 use crate::model::{BrokerId, LeaderEpoch, Offset};
-use crate::network::{Answer, Output, Part};
+use crate::network::{Answer, Output};
 use crate::protocol::messages::FetchRequest;
-use crate::protocol::{
-    DecodeError, FetchNode, FetchedPartition, FetchedRecords, FetchedTopic, RequestHead, decode,
-    encode_fetch,
-};
+use crate::protocol::{DecodeError, RequestHead, decode, encode_fetch};
 use crate::replication::{
-    Diverging, FetchWaiter, FollowerFetch, PartitionError, PartitionHandle, ReadRules, Topic,
+    Diverging, FetchWaiter, FollowerFetch, PartitionError, PartitionHandle, ReadRules, RemoteRead,
+    Topic,
 };
 use crate::security::{Operation, Resource};
 use crate::system::clock::{Instant, millis, monotonic, timeout_at, uptime_ms};
-use crate::system::tasks::blocking;
 
-/// Ranges from this size on are sent by the kernel; smaller ones are read into the response.
-const SENDFILE_BYTES_MIN: usize = 32 << 10;
 const BY_ID_VERSION: i16 = 13;
 /// Consumers of this version may read from followers (KIP-392).
 const FOLLOWERS_VERSION: i16 = 11;
 
 /// What a fetch allows.
 #[derive(Debug, Clone, Copy)]
-struct Limits {
-    bytes_max: usize,
-    bytes_min: usize,
-    is_read_committed: bool,
+pub(super) struct Limits {
+    pub bytes_max: usize,
+    pub bytes_min: usize,
+    pub is_read_committed: bool,
     /// Id and broker epoch of a follower; `None`: a consumer.
-    follower: Option<(BrokerId, i64)>,
+    pub follower: Option<(BrokerId, i64)>,
 }
 
 /// A partition's state as it was found.
 #[derive(Debug)]
-struct Found {
-    at: usize,
-    topic_name: Arc<str>,
-    error: ErrorCode,
-    high_watermark: Offset,
-    log_start: Offset,
-    slice: Option<LogSlice>,
-    log_end: Offset,
-    diverging: Option<Diverging>,
+pub(super) struct Found {
+    pub at: usize,
+    pub topic_name: Arc<str>,
+    pub error: ErrorCode,
+    pub high_watermark: Offset,
+    pub log_start: Offset,
+    pub slice: Option<LogSlice>,
+    pub log_end: Offset,
+    /// Where the records are, if they are in object storage only; and then the records.
+    pub remote: Option<RemoteRead>,
+    pub bytes: Option<Bytes>,
+    pub diverging: Option<Diverging>,
     /// Who the consumer is to read from instead; -1: nobody.
-    preferred: BrokerId,
+    pub preferred: BrokerId,
     /// Who leads, and in which epoch, where the asker has it wrong.
-    leader: Option<(BrokerId, LeaderEpoch)>,
-    handle: Option<PartitionHandle>,
+    pub leader: Option<(BrokerId, LeaderEpoch)>,
+    pub handle: Option<PartitionHandle>,
     /// The follower is throttled: what there is counts, or has to wait (KIP-73).
-    is_throttled: bool,
+    pub is_throttled: bool,
 }
 
 /// One fetch on its way.
-struct Fetching {
-    context: Arc<Context>,
-    call: Call,
-    head: RequestHead,
-    plan: Plan,
-    limits: Limits,
+pub(super) struct Fetching {
+    pub context: Arc<Context>,
+    pub call: Call,
+    pub head: RequestHead,
+    pub plan: Plan,
+    pub limits: Limits,
     /// The rack that a consumer wants to read in, where that is done.
-    rack: Option<String>,
+    pub rack: Option<String>,
 }
 
 pub(super) fn handle(
@@ -204,6 +204,10 @@ impl Fetching {
                 has_data = true;
                 left = left.saturating_sub(slice.bytes);
             }
+            if found.remote.is_some() {
+                has_data = true;
+                left = left.saturating_sub(followed.bytes_max);
+            }
             all.push(found);
         }
         all
@@ -231,6 +235,8 @@ impl Fetching {
             log_start: -1,
             log_end: -1,
             slice: None,
+            remote: None,
+            bytes: None,
             diverging: None,
             preferred: -1,
             leader: None,
@@ -260,7 +266,7 @@ impl Fetching {
                     && self.call.version >= FOLLOWERS_VERSION,
                 up_to_log_end: self.limits.follower.is_some(),
             };
-            let offset = if diverging.is_some() { handle.log_start() } else { followed.offset };
+            let offset = if diverging.is_some() { handle.local_start() } else { followed.offset };
             handle.read(offset, bytes_max, first_whole, rules)
         });
         match read {
@@ -272,12 +278,13 @@ impl Fetching {
                 found.is_throttled = self.is_throttled(&handle);
                 let has_to_wait = found.is_throttled && self.throttled_ms() > 0;
                 found.slice = read.slice.filter(|_| found.preferred < 0 && !has_to_wait);
+                found.remote = read.remote;
                 found.handle = Some(handle);
             }
             Err(error) => {
                 found.error = ErrorCode::from(&error);
                 if self.limits.follower.is_some() {
-                    found.log_start = handle.log_start();
+                    found.log_start = handle.local_start();
                 }
                 found.leader = match error {
                     PartitionError::NotLeader { leader, epoch } => Some((leader, epoch)),
@@ -321,7 +328,9 @@ impl Fetching {
 
     /// A follower in sync in the consumer's rack (KIP-392); -1 if there is none, or none is wanted.
     fn preferred(&self, handle: &PartitionHandle, offset: Offset) -> BrokerId {
-        let Some(rack) = self.rack.as_ref().filter(|_| self.limits.follower.is_none()) else {
+        let is_local = offset >= handle.local_start();
+        let Some(rack) = self.rack.as_ref().filter(|_| self.limits.follower.is_none() && is_local)
+        else {
             return -1;
         };
         let image = self.context.image();
@@ -353,7 +362,9 @@ impl Fetching {
     fn is_enough(&self, found: &[Found]) -> bool {
         let bytes: usize =
             found.iter().filter_map(|f| f.slice.as_ref()).map(|slice| slice.bytes).sum();
-        let is_final = |f: &Found| !f.error.is_none() || f.diverging.is_some() || f.preferred >= 0;
+        let is_final = |f: &Found| {
+            !f.error.is_none() || f.diverging.is_some() || f.preferred >= 0 || f.remote.is_some()
+        };
         bytes >= self.limits.bytes_min || found.iter().any(is_final)
     }
 
@@ -399,163 +410,4 @@ impl Fetching {
             handle.wait(found.high_watermark, waiter)
         }
     }
-
-    /// Answers with what was found; what is not in memory is read elsewhere first.
-    fn answer(self, mut found: Vec<Found>) -> Answer {
-        let is_cold =
-            |slice: &LogSlice| !slice.is_active && !slice.file.is_cached(slice.byte, slice.bytes);
-        let any_cold = found.iter().any(|f| f.slice.as_ref().is_some_and(is_cold));
-        if !any_cold {
-            return Answer::Now(self.respond(&mut found));
-        }
-        Answer::Later(Box::pin(async move {
-            blocking(move || {
-                for slice in
-                    found.iter().filter_map(|f| f.slice.as_ref()).filter(|slice| is_cold(slice))
-                {
-                    // Reading brings the range into the page cache, from where it is sent.
-                    let _ = slice.read();
-                }
-                self.respond(&mut found)
-            })
-            .await
-        }))
-    }
-
-    fn respond(&self, found: &mut Vec<Found>) -> Output {
-        let followed = &self.plan.followed;
-        self.note_told(found);
-        let throttled = found.iter().filter(|f| f.is_throttled).filter_map(|f| f.slice.as_ref());
-        let throttled_bytes: usize = throttled.map(|slice| slice.bytes).sum();
-        if throttled_bytes > 0 {
-            self.context.replicas.throttles.leader.note(uptime_ms(), throttled_bytes);
-        }
-        if self.plan.is_incremental {
-            found.retain(|f| {
-                f.slice.is_some()
-                    || f.diverging.is_some()
-                    || f.preferred >= 0
-                    || followed.get(f.at).is_some_and(|followed| is_news(f, followed))
-            });
-        }
-        let mut buffers: Vec<Option<Vec<u8>>> = Vec::with_capacity(found.len());
-        let mut outside = Vec::new();
-        for f in found.iter_mut() {
-            let small = f
-                .slice
-                .as_ref()
-                .filter(|s| s.bytes < SENDFILE_BYTES_MIN || s.file.os_file().is_none());
-            match small.map(LogSlice::read) {
-                Some(Ok(bytes)) => buffers.push(Some(bytes)),
-                Some(Err(error)) => {
-                    tracing::error!(topic = %f.topic_name, %error, "read failed");
-                    f.error = ErrorCode::KafkaStorageError;
-                    f.slice = None;
-                    buffers.push(None);
-                }
-                None => {
-                    if let Some(slice) = &f.slice {
-                        let file = Arc::clone(&slice.file);
-                        outside.push(Part::File { file, offset: slice.byte, bytes: slice.bytes });
-                    }
-                    buffers.push(None);
-                }
-            }
-        }
-        let topics = self.topics(found, &buffers);
-        let nodes = self.nodes(found);
-        let chunks = encode_fetch(&self.head, 0, self.plan.session_id, &topics, &nodes);
-        assemble(chunks, outside)
-    }
-
-    fn topics<'a>(
-        &'a self,
-        found: &'a [Found],
-        buffers: &'a [Option<Vec<u8>>],
-    ) -> Vec<FetchedTopic<'a>> {
-        let mut topics: Vec<FetchedTopic<'a>> = Vec::new();
-        let mut last: Option<&TopicKey> = None;
-        for (f, buffer) in found.iter().zip(buffers) {
-            let Some(followed) = self.plan.followed.get(f.at) else { continue };
-            if last != Some(&followed.topic) {
-                let (name, id) = match &followed.topic {
-                    TopicKey::Name(name) => (&**name, uuid::Uuid::nil()),
-                    TopicKey::Id(id) => ("", *id),
-                };
-                topics.push(FetchedTopic { name, id, partitions: Vec::new() });
-                last = Some(&followed.topic);
-            }
-            let records = match (buffer, &f.slice) {
-                (Some(bytes), _) => FetchedRecords::Inline(bytes),
-                (None, Some(slice)) => FetchedRecords::External(slice.bytes),
-                (None, None) => FetchedRecords::Inline(&[]),
-            };
-            let is_unknown =
-                matches!(f.error, ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId);
-            let partition = FetchedPartition {
-                index: followed.partition,
-                error: f.error.code(),
-                high_watermark: f.high_watermark,
-                last_stable_offset: f.high_watermark,
-                log_start: f.log_start,
-                has_aborted: is_unknown || (self.limits.is_read_committed && f.error.is_none()),
-                leader: f.leader,
-                preferred: f.preferred,
-                diverging: f.diverging.map(|at| (at.epoch, at.end)),
-                records,
-            };
-            if let Some(topic) = topics.last_mut() {
-                topic.partitions.push(partition);
-            }
-        }
-        topics
-    }
-
-    fn note_told(&self, found: &[Found]) {
-        if self.plan.session_id == 0 {
-            return;
-        }
-        let told = |f: &Found| {
-            let mut followed = self.plan.followed.get(f.at)?.clone();
-            followed.told_high_watermark = f.high_watermark;
-            followed.told_log_start = f.log_start;
-            followed.told_error = !f.error.is_none();
-            Some((followed, f.slice.is_some()))
-        };
-        self.context.sessions.told(self.plan.session_id, found.iter().filter_map(told).collect());
-    }
-
-    /// Where the leaders are that the asker has to turn to (KIP-951).
-    fn nodes(&self, found: &[Found]) -> Vec<FetchNode> {
-        let mut ids: Vec<BrokerId> = found.iter().filter_map(|f| Some(f.leader?.0)).collect();
-        if ids.is_empty() {
-            return Vec::new();
-        }
-        ids.sort_unstable();
-        ids.dedup();
-        let image = self.context.image();
-        ids.into_iter().filter_map(|id| self.context.broker(&self.call, &image, id)).collect()
-    }
-}
-
-fn is_news(found: &Found, followed: &Followed) -> bool {
-    !found.error.is_none()
-        || followed.told_error
-        || found.high_watermark != followed.told_high_watermark
-        || found.log_start != followed.told_log_start
-}
-
-/// Puts the records that were left out between the chunks.
-fn assemble(chunks: Vec<bytes::BytesMut>, outside: Vec<Part>) -> Output {
-    let mut chunks = chunks.into_iter().map(bytes::BytesMut::freeze);
-    let mut output = Output::bytes(chunks.next().unwrap_or_default());
-    for (part, chunk) in outside.into_iter().zip(chunks) {
-        output.rest.push(part);
-        output.rest.push(Part::Bytes(chunk));
-    }
-    debug_assert_eq!(
-        to_i64(output.len()),
-        i64::from(crate::model::number::be32(&output.head, 0)) + 4
-    );
-    output
 }

@@ -1,9 +1,11 @@
 //! ListOffsets: offsets by time and by name.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Call, Context, Reply};
 use crate::error::ErrorCode;
+use crate::log::FoundRecord;
 use crate::model::TopicPartition;
 use crate::protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use crate::protocol::messages::list_offsets_response::{
@@ -12,14 +14,15 @@ use crate::protocol::messages::list_offsets_response::{
 use crate::protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use crate::replication::PartitionError;
 use crate::security::{Operation, Resource};
+use crate::system::tasks::blocking;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 /// The record with the largest timestamp (KIP-734).
 const MAX_TIMESTAMP: i64 = -3;
-/// The earliest offset on local disk (KIP-405); without tiering all of it is.
+/// The earliest offset on local disk (KIP-405).
 const EARLIEST_LOCAL: i64 = -4;
-/// The last offset in remote storage (KIP-1005); without tiering there is none.
+/// The last offset in remote storage (KIP-1005).
 const LATEST_TIERED: i64 = -5;
 
 pub(super) fn handle(
@@ -27,20 +30,58 @@ pub(super) fn handle(
     call: &Call,
     request: ListOffsetsRequest,
 ) -> Reply<ListOffsetsResponse> {
-    let needs_disk = request
-        .topics
-        .iter()
-        .flat_map(|topic| &topic.partitions)
-        .any(|p| p.timestamp >= 0 || p.timestamp == MAX_TIMESTAMP);
-    let (owned, called) = (Arc::clone(context), call.clone());
-    let work = move || {
-        let topics = request.topics.iter().map(|topic| describe(&owned, &called, topic)).collect();
-        ListOffsetsResponse::default().with_topics(topics)
-    };
-    if needs_disk { Reply::blocking(work) } else { Reply::Now(work()) }
+    let needs_disk =
+        request.topics.iter().flat_map(|topic| &topic.partitions).any(|p| is_by_time(p.timestamp));
+    if !needs_disk {
+        return Reply::Now(respond(context, call, &request, &HashMap::new()));
+    }
+    let (context, call) = (Arc::clone(context), call.clone());
+    Reply::Later(Box::pin(async move {
+        let tiered = find_tiered(&context, &call, &request).await;
+        blocking(move || respond(&context, &call, &request, &tiered)).await
+    }))
 }
 
-fn describe(context: &Context, call: &Call, topic: &ListOffsetsTopic) -> ListOffsetsTopicResponse {
+fn is_by_time(timestamp: i64) -> bool {
+    timestamp >= 0 || timestamp == MAX_TIMESTAMP
+}
+
+/// What object storage has of what is asked for by time.
+type Tiered = HashMap<TopicPartition, Result<Option<FoundRecord>, ErrorCode>>;
+
+async fn find_tiered(context: &Context, call: &Call, request: &ListOffsetsRequest) -> Tiered {
+    let mut all = HashMap::new();
+    for topic in &request.topics {
+        if !context.allows(call, Operation::Describe, Resource::Topic(&topic.name)) {
+            continue;
+        }
+        for asked in topic.partitions.iter().filter(|asked| is_by_time(asked.timestamp)) {
+            let name = TopicPartition::new(&topic.name, asked.partition_index);
+            let Ok(handle) = context.partition(&name) else { continue };
+            let timestamp = Some(asked.timestamp).filter(|timestamp| *timestamp >= 0);
+            let found = handle.find_time_tiered(timestamp).await;
+            all.insert(name, found.map_err(|error| ErrorCode::from(&error)));
+        }
+    }
+    all
+}
+
+fn respond(
+    context: &Context,
+    call: &Call,
+    request: &ListOffsetsRequest,
+    tiered: &Tiered,
+) -> ListOffsetsResponse {
+    let topics = request.topics.iter().map(|topic| describe(context, call, topic, tiered));
+    ListOffsetsResponse::default().with_topics(topics.collect())
+}
+
+fn describe(
+    context: &Context,
+    call: &Call,
+    topic: &ListOffsetsTopic,
+    tiered: &Tiered,
+) -> ListOffsetsTopicResponse {
     let is_allowed = context.allows(call, Operation::Describe, Resource::Topic(&topic.name));
     let find = |partition: &ListOffsetsPartition| {
         let empty = ListOffsetsPartitionResponse::default()
@@ -51,7 +92,8 @@ fn describe(context: &Context, call: &Call, topic: &ListOffsetsTopic) -> ListOff
         if !is_allowed {
             return empty.with_error_code(ErrorCode::TopicAuthorizationFailed.code());
         }
-        match offset(context, call, &topic.name, partition) {
+        let name = TopicPartition::new(&topic.name, partition.partition_index);
+        match offset(context, call, &name, partition, tiered.get(&name)) {
             Ok((timestamp, offset, epoch)) => {
                 let found = empty.with_timestamp(timestamp).with_offset(offset);
                 if call.version >= 4 { found.with_leader_epoch(epoch) } else { found }
@@ -66,26 +108,45 @@ fn describe(context: &Context, call: &Call, topic: &ListOffsetsTopic) -> ListOff
 fn offset(
     context: &Context,
     call: &Call,
-    topic: &str,
+    name: &TopicPartition,
     partition: &ListOffsetsPartition,
+    tiered: Option<&Result<Option<FoundRecord>, ErrorCode>>,
 ) -> Result<(i64, i64, i32), ErrorCode> {
-    let name = TopicPartition::new(topic, partition.partition_index);
-    let handle = context.partition(&name)?;
+    let handle = context.partition(name)?;
     let failed = |error: PartitionError| ErrorCode::from(&error);
     let (start, high_watermark, epoch) =
         handle.bounds(partition.current_leader_epoch).map_err(failed)?;
+    let old = match tiered {
+        Some(tiered) => (*tiered)?,
+        None => None,
+    };
     match partition.timestamp {
         LATEST => Ok((-1, high_watermark, epoch)),
         EARLIEST => Ok((-1, start, handle.epoch_at(start))),
-        MAX_TIMESTAMP if call.version >= 7 => found(handle.find_time(None).map_err(failed)?),
-        EARLIEST_LOCAL if call.version >= 8 => Ok((-1, start, handle.epoch_at(start))),
-        LATEST_TIERED if call.version >= 9 => Ok((-1, -1, -1)),
-        timestamp if timestamp >= 0 => found(handle.find_time(Some(timestamp)).map_err(failed)?),
+        MAX_TIMESTAMP if call.version >= 7 => {
+            let new = handle.find_time(None).map_err(failed)?;
+            // Of those with the same time the first.
+            let is_old = |old: &FoundRecord| new.is_none_or(|new| new.timestamp <= old.timestamp);
+            found(old.filter(is_old).or(new))
+        }
+        EARLIEST_LOCAL if call.version >= 8 => {
+            let (local, _) = handle.tiered_bounds().map_err(failed)?;
+            Ok((-1, local, handle.epoch_at(local)))
+        }
+        LATEST_TIERED if call.version >= 9 => {
+            let (_, last) = handle.tiered_bounds().map_err(failed)?;
+            let epoch = if last < 0 { -1 } else { handle.epoch_at(last) };
+            Ok((-1, last, epoch))
+        }
+        timestamp if timestamp >= 0 => match old {
+            Some(old) => found(Some(old)),
+            None => found(handle.find_time(Some(timestamp)).map_err(failed)?),
+        },
         _ => Err(ErrorCode::UnsupportedVersion),
     }
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "an arm among fallible ones")]
-fn found(record: Option<crate::log::FoundRecord>) -> Result<(i64, i64, i32), ErrorCode> {
+fn found(record: Option<FoundRecord>) -> Result<(i64, i64, i32), ErrorCode> {
     Ok(record.map_or((-1, -1, -1), |r| (r.timestamp, r.offset, r.leader_epoch)))
 }

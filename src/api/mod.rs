@@ -21,6 +21,7 @@ mod dispatch;
 mod elect_leaders;
 mod errors;
 mod fetch;
+mod fetch_answer;
 mod fetch_sessions;
 mod find_coordinator;
 mod groups;

@@ -360,6 +360,12 @@ async fn take_one(
             let restarted = blocking(move || handle.restart_at(leader_epoch, start)).await;
             restarted.map_or(Err(()), |done| done.map(|()| false).map_err(drop))
         }
+        Some(ErrorCode::OffsetMovedToTieredStorage) if data.log_start_offset >= 0 => {
+            let restarted = handle.restart_tiered(leader_epoch, data.log_start_offset).await;
+            restarted.map(|()| false).map_err(|error| {
+                tracing::warn!(partition = %handle.name, %error, "not begun at the leader's local start");
+            })
+        }
         Some(_) | None => Err(()),
     }
 }

@@ -12,6 +12,7 @@ mod publisher;
 mod secure;
 mod settings;
 mod start;
+mod tier;
 
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use settings::{groups as group_settings, replicas as replica_settings};
@@ -27,5 +28,6 @@ pub(crate) use start::Parts;
 /// Checks a configuration, and that the files that it names are good.
 pub(crate) fn check(config: &Config, disk: &SharedDisk) -> Result<(), BrokerError> {
     settings::check(config)?;
-    secure::check(config, disk)
+    secure::check(config, disk)?;
+    tier::check_tier(config, disk)
 }

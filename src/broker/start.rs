@@ -15,6 +15,7 @@ use super::membership::Membership;
 use super::publisher::{Follower, limits, topic_config};
 use super::secure::Wrappings;
 use super::settings::{self, Listeners};
+use super::tier::{check_tier, open_tier, start_tier};
 use crate::api::{Context, FetchSessions, KafkaService, RequestCounts};
 use crate::config::{Config, ConfigError, Endpoint};
 use crate::controller::{ActiveController, ClusterState, Controller, Registration};
@@ -96,6 +97,7 @@ impl Broker {
         random: Random,
     ) -> Result<Started, BrokerError> {
         settings::check(&config)?;
+        check_tier(&config, &disk)?;
         let wanted = settings::listeners(&config)?;
         let wrappings = Wrappings::open(&config, &disk)?;
         let replica_settings = settings::replicas(&config);
@@ -346,6 +348,7 @@ async fn join_cluster(
     membership.register().await?;
     // Roles are taken from metadata that is current, not from what was current when this node stopped.
     let publisher: Arc<dyn Publisher> = Arc::new(follower);
+    let store = open_tier(config, disk, replicas)?;
     let opening = Arc::clone(replicas);
     let opened = blocking(move || {
         opening.start(&specs(&state.image(), &state.config()))?;
@@ -354,6 +357,9 @@ async fn join_cluster(
     });
     opened.await.unwrap_or(Err(StartError::NoneLeft))?;
     replicas.start_maintenance();
+    if let Some(store) = store {
+        start_tier(store, config, replicas, (clock.clone(), random.clone()));
+    }
     membership.begin().await;
     resume_moves(&controller, replicas);
     Ok(Joined { controller, quorum, groups, membership: Some(membership) })

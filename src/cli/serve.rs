@@ -23,6 +23,9 @@ pub(super) struct ServeArguments {
     /// One setting; beats file and environment. Repeatable
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Object storage for topics with remote.storage.enable, e.g. file:./tier or s3://BUCKET/PREFIX (remote.storage.url)
+    #[arg(long, value_name = "LOCATION")]
+    tier: Option<String>,
     /// Read and check the configuration, then stop
     #[arg(long)]
     check_config: bool,
@@ -105,6 +108,9 @@ fn read_config(arguments: &ServeArguments) -> anyhow::Result<Config> {
         read_file_text(&mut config, &text).with_context(|| path.display().to_string())?;
     }
     read_environment(&mut config, std::env::vars())?;
+    if let Some(location) = &arguments.tier {
+        config.set("remote.storage.url", location, Origin::CommandLine)?;
+    }
     for item in &arguments.set {
         let Some((key, value)) = item.split_once('=') else {
             bail!("--set {item} is not of the form key=value")

@@ -122,6 +122,8 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "log.flush.interval.ms" Long, "9223372036854775807", 0, MAX, true, "Flush a log when a record has been unflushed for this time, where write.caching is on.";
     "log.index.interval.bytes" Int, "4096", 1, INT, true, "Bytes of log between two entries of the offset index.";
     "log.index.size.max.bytes" Int, "10485760", 4, INT, true, "Size of an offset index at which its segment is rolled.";
+    "log.local.retention.bytes" Long, "-2", -2, MAX, true, "Size of a tiered partition on local disk above which segments that are in object storage are deleted there; -1: no limit, -2: log.retention.bytes.";
+    "log.local.retention.ms" Long, "-2", -2, MAX, true, "Age at which segments of a tiered partition that are in object storage are deleted on local disk; -1: never, -2: log.retention.ms.";
     "log.message.timestamp.after.max.ms" Long, "3600000", 0, MAX, true, "How far a record's timestamp may lie in the future.";
     "log.message.timestamp.before.max.ms" Long, "9223372036854775807", 0, MAX, true, "How far a record's timestamp may lie in the past.";
     "log.message.timestamp.type" Word(TIMESTAMP_TYPES), "CreateTime", 0, 0, true, "Whose clock stamps records.";
@@ -154,6 +156,12 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "producer.id.expiration.ms" Int, "86400000", 1, INT, true, "How long an idle producer's sequence is remembered.";
     "queued.max.request.bytes" Long, "268435456", 1 << 20, MAX, false, "Bytes of requests in progress on all connections, beyond which sockets are not read.";
     "replica.alter.log.dirs.io.max.bytes.per.second" Long, "9223372036854775807", 1, MAX, true, "Most bytes a second that are copied between log directories of this broker.";
+    "remote.fetch.cache.bytes" Long, "134217728", 1 << 24, MAX, false, "Memory for what was read from object storage.";
+    "remote.log.manager.copier.thread.pool.size" Int, "4", 1, 1000, false, "Partitions whose segments are copied to object storage at the same time; each holds 8 MiB while it does.";
+    "remote.log.manager.task.interval.ms" Long, "2000", 100, MAX, false, "How often it is looked for segments to copy to object storage, and for what to delete there.";
+    "remote.storage.certificates" Str, "", 0, 0, false, "PEM file of certificates that the object storage is trusted by, beside the operating system's.";
+    "remote.storage.options" List, "", 0, 0, false, "Options of the object storage as KEY=VALUE, e.g. aws_endpoint=http://localhost:9000; what is not given comes from the environment, a web identity, or the machine.";
+    "remote.storage.url" Str, "", 0, 0, false, "Object storage for topics with remote.storage.enable: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:FOLDER; empty: none.";
     "replica.fetch.max.bytes" Int, "1048576", 1, INT, false, "Most bytes of one partition in the answer to a follower, but for the first batch.";
     "replica.fetch.response.max.bytes" Int, "10485760", 1, INT, false, "Most bytes in the answer to a follower, but for the first batch.";
     "replica.fetch.wait.max.ms" Int, "500", 1, INT, false, "How long a leader may wait for new records before it answers a follower.";
@@ -184,8 +192,8 @@ pub(crate) const TOPIC_ROWS: &[TopicRow] = topic_rows! {
     "follower.replication.throttled.replicas" Pairs, None, "", 0, 0, true, "Replicas that fetch at follower.replication.throttled.rate while they are not in sync, as partition:broker pairs, or * for all.";
     "index.interval.bytes" Int, Some("log.index.interval.bytes"), "4096", 1, INT, true, "Bytes of log between two entries of the offset index.";
     "leader.replication.throttled.replicas" Pairs, None, "", 0, 0, true, "Replicas that are sent records at leader.replication.throttled.rate while they are not in sync, as partition:broker pairs, or * for all.";
-    "local.retention.bytes" Long, None, "-2", -2, MAX, false, "Belongs to tiering.";
-    "local.retention.ms" Long, None, "-2", -2, MAX, false, "Belongs to tiering.";
+    "local.retention.bytes" Long, Some("log.local.retention.bytes"), "-2", -2, MAX, true, "Size of a tiered partition on local disk above which segments that are in object storage are deleted there; -1: no limit, -2: retention.bytes.";
+    "local.retention.ms" Long, Some("log.local.retention.ms"), "-2", -2, MAX, true, "Age at which segments of a tiered partition that are in object storage are deleted on local disk; -1: never, -2: retention.ms.";
     "max.compaction.lag.ms" Long, Some("log.cleaner.max.compaction.lag.ms"), "9223372036854775807", 1, MAX, true, "A record is compacted after this time at the latest.";
     "max.decompressed.message.bytes" Int, Some("max.decompressed.message.bytes"), "2147483639", 1, INT, true, "Most bytes that a compressed batch may yield.";
     "max.message.bytes" Int, Some("message.max.bytes"), "1048588", 0, INT, true, "Largest record batch, as compressed by the client.";
@@ -200,7 +208,7 @@ pub(crate) const TOPIC_ROWS: &[TopicRow] = topic_rows! {
     "remote.copy.lag.ms" Long, None, "0", -2, MAX, false, "Belongs to tiering.";
     "remote.log.copy.disable" Bool, None, "false", 0, 0, false, "Belongs to tiering.";
     "remote.log.delete.on.disable" Bool, None, "false", 0, 0, false, "Belongs to tiering.";
-    "remote.storage.enable" Bool, None, "false", 0, 0, false, "Belongs to tiering.";
+    "remote.storage.enable" Bool, None, "false", 0, 0, true, "Whether closed segments are copied to object storage (remote.storage.url), and read there once they are gone here.";
     "retention.bytes" Long, Some("log.retention.bytes"), "-1", -1, MAX, true, "Size of a partition above which old segments are deleted; -1: no limit.";
     "retention.ms" Long, Some("log.retention.ms"), "604800000", -1, MAX, true, "Age at which segments are deleted; -1: never.";
     "segment.bytes" Int, Some("log.segment.bytes"), "1073741824", 1 << 20, INT, true, "Size at which a segment is rolled.";

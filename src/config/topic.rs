@@ -10,6 +10,9 @@ use super::throttled::ThrottledReplicas;
 use crate::model::number::{to_u64, to_usize};
 use crate::record::{Codec, TimestampRules};
 
+/// A local retention that is that of the whole log.
+const AS_WHOLE: i64 = -2;
+
 /// Whose clock stamps records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TimestampType {
@@ -40,6 +43,10 @@ pub(crate) struct TopicConfig {
     pub unclean_leader_election: bool,
     pub retention_bytes: i64,
     pub retention_ms: i64,
+    /// Whether segments are copied to object storage; then how long they stay here too.
+    pub is_tiered: bool,
+    pub local_retention_bytes: i64,
+    pub local_retention_ms: i64,
     pub segment_bytes: u64,
     pub segment_index_bytes: usize,
     pub segment_jitter_ms: i64,
@@ -54,6 +61,10 @@ impl TopicConfig {
     pub(crate) fn resolve(broker: &Config, overrides: &BTreeMap<String, String>) -> Self {
         let text = |name: &str| effective(broker, overrides, name);
         let long = |name: &str| text(name).trim().parse::<i64>().unwrap_or(0);
+        let local = |name: &str, whole: &str| match long(name) {
+            AS_WHOLE => long(whole),
+            own => own,
+        };
         let is_true = |name: &str| text(name).eq_ignore_ascii_case("true");
         let policy = text("cleanup.policy");
         let has = |word: &str| policy.split(',').any(|item| item.trim() == word);
@@ -86,6 +97,9 @@ impl TopicConfig {
             min_insync_replicas: i32::try_from(long("min.insync.replicas")).unwrap_or(i32::MAX),
             retention_bytes: long("retention.bytes"),
             retention_ms: long("retention.ms"),
+            is_tiered: is_true("remote.storage.enable"),
+            local_retention_bytes: local("local.retention.bytes", "retention.bytes"),
+            local_retention_ms: local("local.retention.ms", "retention.ms"),
             segment_bytes: to_u64(long("segment.bytes")),
             segment_index_bytes: to_usize(long("segment.index.bytes")),
             segment_jitter_ms: long("segment.jitter.ms"),
@@ -140,6 +154,45 @@ pub(crate) fn check_topic_override(name: &str, value: &str) -> Result<(), String
     Ok(())
 }
 
+/// Checks what a topic's overrides are together, as Kafka does; `before` is what they were.
+pub(crate) fn check_topic(
+    broker: &Config,
+    before: &BTreeMap<String, String>,
+    overrides: &BTreeMap<String, String>,
+) -> Result<(), String> {
+    let was_tiered = TopicConfig::resolve(broker, before).is_tiered;
+    let config = TopicConfig::resolve(broker, overrides);
+    if !config.is_tiered {
+        return if was_tiered {
+            Err("It is invalid to disable remote storage: what is there would no longer be read. Make another topic, \
+                 copy to it what is needed, and delete this one."
+                .to_owned())
+        } else {
+            Ok(())
+        };
+    }
+    if broker.text("remote.storage.url").is_empty() {
+        return Err("Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote \
+                    log storage: set remote.storage.url."
+            .to_owned());
+    }
+    if config.is_compacted {
+        return Err("Remote log storage is unsupported for the compacted topics".to_owned());
+    }
+    for (name, local, whole) in [
+        ("retention.ms", config.local_retention_ms, config.retention_ms),
+        ("retention.bytes", config.local_retention_bytes, config.retention_bytes),
+    ] {
+        if whole >= 0 && (local > whole || local == -1) {
+            return Err(format!(
+                "Invalid value {local} for configuration local.{name}: Value must not be more than {name} property value: \
+                 {whole}"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// The value of a list after APPEND (`add`) or SUBTRACT; `Err` if the key is no list.
 pub(crate) fn edit_list(
     name: &str,
@@ -189,9 +242,38 @@ mod tests {
 
     #[test]
     fn a_setting_that_does_not_act_yet_is_accepted_only_with_its_default() {
-        assert_eq!(check_topic_override("remote.storage.enable", "false"), Ok(()));
-        let refused = check_topic_override("remote.storage.enable", "true").expect_err("refused");
+        assert_eq!(check_topic_override("preallocate", "false"), Ok(()));
+        let refused = check_topic_override("preallocate", "true").expect_err("refused");
         assert!(refused.contains("only the default"), "{refused}");
+    }
+
+    #[test]
+    fn a_topic_is_tiered_only_where_there_is_a_bucket_and_stays_so() {
+        let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        };
+        let mut broker = Config::default();
+        let (none, tiered) = (map(&[]), map(&[("remote.storage.enable", "true")]));
+        let refused = check_topic(&broker, &none, &tiered).expect_err("no bucket");
+        assert!(refused.contains("remote.storage.url"), "{refused}");
+        broker.set("remote.storage.url", "file:x", Origin::File).expect("set");
+        assert_eq!(check_topic(&broker, &none, &tiered), Ok(()));
+        assert!(
+            check_topic(&broker, &tiered, &none).expect_err("off").contains("invalid to disable")
+        );
+        for (name, value) in [
+            ("cleanup.policy", "compact"),
+            ("local.retention.ms", "604800001"),
+            ("local.retention.ms", "-1"),
+        ] {
+            let mut wrong = tiered.clone();
+            wrong.insert(name.to_owned(), value.to_owned());
+            assert!(check_topic(&broker, &none, &wrong).is_err(), "{name}={value}");
+        }
+        let short = map(&[("remote.storage.enable", "true"), ("local.retention.ms", "5")]);
+        assert_eq!(check_topic(&broker, &none, &short), Ok(()));
+        let config = TopicConfig::resolve(&broker, &short);
+        assert_eq!((config.local_retention_ms, config.local_retention_bytes), (5, -1));
     }
 
     #[test]

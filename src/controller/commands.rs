@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::command::{NewPartitions, NewTopic};
 use super::error::ControllerError;
 use super::placement::Placement;
-use crate::config::{Config, check_topic_override};
+use crate::config::{Config, check_topic, check_topic_override};
 use crate::metadata::{Image, MetadataRecord, PartitionImage};
 use crate::model::number::to_i32;
 use crate::model::{BrokerId, PartitionId, TopicId, validate_topic_name};
@@ -36,6 +36,7 @@ pub(super) fn create_topic(
     for (partition, replicas) in (0..).zip(replicas) {
         records.push(new_partition(image, id, partition, replicas)?);
     }
+    let mut overrides = BTreeMap::new();
     for (name, value) in &topic.configs {
         let Some(value) = value else {
             return Err(ControllerError::Config(format!(
@@ -43,12 +44,14 @@ pub(super) fn create_topic(
             )));
         };
         check_topic_override(name, value).map_err(ControllerError::Config)?;
+        overrides.insert(name.clone(), value.trim().to_owned());
         records.push(MetadataRecord::Config {
             resource: crate::metadata::ConfigResource::Topic(topic.name.clone()),
             name: name.clone(),
             value: Some(value.trim().to_owned()),
         });
     }
+    check_topic(config, &BTreeMap::new(), &overrides).map_err(ControllerError::Config)?;
     Ok(records)
 }
 

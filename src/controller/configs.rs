@@ -5,7 +5,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::ControllerError;
-use crate::config::{BROKER_ROWS, Config, Origin, check_topic_override, edit_list, effective};
+use crate::config::{
+    BROKER_ROWS, Config, Origin, check_topic, check_topic_override, edit_list, effective,
+};
 use crate::metadata::{ConfigResource, Image, MetadataRecord};
 use crate::model::BrokerId;
 
@@ -100,6 +102,17 @@ pub(super) fn alter(
                 value,
             });
         }
+    }
+    if matches!(resource, ConfigResource::Topic(_)) {
+        let mut overrides = current.as_ref().clone();
+        for record in &records {
+            let MetadataRecord::Config { name, value, .. } = record else { continue };
+            match value {
+                Some(value) => drop(overrides.insert(name.clone(), value.clone())),
+                None => drop(overrides.remove(name)),
+            }
+        }
+        check_topic(&broker, &current, &overrides).map_err(ControllerError::Config)?;
     }
     Ok(records)
 }

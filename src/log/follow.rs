@@ -125,10 +125,27 @@ impl Log {
         self.end_at_cut(offset)
     }
 
+    /// The same, where what lies before is in remote storage: epochs and producers are those of the whole log.
+    pub(crate) fn restart_with(
+        &mut self,
+        offset: Offset,
+        epochs: LeaderEpochs,
+        producers: ProducerStates,
+    ) -> Result<(), OpenError> {
+        self.restart_at(offset)?;
+        self.epochs = epochs;
+        self.save_epochs()?;
+        self.producers = producers;
+        self.producers_saved_at = None;
+        self.save_producers()?;
+        Ok(())
+    }
+
     fn end_at_cut(&mut self, to: Offset) -> Result<(), OpenError> {
         self.log_end = to;
         self.recovery_point = self.recovery_point.min(to);
         self.cleaned_to = self.cleaned_to.min(to);
+        self.copied_to = self.copied_to.min(to);
         self.epochs.truncate_end(to);
         self.save_epochs()?;
         let disk = Arc::clone(self.parts.cache.disk());

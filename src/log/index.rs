@@ -112,35 +112,41 @@ impl SegmentIndex {
         if close {
             self.push_time();
         }
-        let offsets = self.offsets.get(self.offsets_saved..).unwrap_or_default();
-        let mut bytes = Vec::with_capacity(offsets.len() * OFFSET_ENTRY_BYTES);
-        for entry in offsets {
-            bytes.extend_from_slice(&entry.last_offset.to_be_bytes());
-            bytes.extend_from_slice(&entry.position.to_be_bytes());
-        }
+        let (offsets, times) = self.encode(self.offsets_saved, self.times_saved);
         append(
             disk,
             &log_path.with_extension("index"),
             self.offsets_saved * OFFSET_ENTRY_BYTES,
-            &bytes,
+            &offsets,
             close,
         )?;
-        let times = self.times.get(self.times_saved..).unwrap_or_default();
-        bytes.clear();
-        for entry in times {
-            bytes.extend_from_slice(&entry.timestamp.to_be_bytes());
-            bytes.extend_from_slice(&entry.offset.to_be_bytes());
-        }
         append(
             disk,
             &log_path.with_extension("timeindex"),
             self.times_saved * TIME_ENTRY_BYTES,
-            &bytes,
+            &times,
             close,
         )?;
         self.offsets_saved = self.offsets.len();
         self.times_saved = self.times.len();
         Ok(())
+    }
+
+    /// The bytes of both files, from these entries on.
+    pub(crate) fn encode(&self, from_offset: usize, from_time: usize) -> (Vec<u8>, Vec<u8>) {
+        let entries = self.offsets.get(from_offset..).unwrap_or_default();
+        let mut offsets = Vec::with_capacity(entries.len() * OFFSET_ENTRY_BYTES);
+        for entry in entries {
+            offsets.extend_from_slice(&entry.last_offset.to_be_bytes());
+            offsets.extend_from_slice(&entry.position.to_be_bytes());
+        }
+        let entries = self.times.get(from_time..).unwrap_or_default();
+        let mut times = Vec::with_capacity(entries.len() * TIME_ENTRY_BYTES);
+        for entry in entries {
+            times.extend_from_slice(&entry.timestamp.to_be_bytes());
+            times.extend_from_slice(&entry.offset.to_be_bytes());
+        }
+        (offsets, times)
     }
 
     /// Reads the files; `None` if they are missing or can't belong to a segment of `log_bytes`.

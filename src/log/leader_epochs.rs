@@ -68,6 +68,13 @@ impl LeaderEpochs {
         }
     }
 
+    /// The epochs that wrote `from..end`, each with the offset where it begins, but the first, which may begin before.
+    pub(crate) fn between(&self, from: Offset, end: Offset) -> Vec<(LeaderEpoch, Offset)> {
+        let first = self.entries.partition_point(|(_, start)| *start <= from).saturating_sub(1);
+        let all = self.entries.iter().skip(first).filter(|(_, start)| *start < end);
+        all.copied().collect()
+    }
+
     /// Forgets what lies at or past a new log end.
     pub(crate) fn truncate_end(&mut self, end: Offset) {
         self.entries.retain(|(_, start)| *start < end);

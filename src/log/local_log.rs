@@ -82,6 +82,8 @@ pub(crate) struct Log {
     pub(super) epochs: LeaderEpochs,
     pub(super) producers: ProducerStates,
     pub(super) producers_saved_at: Option<Offset>,
+    /// Up to where a tiered log is known to be in remote storage.
+    pub(super) copied_to: Offset,
     /// Up to where the cleaner has been.
     pub(super) cleaned_to: Offset,
     /// Time taken off `segment.ms`, fixed for the active segment.

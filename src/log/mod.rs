@@ -7,6 +7,7 @@
 mod append;
 pub(crate) mod checkpoint;
 pub(crate) mod cleaner;
+mod copying;
 pub(crate) mod dump;
 mod error;
 mod file_cache;
@@ -24,9 +25,12 @@ mod segment;
 mod tests;
 
 pub(crate) use append::{Appended, NewBatch, Stamp};
+pub(crate) use copying::{OpenSegment, SegmentSource};
 pub(crate) use error::{AppendError, OpenError, ReadError};
 pub(crate) use file_cache::FileCache;
+pub(crate) use index::SegmentIndex;
+pub(crate) use leader_epochs::LeaderEpochs;
 pub(crate) use local_log::{FlushJob, Log, LogParts, Position};
 pub(crate) use lookup::{FoundRecord, LogSlice, Searched};
-pub(crate) use producer_state::{ProducerEntry, SequenceError};
+pub(crate) use producer_state::{ProducerEntry, ProducerStates, SequenceError};
 pub(crate) use recovery::RecoveryPoint;

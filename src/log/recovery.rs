@@ -90,6 +90,7 @@ impl Log {
             dir_changed: true,
             producers: ProducerStates::default(),
             producers_saved_at: None,
+            copied_to: 0,
             cleaned_to: 0,
             roll_jitter_ms,
             cuts: 0,

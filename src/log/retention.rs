@@ -38,9 +38,14 @@ impl Log {
         let config = self.parts.config.clone();
         // Recovery relies on this: what is missing past the recovery point was lost, not deleted.
         let bound = bound.min(self.recovery_point);
+        let (retention_ms, size_limit) = if config.is_tiered {
+            (config.local_retention_ms, config.local_retention_bytes)
+        } else {
+            (config.retention_ms, config.retention_bytes)
+        };
         let mut deleted = Vec::new();
         if config.is_deleted
-            && config.retention_ms >= 0
+            && retention_ms >= 0
             && self.closed.is_empty()
             && self.is_expired_active(now_ms)
         {
@@ -55,14 +60,14 @@ impl Log {
             }
             let too_old = || -> Result<bool, ReadError> {
                 let newest = segment.max_time(&self.parts.cache)?.map(|max| max.timestamp);
-                Ok(newest.is_some_and(|newest| now_ms.saturating_sub(newest) > config.retention_ms))
+                Ok(newest.is_some_and(|newest| now_ms.saturating_sub(newest) > retention_ms))
             };
-            let size_limit = config.retention_bytes;
             let too_large = size_limit >= 0 && to_i64(self.bytes() - segment.bytes) >= size_limit;
             let below_start = next <= self.log_start;
-            let expired =
-                config.is_deleted && (too_large || (config.retention_ms >= 0 && too_old()?));
-            if !below_start && !expired {
+            let expired = config.is_deleted && (too_large || (retention_ms >= 0 && too_old()?));
+            // What is wanted still goes only once it is known to be in remote storage.
+            let is_safe = !config.is_tiered || next <= self.copied_to;
+            if !below_start && !(expired && is_safe) {
                 break;
             }
             segment.retire();
@@ -73,6 +78,27 @@ impl Log {
         Ok(deleted)
     }
 
+    /// Notes up to where the log is known to be in remote storage.
+    pub(crate) fn set_copied_to(&mut self, offset: Offset) {
+        self.copied_to = offset;
+    }
+
+    /// Whether local retention waits for nothing but to know that a segment is in remote storage.
+    pub(crate) fn waits_for_copy(&self, now_ms: Timestamp) -> bool {
+        let config = &self.parts.config;
+        let Some(first) = self.closed.values().next().filter(|_| config.is_tiered) else {
+            return false;
+        };
+        let next = self.closed.keys().nth(1).copied().unwrap_or(self.active.base_offset);
+        let limit = config.local_retention_bytes;
+        let too_large = limit >= 0 && to_i64(self.bytes() - first.bytes) >= limit;
+        let newest = first.max_time(&self.parts.cache).ok().flatten().map(|max| max.timestamp);
+        let age_max = config.local_retention_ms;
+        let too_old =
+            age_max >= 0 && newest.is_some_and(|newest| now_ms.saturating_sub(newest) > age_max);
+        next > self.copied_to && (too_large || too_old)
+    }
+
     /// Moves the log's start up to `offset` (DeleteRecords); returns the new start.
     pub(crate) fn trim(&mut self, offset: Offset) -> Offset {
         self.log_start = self.log_start.max(offset.min(self.log_end));
@@ -81,7 +107,10 @@ impl Log {
 
     fn is_expired_active(&self, now_ms: Timestamp) -> bool {
         let newest = self.active.index.max_time().map(|max| max.timestamp);
-        newest.is_some_and(|newest| now_ms.saturating_sub(newest) > self.parts.config.retention_ms)
+        let config = &self.parts.config;
+        let retention_ms =
+            if config.is_tiered { config.local_retention_ms } else { config.retention_ms };
+        newest.is_some_and(|newest| now_ms.saturating_sub(newest) > retention_ms)
     }
 
     fn rename_deleted(&mut self, base_offset: Offset, path: &std::path::Path) -> DeletedSegment {

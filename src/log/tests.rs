@@ -333,11 +333,11 @@ proptest! {
         text in "[a-z0-9 ,\n-]{0,120}",
     ) {
         let half = bytes.len() / 2;
-        let _ = index::SegmentIndex::decode(&bytes[..half], &bytes[half..], 7, 1 << 20);
+        let _ = SegmentIndex::decode(&bytes[..half], &bytes[half..], 7, 1 << 20);
         let _ = checkpoint::decode(&String::from_utf8_lossy(&bytes), "kind", 1);
         let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-        let _ = leader_epochs::LeaderEpochs::parse(&lines);
-        let _ = producer_state::ProducerStates::parse(&lines);
+        let _ = LeaderEpochs::parse(&lines);
+        let _ = ProducerStates::parse(&lines);
         let _ = checkpoint::decode(&text, "kind", 1);
     }
 

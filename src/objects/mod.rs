@@ -5,6 +5,8 @@
 //! Absent: what the objects mean.
 
 mod check;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod location;
 mod store;
 #[cfg(test)]
@@ -12,5 +14,4 @@ mod tests;
 
 pub(crate) use check::{Finding, check};
 pub(crate) use location::{Location, open};
-#[cfg(test)]
-pub(crate) use store::{Store, StoreError};
+pub(crate) use store::{Store, StoreError, Upload, Version};

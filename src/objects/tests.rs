@@ -1,16 +1,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::stream::BoxStream;
-use object_store::memory::InMemory;
-use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
 
-use super::store::Swap;
+use super::faulty::{Fault, faulty};
 use super::*;
 use crate::system::{Clock, OsDisk, Random, SharedDisk};
 
@@ -101,91 +93,10 @@ fn a_location_that_means_nothing_is_refused_with_the_way_out() {
     assert!(refused("file:/tmp/x", &[("aws_region", "r")]).contains("no option 'aws_region'"));
 }
 
-/// What a store gets wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    /// Conditions are not looked at.
-    Careless,
-    /// Bodies end too early, and nobody says so.
-    Short,
-    /// Every byte is another one.
-    Flipped,
-    /// What is deleted stays.
-    Keeps,
-}
-
-#[derive(Debug)]
-struct Faulty(InMemory, Fault);
-
-impl std::fmt::Display for Faulty {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}", self.1)
-    }
-}
-
-#[async_trait::async_trait]
-impl ObjectStore for Faulty {
-    async fn put_opts(&self, at: &Path, bytes: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        let opts = if self.1 == Fault::Careless { PutOptions::default() } else { opts };
-        self.0.put_opts(at, bytes, opts).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        at: &Path,
-        opts: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.0.put_multipart_opts(at, opts).await
-    }
-
-    async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
-        let is_head = options.head;
-        let got = self.0.get_opts(at, options).await?;
-        let (meta, range, attributes) =
-            (got.meta.clone(), got.range.clone(), got.attributes.clone());
-        let extensions = got.extensions.clone();
-        if is_head {
-            return Ok(got);
-        }
-        let mut bytes = got.bytes().await?.to_vec();
-        match self.1 {
-            Fault::Short => bytes.truncate(bytes.len() / 2),
-            Fault::Flipped => bytes.iter_mut().for_each(|byte| *byte ^= 1),
-            Fault::Careless | Fault::Keeps => {}
-        }
-        let stream = futures_util::stream::iter([Ok(Bytes::from(bytes))]).boxed();
-        let payload = GetResultPayload::Stream(stream);
-        Ok(GetResult { payload, meta, range, attributes, extensions })
-    }
-
-    fn delete_stream(
-        &self,
-        paths: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
-        if self.1 == Fault::Keeps { paths } else { self.0.delete_stream(paths) }
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.0.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.0.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.0.copy_opts(from, to, options).await
-    }
-}
-
-fn faulty(fault: Fault) -> Store {
-    Store::new(Arc::new(Faulty(InMemory::new(), fault)), Path::from("p"), Swap::Conditional)
-}
-
 #[tokio::test]
 async fn a_store_that_can_not_be_trusted_is_found_out() {
     let now = Clock::system();
-    let careless = wrong(&faulty(Fault::Careless), &now).await;
+    let careless = wrong(&faulty(Fault::Careless).0, &now).await;
     assert_eq!(
         careless,
         [
@@ -195,10 +106,10 @@ async fn a_store_that_can_not_be_trusted_is_found_out() {
         ]
     );
     for fault in [Fault::Short, Fault::Flipped] {
-        let found = wrong(&faulty(fault), &now).await;
+        let found = wrong(&faulty(fault).0, &now).await;
         assert!(found.contains(&"ranges of it are read"), "{fault:?}: {found:?}");
     }
-    assert_eq!(wrong(&faulty(Fault::Keeps), &now).await.last(), Some(&"objects are deleted"));
+    assert_eq!(wrong(&faulty(Fault::Keeps).0, &now).await.last(), Some(&"objects are deleted"));
     let off = Clock::simulated(1_000);
     assert_eq!(wrong(&opened("memory:"), &off).await, ["clocks agree"]);
 }

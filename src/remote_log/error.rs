@@ -14,6 +14,11 @@ pub(crate) enum RemoteError {
     Damaged { object: String, reason: String },
     #[error("another leader, of epoch {leader_epoch}, has the manifest of {partition}")]
     Fenced { partition: String, leader_epoch: i32 },
+    /// An unclean election: the log is shorter than what was committed before.
+    #[error(
+        "{partition} is in object storage up to {end}, and the leader's log ends at {log_end}: nothing is copied or deleted"
+    )]
+    Ahead { partition: String, end: i64, log_end: i64 },
     #[error("the manifest of {0} is not read yet")]
     Unknown(String),
     #[error("offset {0} is not in remote storage")]

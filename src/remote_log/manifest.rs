@@ -145,29 +145,27 @@ impl Manifest {
         self.remove(&gone, now_ms);
     }
 
-    /// Takes away what a leader with this history never wrote: after an unclean election each offset has one truth, that of
+    /// Takes away what a leader with this history contradicts: after an unclean election each offset has one truth, that of
     /// the leader's lineage. `epoch_at` says which epoch wrote an offset, where the leader knows.
     pub(crate) fn follow_lineage(
         &mut self,
-        log_end: Offset,
         epoch_at: impl Fn(Offset) -> Option<LeaderEpoch>,
         now_ms: Timestamp,
     ) {
         let parts = self.segments.iter().flat_map(|segment| {
             let ends = segment.epochs.iter().skip(1).map(|(_, start)| *start);
             let ends = ends.chain([segment.end_offset]);
-            segment.epochs.iter().zip(ends).map(|((epoch, start), end)| (*epoch, *start, end))
+            let starts = segment.epochs.iter().map(|(epoch, start)| (*epoch, *start));
+            starts
+                .zip(ends)
+                .map(|((epoch, start), end)| (epoch, start.max(segment.base_offset), end))
         });
-        let mut truth = log_end;
-        for (epoch, start, end) in parts {
-            // The epoch that wrote a range's last offset wrote all of it, if it is the range's.
-            let last = end.min(log_end) - 1;
-            if start < log_end && epoch_at(last).is_none_or(|known| known == epoch) {
-                continue;
-            }
-            truth = truth.min(start.max(first_of(&epoch_at, epoch, start, end.min(log_end))));
-            break;
-        }
+        // The epoch that wrote a range's last offset wrote all of it, or began in it and is another one.
+        let wrong = parts
+            .into_iter()
+            .find(|(epoch, _, end)| epoch_at(end - 1).is_some_and(|known| known != *epoch));
+        let Some((epoch, start, end)) = wrong else { return };
+        let truth = first_of(&epoch_at, epoch, start, end);
         let kept = self.segments.partition_point(|segment| segment.base_offset < truth);
         let gone: Vec<_> = self.segments.drain(kept..).collect();
         if let Some(last) = self.segments.last_mut() {
@@ -178,10 +176,8 @@ impl Manifest {
     }
 
     fn remove(&mut self, gone: &[RemoteSegment], now_ms: Timestamp) {
-        let removed = gone.iter().map(|segment| Removed {
-            object: self.object(segment),
-            since_ms: now_ms,
-        });
+        let removed =
+            gone.iter().map(|segment| Removed { object: self.object(segment), since_ms: now_ms });
         let removed: Vec<_> = removed.collect();
         self.removed.extend(removed);
     }
@@ -209,7 +205,11 @@ fn first_of(
     let (mut low, mut high) = (start, end.max(start));
     while low < high {
         let middle = low + (high - low) / 2;
-        if epoch_at(middle).is_none_or(|known| known == epoch) { low = middle + 1 } else { high = middle }
+        if epoch_at(middle).is_none_or(|known| known == epoch) {
+            low = middle + 1
+        } else {
+            high = middle
+        }
     }
     low
 }

@@ -38,6 +38,11 @@ pub(crate) enum PartitionError {
     Transactional,
     #[error("the partition was deleted")]
     Deleted,
+    /// A follower has to begin where the leader's local log does (KIP-405).
+    #[error("offset {offset} is in object storage only")]
+    Tiered { offset: Offset },
+    #[error("object storage: {0}")]
+    Remote(String),
 }
 
 impl From<AppendError> for PartitionError {

@@ -16,6 +16,7 @@ use crate::record::batch::checksum;
 use crate::record::{BatchHeader, next_batch, validate};
 use crate::system::clock::uptime_ms;
 use crate::system::planted::{Bug, is_planted};
+use crate::system::tasks::blocking;
 
 /// A follower's fetch, as its leader sees it.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +66,13 @@ impl Partition {
         let state = &mut *state;
         let log = self.readable(state, ReadRules::leader(fetch.leader_epoch))?;
         if fetch.offset < log.log_start() {
-            return Err(PartitionError::OutOfRange { offset: fetch.offset });
+            let offset = fetch.offset;
+            let is_all_here = state.start()? == log.log_start();
+            return Err(if is_all_here {
+                PartitionError::OutOfRange { offset }
+            } else {
+                PartitionError::Tiered { offset }
+            });
         }
         if fetch.last_epoch >= 0 && !is_planted(Bug::SkipDivergenceCheck) {
             let current = state.replica.leader_epoch;
@@ -214,6 +221,27 @@ impl Partition {
             end.clamp(log.log_start(), log.log_end())
         };
         self.cut_to(leader_epoch, to, |log| log.truncate(to))
+    }
+
+    /// Forgets everything, and begins where the leader's local log does: what lies before is in object storage, which says
+    /// what there is to know of it (KIP-405).
+    pub(crate) async fn restart_tiered(
+        self: &Arc<Self>,
+        leader_epoch: LeaderEpoch,
+        offset: Offset,
+    ) -> Result<(), PartitionError> {
+        let Some(remote) = &self.remote else {
+            return Err(PartitionError::Remote("remote.storage.url is not set here".to_owned()));
+        };
+        let state = remote.state_at(offset).await;
+        let state = state.map_err(|error| PartitionError::Remote(error.to_string()))?;
+        let partition = Arc::clone(self);
+        let restarted = blocking(move || {
+            partition.cut_to(leader_epoch, offset, |log| {
+                log.restart_with(offset, state.epochs, state.producers)
+            })
+        });
+        restarted.await.unwrap_or(Err(PartitionError::Offline))
     }
 
     /// Forgets everything: the leader's log begins past this one's end. Blocks on the disk.

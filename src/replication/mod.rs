@@ -4,6 +4,7 @@
 //! it never moves back; an acknowledgement leaves only after the high watermark passed it.
 //! Absent: groups, requests, sockets (the broker's fetchers carry batches from leader to follower).
 
+mod checking;
 mod checkpoints;
 mod cleaning;
 mod error;
@@ -24,6 +25,7 @@ mod replicas;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod tiering;
 mod waiting;
 
 #[cfg(any(test, feature = "internals"))]
@@ -34,7 +36,8 @@ pub(crate) use lease::Lease;
 pub(crate) use log_directory::LogDirectory;
 pub(crate) use moving::MoveError;
 pub(crate) use partition::{AppendRequest, Appending, PartitionHandle};
-pub(crate) use reading::ReadRules;
+pub(crate) use reading::{ReadRules, RemoteRead};
 pub(crate) use replica::{IsrProposal, PartitionState};
 pub(crate) use replicas::{PartitionSpec, ReplicaSettings, Replicas, Topic};
+pub(crate) use tiering::TierSettings;
 pub(crate) use waiting::{AckWaiter, FetchWaiter};

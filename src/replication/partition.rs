@@ -4,24 +4,25 @@
 //! appended by the leader of the epoch that it is stamped with, and acknowledged by the leader of the same epoch.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+use tokio::sync::Notify;
 
+use super::checking::{Checked, check};
 use super::error::PartitionError;
 use super::lease::Lease;
 use super::log_directory::LogDirectory;
 use super::proposals::Proposals;
 use super::replica::{Effects, PartitionState, Replica};
 use super::waiting::{AckWaiter, Waiting};
-use crate::config::{TimestampType, TopicConfig};
+use crate::config::TopicConfig;
 use crate::log::{AppendError, Appended, FlushJob, Log, NewBatch, Position, SequenceError, Stamp};
 use crate::model::number::{to_u64, to_usize};
-use crate::model::{BrokerId, LeaderEpoch, Offset, Timestamp, TopicPartition};
-use crate::record::batch::stamp_append_time;
-use crate::record::{BatchHeader, BatchRules, validate};
+use crate::model::{BrokerId, LeaderEpoch, Offset, Timestamp, TopicId, TopicPartition};
+use crate::remote_log::{Manifest, RemotePartition, Tier};
 use crate::system::clock::uptime_ms;
 use crate::system::planted::{Bug, is_planted};
 
@@ -41,6 +42,10 @@ pub(crate) struct Local {
     pub proposals: Arc<Proposals>,
     /// Committed records that unclean elections took back here.
     pub discarded: AtomicU64,
+    /// Object storage, where there is some.
+    pub tier: OnceLock<Arc<Tier>>,
+    /// Told when a deleted topic left something there.
+    pub topic_deleted: Notify,
 }
 
 /// See the file's header.
@@ -49,6 +54,8 @@ pub(crate) struct Partition {
     pub name: TopicPartition,
     pub directory: Arc<LogDirectory>,
     pub(super) local: Arc<Local>,
+    /// Its segments in object storage, where there is some.
+    pub(super) remote: Option<RemotePartition>,
     high_watermark: AtomicI64,
     /// The leader epoch, where this replica leads; -1 where it does not.
     leading: AtomicI32,
@@ -70,6 +77,8 @@ pub(super) struct State {
     /// When the oldest unflushed record was appended, for `flush.ms`.
     pub unflushed_since_ms: Option<Timestamp>,
     pub flushed_records_to: Offset,
+    /// What this leader knows to be in object storage.
+    pub remote: Option<Arc<Manifest>>,
     deleted: bool,
 }
 
@@ -97,7 +106,7 @@ pub(crate) struct Appending {
 
 impl Partition {
     pub(super) fn new(
-        name: TopicPartition,
+        (name, topic_id): (TopicPartition, TopicId),
         directory: Arc<LogDirectory>,
         local: Arc<Local>,
         log: Option<Log>,
@@ -117,14 +126,20 @@ impl Partition {
             flush_queued: false,
             unflushed_since_ms: None,
             flushed_records_to: end.offset,
+            remote: None,
             deleted: false,
         };
         state.mark(end);
         state.place_high_watermark();
+        let remote = local
+            .tier
+            .get()
+            .map(|tier| RemotePartition::new(tier, &name.topic, topic_id, name.partition));
         Self {
             name,
             directory,
             local,
+            remote,
             high_watermark: AtomicI64::new(high_watermark),
             leading: AtomicI32::new(-1),
             state: Mutex::new(state),
@@ -228,7 +243,7 @@ impl Partition {
         }
         .into_iter();
         drop(batches);
-        let log_start = state.log.as_ref().map_or(-1, Log::log_start);
+        let log_start = state.start().unwrap_or(-1);
         let leader_epoch = state.replica.leader_epoch;
         let settle = |(request, checked): (&AppendRequest<'_>, Result<Checked, _>)| {
             let Checked { append_time_ms, .. } = checked?;
@@ -323,6 +338,7 @@ impl Partition {
         if before != now {
             tracing::debug!(node = self.local.node_id, partition = %self.name, leader = wanted.leader, epoch = now.0, "role taken");
             self.leading.store(if now.1 { now.0 } else { -1 }, Ordering::Release);
+            state.remote = None;
             // Whoever waits asked the leader of another epoch.
             state.waiting.fail();
             if is_planted(Bug::TruncateToHighWatermark) && !now.1 {
@@ -528,61 +544,4 @@ impl State {
 /// What a replica's state machine needs of its topic's configuration.
 fn replica_settings(config: &TopicConfig) -> (bool, usize) {
     (config.write_caching, to_usize(config.min_insync_replicas).max(1))
-}
-
-/// A batch that passed its topic's checks.
-struct Checked {
-    header: BatchHeader,
-    /// The batch to store instead, where the topic stamps or recompresses.
-    rewritten: Option<Vec<u8>>,
-    append_time_ms: Timestamp,
-}
-
-/// What the checks need of a topic's configuration, copied out of the lock.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct AppendRules {
-    rules: BatchRules,
-    stamps: bool,
-    codec: Option<crate::record::Codec>,
-}
-
-impl TopicConfig {
-    fn clone_rules(&self) -> AppendRules {
-        let stamps = self.timestamp_type == TimestampType::LogAppendTime;
-        AppendRules {
-            rules: BatchRules {
-                bytes_max: self.message_bytes_max,
-                plain_bytes_max: self.plain_bytes_max,
-                keys_required: self.is_compacted,
-                timestamps: (!stamps).then_some(self.timestamps),
-            },
-            stamps,
-            codec: self.codec,
-        }
-    }
-}
-
-fn check(request: &AppendRequest<'_>, config: &AppendRules) -> Result<Checked, PartitionError> {
-    let batch = request.batch;
-    let is_internal = request.internal_epoch.is_some();
-    let bytes_max = if is_internal { usize::MAX } else { config.rules.bytes_max };
-    let header = validate::check_frame(batch, bytes_max)?;
-    validate::check_header(&header, batch.len())?;
-    if header.is_transactional() {
-        return Err(PartitionError::Transactional);
-    }
-    validate::check_records(&header, batch, &config.rules, request.now_ms)?;
-    let mut rewritten = None;
-    if let Some(codec) = config.codec.filter(|codec| codec.bits() != header.codec_bits()) {
-        rewritten =
-            Some(validate::recompress(&header, batch, codec, config.rules.plain_bytes_max)?);
-    }
-    if !config.stamps {
-        let header = rewritten.as_deref().and_then(BatchHeader::parse).unwrap_or(header);
-        return Ok(Checked { header, rewritten, append_time_ms: -1 });
-    }
-    let mut stamped = rewritten.unwrap_or_else(|| batch.to_vec());
-    stamp_append_time(&mut stamped, request.now_ms);
-    let header = BatchHeader::parse(&stamped).unwrap_or(header);
-    Ok(Checked { header, rewritten: Some(stamped), append_time_ms: request.now_ms })
 }

@@ -5,12 +5,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::error::PartitionError;
 use super::partition::{Partition, State};
 use super::waiting::FetchWaiter;
 use crate::log::{FoundRecord, Log, LogSlice, Searched};
 use crate::model::{BrokerId, LeaderEpoch, Offset, Timestamp};
 use crate::record::{BatchHeader, HEADER_BYTES};
+use crate::remote_log::{Manifest, Reader};
 use crate::system::planted::{Bug, is_planted};
 
 /// A look-up goes on over segments that compaction emptied, and is repeated where segments changed meanwhile.
@@ -41,6 +44,29 @@ pub(crate) struct FetchRead {
     pub log_start: Offset,
     pub log_end: Offset,
     pub slice: Option<LogSlice>,
+    /// Where the records are, if they are here no more.
+    pub remote: Option<RemoteRead>,
+}
+
+/// A read of object storage, to be carried out by whoever may wait for it.
+#[derive(Debug, Clone)]
+pub(crate) struct RemoteRead {
+    reader: Arc<Reader>,
+    manifest: Arc<Manifest>,
+    offset: Offset,
+    bytes_max: usize,
+}
+
+impl RemoteRead {
+    /// Whole batches from the one that holds the offset on.
+    pub(crate) async fn run(&self) -> Result<Bytes, PartitionError> {
+        let read = self.reader.read(&self.manifest, self.offset, self.bytes_max, Offset::MAX);
+        read.await.map_err(|error| {
+            let topic = &self.manifest.topic;
+            tracing::warn!(%topic, partition = self.manifest.partition, offset = self.offset, %error, "object storage not read");
+            PartitionError::Remote(error.to_string())
+        })
+    }
 }
 
 impl Partition {
@@ -74,26 +100,28 @@ impl Partition {
             let (search, high_watermark, log_start, log_end) = {
                 let state = self.state.lock();
                 let log = self.readable(&state, rules)?;
-                if offset > log.log_end() || offset < log.log_start() {
+                if offset > log.log_end() {
                     return Err(PartitionError::OutOfRange { offset });
+                }
+                if offset < log.log_start() {
+                    return self.read_remote(&state, offset, bytes_max, rules);
                 }
                 let is_all = rules.up_to_log_end || is_planted(Bug::ServeUncommitted);
                 let end = if is_all { log.end() } else { state.hw_position };
                 let search = log.search(offset, past, end)?;
-                (search, state.replica.high_watermark(), log.log_start(), log.log_end())
+                let start = state.start().unwrap_or(-1);
+                (search, state.replica.high_watermark(), start, log.log_end())
             };
-            let Some(search) = search else {
-                return Ok(FetchRead { high_watermark, log_start, log_end, slice: None });
-            };
+            let found =
+                |slice| Ok(FetchRead { high_watermark, log_start, log_end, slice, remote: None });
+            let Some(search) = search else { return found(None) };
             let searched = search.run(bytes_max, first_whole);
             if !self.state.lock().log()?.still_holds(&search) {
                 past = None;
                 continue;
             }
             match searched {
-                Ok(Searched::Slice(slice)) => {
-                    return Ok(FetchRead { high_watermark, log_start, log_end, slice });
-                }
+                Ok(Searched::Slice(slice)) => return found(slice),
                 Ok(Searched::Past(base_offset)) => past = Some(base_offset),
                 Err(error) => {
                     tracing::error!(partition = %self.name, %error, "read failed");
@@ -103,6 +131,40 @@ impl Partition {
         }
         tracing::error!(partition = %self.name, offset, "the log changed at each look-up");
         Err(PartitionError::Offline)
+    }
+
+    /// What is below the local log's start: in object storage, or nowhere any more.
+    fn read_remote(
+        &self,
+        state: &State,
+        offset: Offset,
+        bytes_max: usize,
+        rules: ReadRules,
+    ) -> Result<FetchRead, PartitionError> {
+        if !state.replica.is_leader() {
+            // Only the leader knows what is in object storage: the consumer goes back to it.
+            return Err(PartitionError::OutOfRange { offset });
+        }
+        let log_start = state.start()?;
+        if offset < log_start {
+            return Err(PartitionError::OutOfRange { offset });
+        }
+        if rules.up_to_log_end {
+            return Err(PartitionError::Tiered { offset });
+        }
+        let (Some(remote), Some(manifest)) = (&self.remote, &state.remote) else {
+            return Err(PartitionError::OutOfRange { offset });
+        };
+        let reader = Arc::clone(remote.reader());
+        let manifest = Arc::clone(manifest);
+        let read = RemoteRead { reader, manifest, offset, bytes_max };
+        Ok(FetchRead {
+            high_watermark: state.replica.high_watermark(),
+            log_start,
+            log_end: state.log()?.log_end(),
+            slice: None,
+            remote: Some(read),
+        })
     }
 
     /// Registers a fetch that found nothing new past `high_watermark`; `false` if there is news already.
@@ -135,7 +197,7 @@ impl Partition {
         if !state.replica.is_settled() {
             return Err(PartitionError::Unsettled);
         }
-        Ok((state.log()?.log_start(), state.replica.high_watermark(), state.replica.leader_epoch))
+        Ok((state.start()?, state.replica.high_watermark(), state.replica.leader_epoch))
     }
 
     /// Followers in sync that have everything before `offset`.
@@ -143,8 +205,8 @@ impl Partition {
         self.state.lock().replica.followers_with(offset)
     }
 
-    /// Where the log begins; -1 if there is none.
-    pub(crate) fn log_start(&self) -> Offset {
+    /// Where the log begins on this disk; -1 if there is none.
+    pub(crate) fn local_start(&self) -> Offset {
         self.with_log(Log::log_start).unwrap_or(-1)
     }
 
@@ -199,17 +261,5 @@ impl Partition {
             return Ok(None);
         }
         Ok(Some(log.epochs().end_for_leader(asked, newest, log.log_end())))
-    }
-
-    /// Moves the log's start (DeleteRecords); -1 means the high watermark. Returns the new start.
-    pub(crate) fn trim(&self, offset: Offset) -> Result<Offset, PartitionError> {
-        let mut state = self.state.lock();
-        self.readable(&state, ReadRules::leader(-1))?;
-        let high_watermark = state.replica.high_watermark();
-        let to = if offset == -1 { high_watermark } else { offset };
-        if to < 0 || to > high_watermark {
-            return Err(PartitionError::OutOfRange { offset: to });
-        }
-        Ok(state.log_mut()?.trim(to))
     }
 }

@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
 use super::checkpoints::Point;
 use super::error::StartError;
@@ -160,6 +161,8 @@ impl Replicas {
                 lease: Arc::new(lease),
                 proposals: Arc::default(),
                 discarded: AtomicU64::new(0),
+                tier: OnceLock::new(),
+                topic_deleted: Notify::new(),
             }),
             settings: Mutex::new(settings),
             clock,
@@ -305,6 +308,7 @@ impl Replicas {
     pub(crate) fn delete(&self, name: &str, delay_ms: i64) -> usize {
         let Some(topic) = self.topics.write().remove(name) else { return 0 };
         self.ids.write().remove(&topic.id);
+        self.forget_tiered(&topic);
         self.discard(&topic.partitions(), delay_ms)
     }
 
@@ -454,7 +458,7 @@ impl Replicas {
         opened: OpenedLog,
     ) {
         let partition = Arc::new(Partition::new(
-            spec.name.clone(),
+            (spec.name.clone(), spec.topic_id),
             Arc::clone(&directory),
             Arc::clone(&self.local),
             opened.0,

@@ -1,0 +1,86 @@
+//! Opens the object storage that the settings name, and lets nothing be copied to it before it is proven.
+//!
+//! Invariants: a bucket that does not answer keeps no broker from starting; one that can't be trusted (no conditional puts, other
+//! bytes than were written) gets nothing.
+
+use std::sync::Arc;
+
+use super::error::BrokerError;
+use crate::config::{Config, ConfigError};
+use crate::objects::{Location, Store, check, open};
+use crate::remote_log::Tier;
+use crate::replication::{Replicas, TierSettings};
+use crate::system::clock::{millis, sleep};
+use crate::system::tasks::spawn;
+use crate::system::{Clock, Random, SharedDisk};
+
+/// How long after a bucket failed a check it is checked again.
+const CHECK_AGAIN_MS: i64 = 30_000;
+
+/// Opens the store, if one is named, and gives it to the partitions that are about to be opened.
+pub(super) fn open_tier(
+    config: &Config,
+    disk: &SharedDisk,
+    replicas: &Replicas,
+) -> Result<Option<Store>, BrokerError> {
+    let Some(store) = named_store(config, disk)? else { return Ok(None) };
+    let cache_bytes = u64::try_from(config.long("remote.fetch.cache.bytes")).unwrap_or(0);
+    replicas.set_tier(Tier::new(store.clone(), cache_bytes));
+    Ok(Some(store))
+}
+
+/// Checks what the settings say, without asking the store.
+pub(super) fn check_tier(config: &Config, disk: &SharedDisk) -> Result<(), BrokerError> {
+    named_store(config, disk).map(drop)
+}
+
+fn named_store(config: &Config, disk: &SharedDisk) -> Result<Option<Store>, BrokerError> {
+    let Some(location) = location(config)? else { return Ok(None) };
+    let opened = open(&location, disk)
+        .map_err(|error| ConfigError::Invalid(format!("remote.storage.url: {error}")))?;
+    Ok(Some(opened))
+}
+
+/// Proves the bucket, and then looks after tiered partitions.
+pub(super) fn start_tier(
+    store: Store,
+    config: &Config,
+    replicas: &Arc<Replicas>,
+    (clock, random): (Clock, Random),
+) {
+    let settings = TierSettings {
+        interval_ms: config.long("remote.log.manager.task.interval.ms"),
+        copiers: config.size("remote.log.manager.copier.thread.pool.size"),
+    };
+    let replicas = Arc::clone(replicas);
+    spawn(async move {
+        loop {
+            let findings = check(&store, &clock, &random).await;
+            let wrong = findings.iter().find_map(|f| Some((f.what, f.wrong.as_ref()?)));
+            let Some((what, why)) = wrong else { break };
+            tracing::error!(%store, what, %why, "object storage can't be trusted: nothing is copied (strandline tier check tells all)");
+            sleep(millis(CHECK_AGAIN_MS)).await;
+        }
+        replicas.start_tiering(settings);
+    });
+}
+
+/// Where the store is; `None` if none is wanted.
+fn location(config: &Config) -> Result<Option<Location>, ConfigError> {
+    let url = config.text("remote.storage.url").trim().to_owned();
+    if url.is_empty() {
+        return Ok(None);
+    }
+    let mut options = Vec::new();
+    for option in config.list("remote.storage.options") {
+        let Some((key, value)) = option.split_once('=') else {
+            return Err(ConfigError::Invalid(format!(
+                "remote.storage.options: '{option}' is not of the form KEY=VALUE"
+            )));
+        };
+        options.push((key.trim().to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    let certificates = Some(config.text("remote.storage.certificates"));
+    let certificates = certificates.filter(|path| !path.is_empty()).map(Into::into);
+    Ok(Some(Location { url, options, certificates }))
+}

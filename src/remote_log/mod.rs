@@ -1,0 +1,18 @@
+//! Tiering: closed segments in object storage (KIP-405).
+//!
+//! Invariants: for each offset one copy counts, the manifest's; what is not in a manifest that was read is not there; an object
+//! is never written twice. Absent: when to copy and what local copies may go (`replication`), who may read (`api`).
+
+mod deleted;
+mod error;
+mod manifest;
+mod partition;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod trailer;
+
+pub(crate) use error::RemoteError;
+pub(crate) use manifest::Manifest;
+pub(crate) use partition::{RemotePartition, Tier};
+pub(crate) use reader::Reader;

@@ -1,0 +1,379 @@
+//! One partition's segments in a bucket: claimed by its leader, read by everybody.
+//!
+//! Invariants: only what was read back from the store counts as there; the manifest is changed by the leader that claimed it in
+//! its epoch, by compare-and-swap, so a leader that is none any more changes nothing; an object that no manifest names was never
+//! told to anybody.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::error::RemoteError;
+use super::manifest::{Manifest, RemoteSegment};
+use super::reader::Reader;
+use super::trailer::{CHUNK_BYTES, Owner, Trailer};
+use crate::log::{LeaderEpochs, OpenSegment, ProducerStates, SegmentSource};
+use crate::model::number::to_u64;
+use crate::model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId};
+use crate::objects::{Store, StoreError, Version};
+use crate::record::batch::crc32c;
+use crate::record::next_batch;
+use crate::system::disk::read_full;
+use crate::system::tasks::blocking;
+
+/// What is sent at a time; a smaller segment is one object put at once.
+const PART_CHUNKS: usize = 2;
+/// Read at a time to learn of producers.
+const REPLAY_BYTES: usize = 1 << 20;
+
+/// A bucket, and how it is read.
+#[derive(Debug)]
+pub(crate) struct Tier {
+    pub store: Store,
+    pub reader: Arc<Reader>,
+}
+
+impl Tier {
+    pub(crate) fn new(store: Store, cache_bytes: u64) -> Arc<Self> {
+        let reader = Reader::new(store.clone(), cache_bytes);
+        Arc::new(Self { store, reader })
+    }
+}
+
+/// See the file's header.
+#[derive(Debug)]
+pub(crate) struct RemotePartition {
+    tier: Arc<Tier>,
+    topic: Arc<str>,
+    topic_id: TopicId,
+    partition: PartitionId,
+    known: Mutex<Option<Known>>,
+    /// Held by whoever changes the manifest.
+    changing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    manifest: Arc<Manifest>,
+    version: Option<Version>,
+}
+
+/// What a log that begins in the middle has to know of what was before.
+#[derive(Debug)]
+pub(crate) struct RestoredState {
+    pub epochs: LeaderEpochs,
+    pub producers: ProducerStates,
+}
+
+impl RemotePartition {
+    pub(crate) fn new(
+        tier: &Arc<Tier>,
+        topic: &Arc<str>,
+        topic_id: TopicId,
+        partition: PartitionId,
+    ) -> Self {
+        Self {
+            tier: Arc::clone(tier),
+            topic: Arc::clone(topic),
+            topic_id,
+            partition,
+            known: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("{}/manifest.json", Manifest::folder(&self.topic, self.topic_id, self.partition))
+    }
+
+    pub(crate) fn reader(&self) -> &Arc<Reader> {
+        &self.tier.reader
+    }
+
+    /// The manifest as it was last read.
+    pub(crate) fn manifest(&self) -> Option<Arc<Manifest>> {
+        self.known.lock().as_ref().map(|known| Arc::clone(&known.manifest))
+    }
+
+    /// The manifest, if this leader has claimed it.
+    pub(crate) fn claimed(&self, leader_epoch: LeaderEpoch) -> Option<Arc<Manifest>> {
+        self.manifest().filter(|manifest| manifest.leader_epoch == leader_epoch)
+    }
+
+    /// Reads the manifest anew; an empty one where there is none.
+    pub(crate) async fn refresh(&self) -> Result<Arc<Manifest>, RemoteError> {
+        let _changing = self.changing.lock().await;
+        let known = self.load().await?;
+        let manifest = Arc::clone(&known.manifest);
+        *self.known.lock() = Some(known);
+        Ok(manifest)
+    }
+
+    async fn load(&self) -> Result<Known, RemoteError> {
+        let name = self.name();
+        match self.tier.store.get(&name).await {
+            Ok((bytes, version)) => {
+                let manifest = Manifest::decode(&bytes)
+                    .map_err(|reason| RemoteError::Damaged { object: name, reason })?;
+                Ok(Known { manifest: Arc::new(manifest), version: Some(version) })
+            }
+            Err(StoreError::NotFound(_)) => {
+                let manifest = Manifest::new(&self.topic, self.topic_id, self.partition);
+                Ok(Known { manifest: Arc::new(manifest), version: None })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes the manifest that of the leader of `leader_epoch`, and takes out of it what its log contradicts.
+    pub(crate) async fn claim(
+        &self,
+        leader_epoch: LeaderEpoch,
+        (epochs, log_end): (&LeaderEpochs, Offset),
+        now_ms: Timestamp,
+    ) -> Result<Arc<Manifest>, RemoteError> {
+        let _changing = self.changing.lock().await;
+        let known = self.load().await?;
+        if known.manifest.leader_epoch > leader_epoch {
+            return Err(self.fenced(known.manifest.leader_epoch));
+        }
+        let mut manifest = Manifest::clone(&known.manifest);
+        if let Some(end) = manifest.end().filter(|end| *end > log_end) {
+            let partition = format!("{}-{}", self.topic, self.partition);
+            return Err(RemoteError::Ahead { partition, end, log_end });
+        }
+        manifest.leader_epoch = leader_epoch;
+        manifest.follow_lineage(|offset| epochs.epoch_at(offset), now_ms);
+        self.swap(known, manifest).await
+    }
+
+    /// Changes the manifest that this leader has claimed.
+    pub(crate) async fn change(
+        &self,
+        leader_epoch: LeaderEpoch,
+        change: impl FnOnce(&mut Manifest) -> Result<(), String>,
+    ) -> Result<Arc<Manifest>, RemoteError> {
+        let _changing = self.changing.lock().await;
+        let known = self.known.lock().clone();
+        let known = known.filter(|known| known.manifest.leader_epoch == leader_epoch);
+        let known = known.ok_or_else(|| RemoteError::Unknown(self.name()))?;
+        let mut manifest = Manifest::clone(&known.manifest);
+        change(&mut manifest)
+            .map_err(|reason| RemoteError::Damaged { object: self.name(), reason })?;
+        if manifest == *known.manifest {
+            return Ok(known.manifest);
+        }
+        self.swap(known, manifest).await
+    }
+
+    async fn swap(&self, known: Known, manifest: Manifest) -> Result<Arc<Manifest>, RemoteError> {
+        let (name, bytes) = (self.name(), Bytes::from(manifest.encode()));
+        let put = match &known.version {
+            Some(version) => self.tier.store.replace(&name, bytes, version).await,
+            None => self.tier.store.create(&name, bytes).await,
+        };
+        let known = match put {
+            Ok(version) => Known { manifest: Arc::new(manifest), version: Some(version) },
+            Err(error) => {
+                // What failed may have been done all the same: only what the store says now is known.
+                *self.known.lock() = None;
+                let now = self.load().await?;
+                if now.manifest.leader_epoch > manifest.leader_epoch {
+                    return Err(self.fenced(now.manifest.leader_epoch));
+                }
+                if *now.manifest != manifest {
+                    return Err(error.into());
+                }
+                now
+            }
+        };
+        let manifest = Arc::clone(&known.manifest);
+        *self.known.lock() = Some(known);
+        Ok(manifest)
+    }
+
+    fn fenced(&self, leader_epoch: LeaderEpoch) -> RemoteError {
+        let partition = format!("{}-{}", self.topic, self.partition);
+        RemoteError::Fenced { partition, leader_epoch }
+    }
+
+    /// Copies a segment, looks whether it arrived, and names it in the manifest.
+    pub(crate) async fn copy(
+        &self,
+        source: SegmentSource,
+        (leader_epoch, id): (LeaderEpoch, Uuid),
+    ) -> Result<Arc<Manifest>, RemoteError> {
+        let manifest =
+            self.claimed(leader_epoch).ok_or_else(|| RemoteError::Unknown(self.name()))?;
+        let (base_offset, from, end, epochs) =
+            (source.base_offset, source.from, source.end, source.epochs.clone());
+        let opened = blocking(move || source.open()).await;
+        let opened = Arc::new(opened.unwrap_or_else(|| Err(panicked().into()))?);
+        let mut segment = RemoteSegment {
+            id,
+            base_offset: from,
+            end_offset: end,
+            object_offset: base_offset,
+            leader_epoch,
+            max_timestamp: opened.max_timestamp,
+            log_bytes: opened.bytes,
+            object_bytes: 0,
+            epochs,
+        };
+        let object = manifest.object(&segment);
+        segment.object_bytes = self.send(&object, &segment, &opened).await?;
+        self.tier
+            .reader
+            .verify(&manifest, &segment)
+            .await
+            .map_err(|error| RemoteError::Damaged { object, reason: error.to_string() })?;
+        self.change(leader_epoch, |manifest| manifest.add(segment)).await
+    }
+
+    /// Makes the object; returns its size.
+    async fn send(
+        &self,
+        object: &str,
+        segment: &RemoteSegment,
+        opened: &Arc<OpenSegment>,
+    ) -> Result<u64, RemoteError> {
+        let part_bytes = CHUNK_BYTES * PART_CHUNKS;
+        let is_small = opened.bytes <= to_u64(part_bytes);
+        let (mut upload, mut crcs, mut sent) = (None, Vec::new(), 0);
+        if !is_small {
+            upload = Some(self.tier.store.upload(object).await?);
+        }
+        let mut at = 0;
+        while at < opened.bytes {
+            let wanted = usize::try_from(opened.bytes - at).unwrap_or(part_bytes).min(part_bytes);
+            let read = read_part(opened, at, wanted).await;
+            let (mut part, part_crcs) = match read {
+                Ok(read) => read,
+                Err(error) => return Err(give_up(upload, error).await),
+            };
+            crcs.extend(part_crcs);
+            at += to_u64(wanted);
+            if at >= opened.bytes {
+                let owner = Owner {
+                    topic: &self.topic,
+                    topic_id: self.topic_id,
+                    partition: self.partition,
+                };
+                let kept = (&*opened.index, &opened.producers);
+                part.extend_from_slice(&Trailer::encode(owner, segment, &crcs, kept));
+            }
+            sent += to_u64(part.len());
+            let part = Bytes::from(part);
+            let put = match &mut upload {
+                Some(upload) => upload.part(part).await,
+                None => self.tier.store.create(object, part).await.map(drop),
+            };
+            if let Err(error) = put {
+                return Err(give_up(upload, error.into()).await);
+            }
+        }
+        if let Some(upload) = upload {
+            upload.finish().await?;
+        }
+        Ok(sent)
+    }
+
+    /// Deletes objects that no reader has needed for `delay_ms`, and then forgets them.
+    pub(crate) async fn sweep(
+        &self,
+        leader_epoch: LeaderEpoch,
+        delay_ms: i64,
+        now_ms: Timestamp,
+    ) -> Result<usize, RemoteError> {
+        let Some(manifest) = self.claimed(leader_epoch) else { return Ok(0) };
+        let due = manifest.removed.iter().filter(|r| r.since_ms.saturating_add(delay_ms) <= now_ms);
+        let due: Vec<String> = due.map(|removed| removed.object.clone()).collect();
+        if due.is_empty() {
+            return Ok(0);
+        }
+        self.tier.store.delete(&due).await?;
+        self.change(leader_epoch, |manifest| {
+            manifest.removed.retain(|removed| !due.contains(&removed.object));
+            Ok(())
+        })
+        .await?;
+        Ok(due.len())
+    }
+
+    /// What a follower has to know whose log begins at `start`: epochs and producers of what is in remote storage only.
+    pub(crate) async fn state_at(&self, start: Offset) -> Result<RestoredState, RemoteError> {
+        let manifest = self.refresh().await?;
+        if manifest.end().is_none_or(|end| end < start) || manifest.log_start > start {
+            return Err(RemoteError::OutOfRange(start));
+        }
+        let mut epochs = LeaderEpochs::default();
+        for (epoch, begins) in manifest.segments.iter().flat_map(|segment| &segment.epochs) {
+            if *begins < start {
+                epochs.assign(*epoch, *begins);
+            }
+        }
+        let (mut producers, mut at) = (ProducerStates::default(), manifest.log_start);
+        let told = |error: Arc<RemoteError>| RemoteError::Damaged {
+            object: self.name(),
+            reason: error.to_string(),
+        };
+        for segment in manifest.segments.iter().rev().filter(|s| s.end_offset <= start) {
+            let object = manifest.object(segment);
+            let trailer = self.tier.reader.trailer(&object, segment).await.map_err(told)?;
+            if trailer.end_offset <= start {
+                (producers, at) = (trailer.producers.clone(), trailer.end_offset);
+                break;
+            }
+        }
+        while at < start {
+            let bytes =
+                self.tier.reader.read(&manifest, at, REPLAY_BYTES, start).await.map_err(told)?;
+            let (mut rest, before) = (&*bytes, at);
+            while let Some((header, _, after)) = next_batch(rest) {
+                rest = after;
+                if header.base_offset >= at {
+                    producers.note(&header);
+                }
+                at = header.last_offset() + 1;
+            }
+            if at == before {
+                // Nothing more in this segment: its end is the next one's beginning.
+                at = manifest.find(at).map_or(start, |segment| segment.end_offset.min(start));
+            }
+        }
+        Ok(RestoredState { epochs, producers })
+    }
+}
+
+/// Reads a part of a segment, and the checksum of each of its chunks.
+async fn read_part(
+    opened: &Arc<OpenSegment>,
+    at: u64,
+    bytes: usize,
+) -> Result<(Vec<u8>, Vec<u32>), RemoteError> {
+    let opened = Arc::clone(opened);
+    let read = blocking(move || {
+        let mut buffer = vec![0; bytes];
+        if read_full(&*opened.file, &mut buffer, at)? < bytes {
+            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
+        }
+        let crcs: Vec<u32> = buffer.chunks(CHUNK_BYTES).map(crc32c).collect();
+        Ok((buffer, crcs))
+    });
+    Ok(read.await.unwrap_or_else(|| Err(panicked()))?)
+}
+
+fn panicked() -> std::io::Error {
+    std::io::Error::other("reading a segment panicked")
+}
+
+async fn give_up(upload: Option<crate::objects::Upload>, error: RemoteError) -> RemoteError {
+    if let Some(upload) = upload
+        && let Err(error) = upload.abort().await
+    {
+        tracing::warn!(%error, "upload not aborted: its parts stay until the bucket's own rule removes them");
+    }
+    error
+}

@@ -1,0 +1,277 @@
+//! Reads records of copied segments: in chunks, through a cache, ahead of whoever reads on.
+//!
+//! Invariants: a chunk is compared with its checksum before anybody sees it; one request for a chunk serves all who ask for it
+//! at the time; memory is bounded by the setting; nothing here runs on a thread that blocks.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use moka::future::Cache;
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use super::error::RemoteError;
+use super::manifest::{Manifest, RemoteSegment};
+use super::trailer::{CHUNK_BYTES, Trailer};
+use crate::log::FoundRecord;
+use crate::model::number::{to_u32, to_u64, to_usize};
+use crate::model::{Offset, Timestamp};
+use crate::objects::Store;
+use crate::record::{BatchHeader, HEADER_BYTES, Records, next_batch};
+use crate::system::tasks::spawn;
+
+/// Chunks that are fetched ahead of somebody who reads on.
+const READ_AHEAD: usize = 4;
+/// Requests under way at once.
+const REQUESTS_MAX: usize = 64;
+
+type Shared = Arc<RemoteError>;
+
+/// See the file's header.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    store: Store,
+    chunks: Cache<(Uuid, usize), Bytes>,
+    trailers: Cache<Uuid, Arc<Trailer>>,
+    requests: Semaphore,
+}
+
+impl Reader {
+    pub(crate) fn new(store: Store, cache_bytes: u64) -> Arc<Self> {
+        let weight = |bytes: usize| to_u32(i64::try_from(bytes).unwrap_or(i64::MAX)).max(1);
+        // Indexes are a thousandth of what they are of; a tenth of the room keeps those of what is read.
+        let trailers = Cache::builder()
+            .max_capacity(cache_bytes / 10)
+            .weigher(move |_, trailer: &Arc<Trailer>| weight(trailer.bytes))
+            .build();
+        let chunks = Cache::builder()
+            .max_capacity(cache_bytes - cache_bytes / 10)
+            .weigher(move |_, chunk: &Bytes| weight(chunk.len()))
+            .build();
+        Arc::new(Self { store, chunks, trailers, requests: Semaphore::new(REQUESTS_MAX) })
+    }
+
+    /// What stands after a segment's records.
+    pub(crate) async fn trailer(
+        &self,
+        object: &str,
+        segment: &RemoteSegment,
+    ) -> Result<Arc<Trailer>, Shared> {
+        let fetch = async {
+            let range = segment.log_bytes..segment.object_bytes;
+            let bytes = self.get(object, range).await?;
+            Trailer::decode(object, &bytes, segment).map(Arc::new)
+        };
+        self.trailers.try_get_with(segment.id, fetch).await
+    }
+
+    async fn get(&self, object: &str, range: std::ops::Range<u64>) -> Result<Bytes, RemoteError> {
+        let _permit = self.requests.acquire().await;
+        Ok(self.store.get_range(object, range).await?)
+    }
+
+    async fn chunk(
+        &self,
+        object: &str,
+        segment: &RemoteSegment,
+        chunk: usize,
+    ) -> Result<Bytes, Shared> {
+        let fetch = async {
+            let start = to_u64(chunk * CHUNK_BYTES);
+            let end = (start + to_u64(CHUNK_BYTES)).min(segment.log_bytes);
+            let bytes = self.get(object, start..end).await?;
+            let trailer = self.trailer(object, segment).await.map_err(|error| {
+                RemoteError::Damaged { object: object.to_owned(), reason: error.to_string() }
+            })?;
+            trailer.verify(object, chunk, &bytes)?;
+            Ok(bytes)
+        };
+        self.chunks.try_get_with((segment.id, chunk), fetch).await
+    }
+
+    /// Exactly `bytes` of the records from `start` on, or up to their end.
+    async fn bytes(
+        self: &Arc<Self>,
+        (object, segment): (&str, &RemoteSegment),
+        start: u64,
+        bytes: usize,
+    ) -> Result<Bytes, Shared> {
+        let end = (start + to_u64(bytes)).min(segment.log_bytes);
+        let chunk_of = |byte: u64| usize::try_from(byte).unwrap_or(usize::MAX) / CHUNK_BYTES;
+        let (first, last) = (chunk_of(start), chunk_of(end.max(start + 1) - 1));
+        let within = |chunk: usize, data: &Bytes| {
+            let base = to_u64(chunk * CHUNK_BYTES);
+            let from = usize::try_from(start.saturating_sub(base)).unwrap_or(0).min(data.len());
+            let to = usize::try_from(end.saturating_sub(base)).unwrap_or(0).min(data.len());
+            data.slice(from..to.max(from))
+        };
+        self.read_ahead(object, segment, first, last);
+        if first == last {
+            return Ok(within(first, &self.chunk(object, segment, first).await?));
+        }
+        let mut all = BytesMut::with_capacity(usize::try_from(end - start).unwrap_or(0));
+        for chunk in first..=last {
+            all.extend_from_slice(&within(chunk, &self.chunk(object, segment, chunk).await?));
+        }
+        Ok(all.freeze())
+    }
+
+    /// Fetches what comes next, if what comes before is here: then somebody reads on.
+    fn read_ahead(
+        self: &Arc<Self>,
+        object: &str,
+        segment: &RemoteSegment,
+        first: usize,
+        last: usize,
+    ) {
+        let is_here = |chunk: usize| self.chunks.contains_key(&(segment.id, chunk));
+        let reads_on = first > 0 && is_here(first - 1);
+        let chunks = usize::try_from(segment.log_bytes).unwrap_or(usize::MAX).div_ceil(CHUNK_BYTES);
+        let ahead = if reads_on { READ_AHEAD } else { 1 };
+        for chunk in (last + 1..chunks).take(ahead).filter(|chunk| !is_here(*chunk)) {
+            let (reader, object, segment) = (Arc::clone(self), object.to_owned(), segment.clone());
+            spawn(async move {
+                // Whoever needs it asks again, and is told what is wrong.
+                let _ = reader.chunk(&object, &segment, chunk).await;
+            });
+        }
+    }
+
+    /// Whole batches from the one that holds `offset` on, at most `bytes_max`, but the first one whole; nothing at or past
+    /// `end`, and nothing of the next segment.
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        manifest: &Manifest,
+        offset: Offset,
+        bytes_max: usize,
+        end: Offset,
+    ) -> Result<Bytes, Shared> {
+        let segment = manifest.find(offset).ok_or(Arc::new(RemoteError::OutOfRange(offset)))?;
+        let object = manifest.object(segment);
+        let trailer = self.trailer(&object, segment).await?;
+        let end = end.min(segment.end_offset);
+        let mut from = trailer.index.floor(offset);
+        // The index names a batch near the offset: what stands between is skipped.
+        loop {
+            let Some(header) = self.header(&object, segment, from).await? else {
+                return Ok(Bytes::new());
+            };
+            if header.last_offset() >= offset {
+                let wanted = bytes_max.max(header.total_bytes());
+                let bytes = self.bytes((&object, segment), from, wanted).await?;
+                return Ok(whole_batches(&bytes, end));
+            }
+            from += to_u64(header.total_bytes());
+        }
+    }
+
+    async fn header(
+        self: &Arc<Self>,
+        object: &str,
+        segment: &RemoteSegment,
+        at: u64,
+    ) -> Result<Option<BatchHeader>, Shared> {
+        if at >= segment.log_bytes {
+            return Ok(None);
+        }
+        let bytes = self.bytes((object, segment), at, HEADER_BYTES).await?;
+        BatchHeader::parse(&bytes)
+            .filter(|header| header.total_bytes() >= HEADER_BYTES)
+            .map(Some)
+            .ok_or_else(|| {
+                let reason = format!("no batch begins at byte {at}");
+                Arc::new(RemoteError::Damaged { object: object.to_owned(), reason })
+            })
+    }
+
+    /// The first record at or after a time, below `end`.
+    pub(crate) async fn find_time(
+        self: &Arc<Self>,
+        manifest: &Manifest,
+        timestamp: Timestamp,
+        end: Offset,
+        plain_bytes_max: usize,
+    ) -> Result<Option<FoundRecord>, Shared> {
+        for segment in manifest.since(timestamp).filter(|segment| segment.base_offset < end) {
+            let object = manifest.object(segment);
+            let trailer = self.trailer(&object, segment).await?;
+            let start = manifest.log_start.max(segment.base_offset);
+            let mut from = trailer.index.floor_of_time(timestamp);
+            while let Some(header) = self.header(&object, segment, from).await? {
+                if header.base_offset >= end {
+                    return Ok(None);
+                }
+                if header.max_timestamp >= timestamp && header.last_offset() >= start {
+                    let whole = self.bytes((&object, segment), from, header.total_bytes()).await?;
+                    let damaged = |reason: String| {
+                        Arc::new(RemoteError::Damaged { object: object.clone(), reason })
+                    };
+                    let found =
+                        first_since(&header, &whole, timestamp, start..end, plain_bytes_max)
+                            .map_err(damaged)?;
+                    if found.is_some() {
+                        return Ok(found);
+                    }
+                }
+                from += to_u64(header.total_bytes());
+            }
+        }
+        Ok(None)
+    }
+
+    /// Everything of a segment's object, checked; for whoever makes sure that it is there.
+    pub(crate) async fn verify(
+        self: &Arc<Self>,
+        manifest: &Manifest,
+        segment: &RemoteSegment,
+    ) -> Result<(), Shared> {
+        let object = manifest.object(segment);
+        let trailer = self.trailer(&object, segment).await?;
+        let chunks = to_usize(
+            i32::try_from(segment.log_bytes.div_ceil(to_u64(CHUNK_BYTES))).unwrap_or(i32::MAX),
+        );
+        for chunk in 0..chunks {
+            let start = to_u64(chunk * CHUNK_BYTES);
+            let end = (start + to_u64(CHUNK_BYTES)).min(segment.log_bytes);
+            // Past the cache: what is checked is what the store has.
+            let bytes = self.get(&object, start..end).await.map_err(Arc::new)?;
+            trailer.verify(&object, chunk, &bytes).map_err(Arc::new)?;
+        }
+        Ok(())
+    }
+}
+
+/// As much as is whole batches below `end`.
+fn whole_batches(bytes: &Bytes, end: Offset) -> Bytes {
+    let (mut rest, mut length) = (&**bytes, 0);
+    while let Some((header, _, after)) = next_batch(rest) {
+        if header.last_offset() >= end {
+            break;
+        }
+        length = bytes.len() - after.len();
+        rest = after;
+    }
+    bytes.slice(..length)
+}
+
+fn first_since(
+    header: &BatchHeader,
+    batch: &[u8],
+    timestamp: Timestamp,
+    offsets: std::ops::Range<Offset>,
+    plain_bytes_max: usize,
+) -> Result<Option<FoundRecord>, String> {
+    let records =
+        Records::open(*header, batch, plain_bytes_max).map_err(|error| error.to_string())?;
+    for record in &records {
+        let record = record.map_err(|error| error.to_string())?;
+        if record.timestamp >= timestamp && offsets.contains(&record.offset) {
+            return Ok(Some(FoundRecord {
+                offset: record.offset,
+                timestamp: record.timestamp,
+                leader_epoch: header.leader_epoch,
+            }));
+        }
+    }
+    Ok(None)
+}

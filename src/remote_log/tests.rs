@@ -1,0 +1,277 @@
+//! Copying, reading back and losing, on a simulated disk and a store in memory that gets things wrong.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::manifest::RemoteSegment;
+use super::*;
+use crate::config::{Config, TopicConfig};
+use crate::log::{FileCache, Log, LogParts, RecoveryPoint, Stamp};
+use crate::model::{LeaderEpoch, Offset, TopicPartition};
+use crate::objects::Store;
+use crate::objects::faulty::{Fault, faulty};
+use crate::record::{BatchBuilder, BatchHeader, next_batch};
+use crate::system::sim_disk::SimDisk;
+
+const TOPIC: Uuid = Uuid::from_u128(9);
+const CACHE_BYTES: u64 = 1 << 26;
+
+/// A log whose segments hold a few records each.
+fn log() -> Log {
+    let mut config = TopicConfig::resolve(&Config::default(), &std::collections::BTreeMap::new());
+    config.segment_bytes = 400;
+    config.index_interval_bytes = 100;
+    let cache = Arc::new(FileCache::new(Arc::new(SimDisk::default()), 8, 8));
+    let parts = LogParts { cache, config: Arc::new(config) };
+    let dir = PathBuf::from("/data/t-0");
+    let opened = Log::open(TopicPartition::new("t", 0), dir, parts, RecoveryPoint::default(), 0);
+    opened.expect("opens").0
+}
+
+/// Appends records of an idempotent producer; the time of each is its offset.
+fn append(log: &mut Log, leader_epoch: LeaderEpoch, count: i64) {
+    for _ in 0..count {
+        let at = log.log_end();
+        let sequence = i32::try_from(at).expect("small");
+        let batch =
+            BatchBuilder::new().producer(7, 0, sequence).record(at, None, Some(b"some value"));
+        let batch = batch.build();
+        let header = BatchHeader::parse(&batch).expect("header");
+        log.append(&header, &batch, Stamp { leader_epoch, now_ms: at }).expect("appended");
+    }
+    log.close().expect("flushed");
+}
+
+fn remote(store: &Store) -> RemotePartition {
+    RemotePartition::new(&Tier::new(store.clone(), CACHE_BYTES), &"t".into(), TOPIC, 0)
+}
+
+/// Claims, and copies all that is closed.
+async fn copy_all(
+    remote: &RemotePartition,
+    log: &Log,
+    leader_epoch: LeaderEpoch,
+) -> Result<Arc<Manifest>, RemoteError> {
+    let mut manifest = remote.claim(leader_epoch, (log.epochs(), log.log_end()), 0).await?;
+    while let Some(source) =
+        log.segment_to_copy(manifest.end().unwrap_or(log.log_start()), log.log_end())
+    {
+        manifest = remote.copy(source, (leader_epoch, Uuid::new_v4())).await?;
+    }
+    Ok(manifest)
+}
+
+/// The offsets that a reader sees from `from` on.
+async fn offsets(remote: &RemotePartition, from: Offset) -> Vec<Offset> {
+    let manifest = remote.manifest().expect("known");
+    let (mut at, mut all) = (from, Vec::new());
+    while manifest.find(at).is_some() {
+        let bytes = remote.reader().read(&manifest, at, 150, Offset::MAX).await.expect("read");
+        let mut rest = &*bytes;
+        while let Some((header, _, after)) = next_batch(rest) {
+            rest = after;
+            all.extend((header.base_offset..=header.last_offset()).filter(|offset| *offset >= at));
+            at = header.last_offset() + 1;
+        }
+    }
+    all
+}
+
+fn all(range: std::ops::Range<Offset>) -> Vec<Offset> {
+    range.collect()
+}
+
+#[tokio::test]
+async fn what_is_copied_is_read_back_from_any_offset_and_by_time() {
+    let (store, _) = faulty(Fault::None);
+    let (mut log, remote) = (log(), remote(&store));
+    append(&mut log, 0, 40);
+    append(&mut log, 3, 20);
+    let manifest = copy_all(&remote, &log, 3).await.expect("copied");
+    let end = log.active_base();
+    assert_eq!((manifest.end(), manifest.segments.len() > 5), (Some(end), true));
+    for from in [0, 1, 17, 40, end - 1] {
+        assert_eq!(offsets(&remote, from).await, all(from..end), "{from}");
+    }
+    let time = |at: i64| remote.reader().find_time(&manifest, at, end, 1 << 20);
+    assert_eq!(time(17).await.expect("found").map(|f| (f.offset, f.leader_epoch)), Some((17, 0)));
+    assert_eq!(time(41).await.expect("found").map(|f| (f.offset, f.leader_epoch)), Some((41, 3)));
+    assert_eq!(time(1_000).await.expect("looked"), None);
+    // Whoever comes later, and has nothing of it on its own disk.
+    let stranger = self::remote(&store);
+    stranger.refresh().await.expect("read");
+    assert_eq!(offsets(&stranger, 0).await, all(0..end));
+    let state = stranger.state_at(25).await.expect("known");
+    assert_eq!(state.epochs.lines(), ["0 0"]);
+    let next = BatchBuilder::new().producer(7, 0, 25).record(0, None, None).build();
+    let wrong = BatchBuilder::new().producer(7, 0, 27).record(0, None, None).build();
+    let check =
+        |batch: &[u8]| state.producers.check(&BatchHeader::parse(batch).expect("header")).is_ok();
+    assert!(check(&next) && !check(&wrong), "the producer's next batch is the one after offset 24");
+    let state = stranger.state_at(end).await.expect("known");
+    assert_eq!(state.epochs.lines(), ["0 0", "3 40"]);
+}
+
+#[tokio::test]
+async fn of_two_leaders_that_copy_the_same_the_older_one_changes_nothing() {
+    let (store, _) = faulty(Fault::None);
+    let mut log = log();
+    append(&mut log, 5, 30);
+    let (old, new) = (remote(&store), remote(&store));
+    let claimed = old.claim(5, (log.epochs(), log.log_end()), 0).await.expect("claimed");
+    let source = || log.segment_to_copy(0, log.log_end()).expect("closed");
+    assert_eq!(claimed.end(), None);
+    let copied = copy_all(&new, &log, 6).await.expect("copied");
+    let late = old.copy(source(), (5, Uuid::new_v4())).await;
+    assert!(matches!(late, Err(RemoteError::Fenced { leader_epoch: 6, .. })), "{late:?}");
+    let again = old.claim(5, (log.epochs(), log.log_end()), 0).await;
+    assert!(matches!(again, Err(RemoteError::Fenced { .. })), "{again:?}");
+    assert_eq!(*old.refresh().await.expect("read"), *copied);
+    let objects = store.list("t-00000000000000000000000000000009").await.expect("listed").len();
+    assert_eq!(objects, copied.segments.len() + 2, "the manifest, and what the old leader sent");
+}
+
+#[tokio::test]
+async fn a_store_that_fails_in_any_way_never_makes_what_is_not_there_count() {
+    for fault in [Fault::Down, Fault::Short, Fault::Flipped, Fault::DoneButFailed] {
+        let (store, switch) = faulty(Fault::None);
+        let (mut log, remote) = (log(), remote(&store));
+        append(&mut log, 0, 30);
+        let manifest = remote.claim(0, (log.epochs(), log.log_end()), 0).await.expect("claimed");
+        *switch.lock() = fault;
+        let source = log.segment_to_copy(0, log.log_end()).expect("closed");
+        let copied = remote.copy(source, (0, Uuid::new_v4())).await;
+        assert!(copied.is_err(), "{fault:?}");
+        assert_eq!(manifest.end(), None);
+        *switch.lock() = Fault::None;
+        let manifest = copy_all(&remote, &log, 0).await.expect("copied");
+        assert_eq!(offsets(&remote, 0).await, all(0..log.active_base()), "{fault:?}");
+        for segment in &manifest.segments {
+            remote.reader().verify(&manifest, segment).await.expect("whole");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_was_written_though_it_failed_is_known_to_be_written() {
+    let (store, switch) = faulty(Fault::None);
+    let (mut log, remote) = (log(), remote(&store));
+    append(&mut log, 0, 30);
+    copy_all(&remote, &log, 0).await.expect("copied");
+    *switch.lock() = Fault::DoneButFailed;
+    let changed = remote.change(0, |manifest| {
+        manifest.advance(9, 77);
+        Ok(())
+    });
+    assert_eq!(changed.await.expect("done").log_start, 9);
+}
+
+#[tokio::test]
+async fn bytes_that_rot_in_the_store_are_told_and_not_served() {
+    let (store, switch) = faulty(Fault::None);
+    let (mut log, writer) = (log(), remote(&store));
+    append(&mut log, 0, 30);
+    let manifest = copy_all(&writer, &log, 0).await.expect("copied");
+    let reader = remote(&store);
+    *switch.lock() = Fault::Flipped;
+    let read = reader.reader().read(&manifest, 0, 1_000, Offset::MAX).await;
+    assert!(matches!(&*read.expect_err("told"), RemoteError::Damaged { .. }));
+    *switch.lock() = Fault::None;
+    assert!(
+        !reader.reader().read(&manifest, 0, 1_000, Offset::MAX).await.expect("read").is_empty()
+    );
+}
+
+#[tokio::test]
+async fn what_is_expired_leaves_the_manifest_first_and_the_store_after_its_readers_had_their_time()
+{
+    let (store, _) = faulty(Fault::None);
+    let (mut log, remote) = (log(), remote(&store));
+    append(&mut log, 0, 40);
+    let before = copy_all(&remote, &log, 0).await.expect("copied");
+    let manifest = remote
+        .change(0, |manifest| {
+            manifest.advance(20, 1_000);
+            Ok(())
+        })
+        .await
+        .expect("changed");
+    let gone = manifest.removed.len();
+    assert!(gone > 1 && manifest.segments.len() + gone == before.segments.len());
+    assert!(manifest.segments[0].end_offset > 20 && manifest.log_start == 20);
+    let objects =
+        async || store.list("t-00000000000000000000000000000009").await.expect("listed").len();
+    let there = objects().await;
+    assert_eq!(remote.sweep(0, 500, 1_400).await.expect("swept"), 0);
+    // A reader with the manifest of before finishes.
+    let bytes = remote.reader().read(&before, 0, 100, Offset::MAX).await.expect("read");
+    assert!(!bytes.is_empty());
+    assert_eq!(remote.sweep(0, 500, 1_500).await.expect("swept"), gone);
+    assert_eq!(objects().await, there - gone);
+    assert!(remote.manifest().expect("known").removed.is_empty());
+}
+
+#[tokio::test]
+async fn after_an_unclean_election_each_offset_has_the_truth_of_the_leaders_lineage() {
+    let (store, _) = faulty(Fault::None);
+    let (mut lost, remote_of_lost) = (log(), remote(&store));
+    append(&mut lost, 1, 20);
+    append(&mut lost, 2, 30);
+    let copied = copy_all(&remote_of_lost, &lost, 2).await.expect("copied");
+    // The other one never had what epoch 2 wrote, and went on from offset 25 of epoch 1.
+    let mut other = log();
+    append(&mut other, 1, 25);
+    append(&mut other, 3, 40);
+    let remote = remote(&store);
+    let short = remote.claim(3, (other.epochs(), 25), 5).await;
+    assert!(matches!(short, Err(RemoteError::Ahead { .. })), "{short:?}");
+    let manifest = remote.claim(3, (other.epochs(), other.log_end()), 5).await.expect("claimed");
+    assert_eq!(manifest.end(), Some(20), "epoch 2 began at 20");
+    assert!(copied.end() > Some(40) && !manifest.removed.is_empty());
+    copy_all(&remote, &other, 3).await.expect("copied");
+    assert_eq!(offsets(&remote, 0).await, all(0..other.active_base()));
+    let manifest = remote.manifest().expect("known");
+    let epochs: Vec<_> = manifest.segments.iter().flat_map(|s| s.epochs.clone()).collect();
+    assert!(epochs.iter().all(|(epoch, _)| *epoch != 2), "{epochs:?}");
+}
+
+#[test]
+fn a_manifest_with_gaps_overlaps_or_nonsense_is_refused() {
+    let segment = |base_offset: Offset, end_offset: Offset| RemoteSegment {
+        id: Uuid::from_u128(1),
+        base_offset,
+        end_offset,
+        object_offset: base_offset,
+        leader_epoch: 0,
+        max_timestamp: 0,
+        log_bytes: 10,
+        object_bytes: 20,
+        epochs: vec![(0, 0)],
+    };
+    let good = || {
+        let mut manifest = Manifest::new("t", TOPIC, 0);
+        manifest.add(segment(0, 10)).expect("first");
+        manifest.add(segment(10, 20)).expect("next");
+        manifest
+    };
+    assert_eq!(Manifest::decode(&good().encode()).expect("read"), good());
+    assert!(good().add(segment(25, 30)).is_err(), "a gap");
+    assert!(good().add(segment(15, 30)).is_err(), "an overlap");
+    let cases: [fn(&mut RemoteSegment); 5] = [
+        |s| s.end_offset = s.base_offset,
+        |s| s.object_bytes = s.log_bytes,
+        |s| s.epochs.clear(),
+        |s| s.epochs = vec![(4, 0), (3, 12)],
+        |s| s.object_offset = s.base_offset + 1,
+    ];
+    for spoil in cases {
+        let mut manifest = good();
+        spoil(&mut manifest.segments[1]);
+        assert!(Manifest::decode(&manifest.encode()).is_err(), "{manifest:?}");
+    }
+    for bytes in [&b""[..], b"{}", b"[1]", b"\xff"] {
+        assert!(Manifest::decode(bytes).is_err());
+    }
+}
