@@ -27,6 +27,11 @@ impl Judge {
         Self::spawn(&[], &[bootstrap, &seconds.to_string(), "3", "1000", settings])
     }
 
+    /// The same on topics with settings, in JSON.
+    pub(crate) fn start_on(bootstrap: &str, seconds: u64, topics: &str) -> Self {
+        Self::spawn(&[], &[bootstrap, &seconds.to_string(), "3", "1000", "{}", topics])
+    }
+
     pub(crate) fn start_at_rate(
         prefix: &[String],
         bootstrap: &str,

@@ -22,3 +22,4 @@ mod probe;
 mod protocol;
 mod secure;
 mod tier;
+mod tiering;

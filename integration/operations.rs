@@ -10,7 +10,7 @@ use crate::judges::Judge;
 use crate::kit::{eventually, java, succeed};
 
 /// A command of ours against the cluster; its output.
-fn ours(cluster: &Cluster, words: &[&str]) -> String {
+pub(crate) fn ours(cluster: &Cluster, words: &[&str]) -> String {
     let bootstrap = cluster.bootstrap();
     let output = run(&[words, &["-b", &bootstrap]].concat());
     let (out, err) = (

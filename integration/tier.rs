@@ -10,14 +10,14 @@ use crate::kit::{eventually, finish, s3_server};
 const KEY: (&str, &str) = ("labkey", "labsecret123");
 
 /// A server that ends with its owner.
-struct S3 {
+pub(crate) struct S3 {
     server: Child,
     endpoint: String,
 }
 
 impl S3 {
     /// Serves a folder that holds the bucket `lab`.
-    fn start(folder: &Path) -> Self {
+    pub(crate) fn start(folder: &Path) -> Self {
         std::fs::create_dir_all(folder.join("data/lab")).expect("made");
         std::fs::create_dir_all(folder.join("meta")).expect("made");
         let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
@@ -32,6 +32,21 @@ impl S3 {
         let server = server.expect("the S3 server starts");
         eventually("the S3 server listens", || std::net::TcpStream::connect(port).is_ok());
         Self { server, endpoint: format!("http://{port}") }
+    }
+
+    /// What a broker has to be told of the bucket `lab`.
+    pub(crate) fn settings(&self) -> Vec<String> {
+        let endpoint = &self.endpoint;
+        let options = [
+            format!("aws_endpoint={endpoint}"),
+            "aws_region=us-east-1".to_owned(),
+            format!("aws_access_key_id={}", KEY.0),
+            format!("aws_secret_access_key={}", KEY.1),
+        ];
+        vec![
+            "remote.storage.url=s3://lab/tier".to_owned(),
+            format!("remote.storage.options={}", options.join(",")),
+        ]
     }
 
     fn check(&self, bucket: &str, (key, secret): (&str, &str)) -> Output {

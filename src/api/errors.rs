@@ -21,7 +21,9 @@ impl From<&PartitionError> for ErrorCode {
                 ErrorCode::OutOfOrderSequenceNumber
             }
             PartitionError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-            PartitionError::Offline | PartitionError::NoRoom => ErrorCode::KafkaStorageError,
+            PartitionError::Offline | PartitionError::NoRoom | PartitionError::Remote(_) => {
+                ErrorCode::KafkaStorageError
+            }
             PartitionError::FencedEpoch { .. } => ErrorCode::FencedLeaderEpoch,
             PartitionError::UnknownEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
             PartitionError::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,
@@ -31,7 +33,6 @@ impl From<&PartitionError> for ErrorCode {
             PartitionError::Transactional => ErrorCode::InvalidTxnState,
             PartitionError::Deleted => ErrorCode::UnknownTopicOrPartition,
             PartitionError::Tiered { .. } => ErrorCode::OffsetMovedToTieredStorage,
-            PartitionError::Remote(_) => ErrorCode::KafkaStorageError,
         }
     }
 }

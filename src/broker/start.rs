@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::check;
 use super::error::BrokerError;
 use super::fetcher::Fetchers;
 use super::joining::cluster_of;
@@ -15,7 +16,7 @@ use super::membership::Membership;
 use super::publisher::{Follower, limits, topic_config};
 use super::secure::Wrappings;
 use super::settings::{self, Listeners};
-use super::tier::{check_tier, open_tier, start_tier};
+use super::tier::{open_tier, start_tier};
 use crate::api::{Context, FetchSessions, KafkaService, RequestCounts};
 use crate::config::{Config, ConfigError, Endpoint};
 use crate::controller::{ActiveController, ClusterState, Controller, Registration};
@@ -96,8 +97,7 @@ impl Broker {
         clock: Clock,
         random: Random,
     ) -> Result<Started, BrokerError> {
-        settings::check(&config)?;
-        check_tier(&config, &disk)?;
+        check(&config, &disk)?;
         let wanted = settings::listeners(&config)?;
         let wrappings = Wrappings::open(&config, &disk)?;
         let replica_settings = settings::replicas(&config);

@@ -155,13 +155,13 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "process.roles" Words(ROLES), "broker,controller", 0, 0, false, "Whether this node keeps records, takes part in the metadata quorum, or both.";
     "producer.id.expiration.ms" Int, "86400000", 1, INT, true, "How long an idle producer's sequence is remembered.";
     "queued.max.request.bytes" Long, "268435456", 1 << 20, MAX, false, "Bytes of requests in progress on all connections, beyond which sockets are not read.";
-    "replica.alter.log.dirs.io.max.bytes.per.second" Long, "9223372036854775807", 1, MAX, true, "Most bytes a second that are copied between log directories of this broker.";
     "remote.fetch.cache.bytes" Long, "134217728", 1 << 24, MAX, false, "Memory for what was read from object storage.";
     "remote.log.manager.copier.thread.pool.size" Int, "4", 1, 1000, false, "Partitions whose segments are copied to object storage at the same time; each holds 8 MiB while it does.";
     "remote.log.manager.task.interval.ms" Long, "2000", 100, MAX, false, "How often it is looked for segments to copy to object storage, and for what to delete there.";
     "remote.storage.certificates" Str, "", 0, 0, false, "PEM file of certificates that the object storage is trusted by, beside the operating system's.";
     "remote.storage.options" List, "", 0, 0, false, "Options of the object storage as KEY=VALUE, e.g. aws_endpoint=http://localhost:9000; what is not given comes from the environment, a web identity, or the machine.";
     "remote.storage.url" Str, "", 0, 0, false, "Object storage for topics with remote.storage.enable: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:FOLDER; empty: none.";
+    "replica.alter.log.dirs.io.max.bytes.per.second" Long, "9223372036854775807", 1, MAX, true, "Most bytes a second that are copied between log directories of this broker.";
     "replica.fetch.max.bytes" Int, "1048576", 1, INT, false, "Most bytes of one partition in the answer to a follower, but for the first batch.";
     "replica.fetch.response.max.bytes" Int, "10485760", 1, INT, false, "Most bytes in the answer to a follower, but for the first batch.";
     "replica.fetch.wait.max.ms" Int, "500", 1, INT, false, "How long a leader may wait for new records before it answers a follower.";

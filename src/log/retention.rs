@@ -36,7 +36,8 @@ impl Log {
         bound: Offset,
     ) -> Result<Vec<DeletedSegment>, ReadError> {
         let config = self.parts.config.clone();
-        // Recovery relies on this: what is missing past the recovery point was lost, not deleted.
+        // Recovery relies on this: what is missing past the recovery point was lost, not deleted. The caller's bound is not
+        // past the one that is written.
         let bound = bound.min(self.recovery_point);
         let (retention_ms, size_limit) = if config.is_tiered {
             (config.local_retention_ms, config.local_retention_bytes)
@@ -67,7 +68,8 @@ impl Log {
             let expired = config.is_deleted && (too_large || (retention_ms >= 0 && too_old()?));
             // What is wanted still goes only once it is known to be in remote storage.
             let is_safe = !config.is_tiered || next <= self.copied_to;
-            if !below_start && !(expired && is_safe) {
+            let goes = below_start || (expired && is_safe);
+            if !goes {
                 break;
             }
             segment.retire();

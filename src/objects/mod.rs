@@ -14,4 +14,4 @@ mod tests;
 
 pub(crate) use check::{Finding, check};
 pub(crate) use location::{Location, open};
-pub(crate) use store::{Store, StoreError, Upload, Version};
+pub(crate) use store::{Listed, Store, StoreError, Upload, Version};

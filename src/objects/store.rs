@@ -230,6 +230,8 @@ impl Store {
         loop {
             match deleted.try_next().await {
                 Ok(Some(_)) | Err(Error::NotFound { .. }) => {}
+                // Of several objects some stores say so in words.
+                Err(error) if error.to_string().contains("NoSuchKey") => {}
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(StoreError::of("to delete", error)),
             }

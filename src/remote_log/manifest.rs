@@ -11,6 +11,8 @@ use crate::model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId};
 
 /// The version of the text.
 const FORMAT: u32 = 1;
+/// What the names of segments' objects end with.
+pub(super) const LOG_ENDING: &str = ".log";
 
 /// One copied segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,6 +184,12 @@ impl Manifest {
         self.removed.extend(removed);
     }
 
+    /// Every object that counts, or did a moment ago.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = String> {
+        let segments = self.segments.iter().map(|segment| self.object(segment));
+        segments.chain(self.removed.iter().map(|removed| removed.object.clone()))
+    }
+
     /// The folder of the partition's objects.
     pub(crate) fn folder(topic: &str, topic_id: TopicId, partition: PartitionId) -> String {
         format!("{topic}-{}/{partition}", topic_id.simple())
@@ -191,7 +199,7 @@ impl Manifest {
     pub(crate) fn object(&self, segment: &RemoteSegment) -> String {
         let folder = Self::folder(&self.topic, self.topic_id, self.partition);
         let RemoteSegment { object_offset, leader_epoch, id, .. } = segment;
-        format!("{folder}/{object_offset:020}-{leader_epoch}-{}.log", id.simple())
+        format!("{folder}/{object_offset:020}-{leader_epoch}-{}{LOG_ENDING}", id.simple())
     }
 }
 
@@ -206,9 +214,9 @@ fn first_of(
     while low < high {
         let middle = low + (high - low) / 2;
         if epoch_at(middle).is_none_or(|known| known == epoch) {
-            low = middle + 1
+            low = middle + 1;
         } else {
-            high = middle
+            high = middle;
         }
     }
     low

@@ -4,6 +4,7 @@
 //! its epoch, by compare-and-swap, so a leader that is none any more changes nothing; an object that no manifest names was never
 //! told to anybody.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::error::RemoteError;
-use super::manifest::{Manifest, RemoteSegment};
+use super::manifest::{LOG_ENDING, Manifest, RemoteSegment};
 use super::reader::Reader;
 use super::trailer::{CHUNK_BYTES, Owner, Trailer};
 use crate::log::{LeaderEpochs, OpenSegment, ProducerStates, SegmentSource};
@@ -300,6 +301,37 @@ impl RemotePartition {
         })
         .await?;
         Ok(due.len())
+    }
+
+    /// Deletes what a leader sent that did not come to name it: nobody was ever told of it. Only what is older than
+    /// `age_ms` by the store's clock, and still not named by the manifest that is read after the list.
+    pub(crate) async fn sweep_orphans(
+        &self,
+        leader_epoch: LeaderEpoch,
+        age_ms: i64,
+        now_ms: Timestamp,
+    ) -> Result<usize, RemoteError> {
+        if self.claimed(leader_epoch).is_none() {
+            return Ok(0);
+        }
+        let folder = Manifest::folder(&self.topic, self.topic_id, self.partition);
+        let listed = self.tier.store.list(&folder).await?;
+        let manifest = self.refresh().await?;
+        if manifest.leader_epoch != leader_epoch {
+            return Ok(0);
+        }
+        let named: HashSet<String> = manifest.objects().collect();
+        let is_orphan = |object: &crate::objects::Listed| {
+            object.name.ends_with(LOG_ENDING)
+                && !named.contains(&object.name)
+                && now_ms.saturating_sub(object.modified_ms) > age_ms
+        };
+        let orphans: Vec<String> =
+            listed.into_iter().filter(is_orphan).map(|object| object.name).collect();
+        if !orphans.is_empty() {
+            self.tier.store.delete(&orphans).await?;
+        }
+        Ok(orphans.len())
     }
 
     /// What a follower has to know whose log begins at `start`: epochs and producers of what is in remote storage only.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
@@ -17,6 +18,12 @@ use crate::system::sim_disk::SimDisk;
 
 const TOPIC: Uuid = Uuid::from_u128(9);
 const CACHE_BYTES: u64 = 1 << 26;
+
+/// A number that nothing else has.
+fn id() -> Uuid {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    Uuid::from_u128(NEXT.fetch_add(1, Ordering::Relaxed).into())
+}
 
 /// A log whose segments hold a few records each.
 fn log() -> Log {
@@ -58,7 +65,7 @@ async fn copy_all(
     while let Some(source) =
         log.segment_to_copy(manifest.end().unwrap_or(log.log_start()), log.log_end())
     {
-        manifest = remote.copy(source, (leader_epoch, Uuid::new_v4())).await?;
+        manifest = remote.copy(source, (leader_epoch, id())).await?;
     }
     Ok(manifest)
 }
@@ -124,7 +131,7 @@ async fn of_two_leaders_that_copy_the_same_the_older_one_changes_nothing() {
     let source = || log.segment_to_copy(0, log.log_end()).expect("closed");
     assert_eq!(claimed.end(), None);
     let copied = copy_all(&new, &log, 6).await.expect("copied");
-    let late = old.copy(source(), (5, Uuid::new_v4())).await;
+    let late = old.copy(source(), (5, id())).await;
     assert!(matches!(late, Err(RemoteError::Fenced { leader_epoch: 6, .. })), "{late:?}");
     let again = old.claim(5, (log.epochs(), log.log_end()), 0).await;
     assert!(matches!(again, Err(RemoteError::Fenced { .. })), "{again:?}");
@@ -142,7 +149,7 @@ async fn a_store_that_fails_in_any_way_never_makes_what_is_not_there_count() {
         let manifest = remote.claim(0, (log.epochs(), log.log_end()), 0).await.expect("claimed");
         *switch.lock() = fault;
         let source = log.segment_to_copy(0, log.log_end()).expect("closed");
-        let copied = remote.copy(source, (0, Uuid::new_v4())).await;
+        let copied = remote.copy(source, (0, id())).await;
         assert!(copied.is_err(), "{fault:?}");
         assert_eq!(manifest.end(), None);
         *switch.lock() = Fault::None;
@@ -211,6 +218,48 @@ async fn what_is_expired_leaves_the_manifest_first_and_the_store_after_its_reade
     assert_eq!(remote.sweep(0, 500, 1_500).await.expect("swept"), gone);
     assert_eq!(objects().await, there - gone);
     assert!(remote.manifest().expect("known").removed.is_empty());
+}
+
+#[tokio::test]
+async fn what_no_manifest_names_goes_after_hours_and_nothing_else_does() {
+    let (store, switch) = faulty(Fault::None);
+    let (mut log, remote) = (log(), remote(&store));
+    append(&mut log, 0, 40);
+    remote.claim(0, (log.epochs(), log.log_end()), 0).await.expect("claimed");
+    *switch.lock() = Fault::DoneButFailed;
+    let source = log.segment_to_copy(0, log.log_end()).expect("closed");
+    assert!(remote.copy(source, (0, id())).await.is_err(), "sent, and nobody knows");
+    *switch.lock() = Fault::None;
+    let manifest = copy_all(&remote, &log, 0).await.expect("copied");
+    let folder = "t-00000000000000000000000000000009";
+    let listed = store.list(folder).await.expect("listed");
+    let now_ms = listed.iter().map(|object| object.modified_ms).max().expect("some");
+    assert_eq!(listed.len(), manifest.segments.len() + 2);
+    assert_eq!(remote.sweep_orphans(0, 1_000, now_ms + 500).await.expect("swept"), 0);
+    assert_eq!(remote.sweep_orphans(0, 1_000, now_ms + 1_500).await.expect("swept"), 1);
+    assert_eq!(offsets(&remote, 0).await, all(0..log.active_base()));
+    assert_eq!(remote.sweep_orphans(7, 0, now_ms + 1_500).await.expect("not its own"), 0);
+}
+
+#[tokio::test]
+async fn a_deleted_topic_leaves_nothing_and_a_note_for_a_day() {
+    let (store, _) = faulty(Fault::None);
+    let (mut log, remote) = (log(), remote(&store));
+    append(&mut log, 0, 40);
+    copy_all(&remote, &log, 0).await.expect("copied");
+    let tier = Tier::new(store.clone(), CACHE_BYTES);
+    assert_eq!(tier.sweep_deleted(0).await.expect("swept"), 0, "it is not deleted");
+    for _ in 0..2 {
+        tier.note_deleted("t", TOPIC).await.expect("noted");
+    }
+    let folder = "t-00000000000000000000000000000009";
+    let there = store.list(folder).await.expect("listed").len();
+    assert_eq!(tier.sweep_deleted(0).await.expect("swept"), there);
+    assert!(store.list(folder).await.expect("listed").is_empty());
+    let notes = store.list("deleted-topics").await.expect("listed");
+    let day_after = notes[0].modified_ms + 25 * 3_600_000;
+    tier.sweep_deleted(day_after).await.expect("swept");
+    assert!(store.list("deleted-topics").await.expect("listed").is_empty());
 }
 
 #[tokio::test]

@@ -68,7 +68,8 @@ impl LogDirectory {
         if self.is_offline() {
             return Ok(());
         }
-        let mut points = self.points.lock();
+        let mut held = self.points.lock();
+        let mut points = held.clone();
         for partition in self.partitions() {
             let mut state = partition.state.lock();
             let high_watermark = state.replica.high_watermark();
@@ -85,7 +86,15 @@ impl LogDirectory {
             }
             points.0.insert(name, Point { recovery, high_watermark });
         }
-        self.store(&points)
+        self.store(&points)?;
+        *held = points;
+        Ok(())
+    }
+
+    /// Up to where a log is promised whole after a crash: what is missing past it was lost, what is missing before it was
+    /// deleted. So nothing is deleted past it.
+    pub(super) fn written_point(&self, partition: &TopicPartition) -> Offset {
+        self.points.lock().0.get(&partition.to_string()).map_or(0, |point| point.recovery.offset)
     }
 
     /// Promises no more of a log than what lies before `to`, before it is cut there.

@@ -72,13 +72,14 @@ impl Replicas {
     }
 
     /// Returns how many segments it deleted.
-    fn apply_retention(&self, partition: &Partition) -> usize {
+    pub(super) fn apply_retention(&self, partition: &Partition) -> usize {
         let now_ms = self.clock.now_ms();
         let expiration_ms = self.settings.lock().producer_expiration_ms;
         let mut count = 0;
         loop {
+            let written = partition.directory.written_point(&partition.name);
             let mut state = partition.state.lock();
-            let bound = state.replica.high_watermark();
+            let bound = state.replica.high_watermark().min(written);
             let Some(log) = state.log.as_mut() else { return count };
             log.expire_producers(now_ms, expiration_ms);
             let delay_ms = log.config().file_delete_delay_ms;

@@ -79,6 +79,8 @@ pub(super) struct State {
     pub flushed_records_to: Offset,
     /// What this leader knows to be in object storage.
     pub remote: Option<Arc<Manifest>>,
+    /// When it looks for orphans there.
+    pub next_sweep_ms: Option<Timestamp>,
     deleted: bool,
 }
 
@@ -127,6 +129,7 @@ impl Partition {
             unflushed_since_ms: None,
             flushed_records_to: end.offset,
             remote: None,
+            next_sweep_ms: None,
             deleted: false,
         };
         state.mark(end);

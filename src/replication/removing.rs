@@ -80,7 +80,10 @@ impl Replicas {
         let rest = move |disk: &dyn Disk| {
             if is_folder { disk.remove_dir_all(&path) } else { disk.remove(&path) }
         };
-        if let Some(Err(error)) = self.paced(directory, rest).await {
+        // A file goes with its partition's folder too.
+        if let Some(Err(error)) = self.paced(directory, rest).await
+            && error.kind() != io::ErrorKind::NotFound
+        {
             tracing::warn!(path = shown, %error, "not removed: the next start tries again");
         }
     }

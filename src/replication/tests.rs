@@ -46,7 +46,11 @@ fn led(leader_epoch: i32) -> PartitionState {
 
 fn create(replicas: &Replicas, name: &str, write_caching: bool) -> PartitionHandle {
     let overrides = [("write.caching".to_owned(), write_caching.to_string())].into();
-    let config = Arc::new(TopicConfig::resolve(&Config::default(), &overrides));
+    create_as(replicas, name, TopicConfig::resolve(&Config::default(), &overrides))
+}
+
+fn create_as(replicas: &Replicas, name: &str, config: TopicConfig) -> PartitionHandle {
+    let config = Arc::new(config);
     let name = TopicPartition::new(name, 0);
     let topic_id = uuid::Uuid::from_u128(7);
     replicas.create(&PartitionSpec { name: name.clone(), topic_id, state: led(0), config });
@@ -415,4 +419,32 @@ async fn what_is_deleted_is_removed_once_its_time_has_come_and_not_before() {
     assert_eq!(folders(), ["kept", "later"]);
     let left = disk.list(Path::new("/a/kept-0")).expect("listed");
     assert!(left.iter().any(|entry| Path::new(&entry.name).extension() == Some("log".as_ref())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_retention_deletes_before_a_crash_is_not_taken_for_lost_after_it() {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a"]);
+    let mut config = TopicConfig::resolve(&Config::default(), &[].into());
+    (config.segment_bytes, config.retention_bytes) = (100, 0);
+    let partition = create_as(&replicas, "t", config.clone());
+    let some = async || {
+        for _ in 0..5 {
+            let waiter = AckWaiter::new();
+            append(&partition, Some(&waiter)).expect("appended");
+            settled(&waiter).await;
+        }
+    };
+    some().await;
+    partition.directory.write_points().expect("written");
+    some().await;
+    assert!(replicas.apply_retention(&partition) > 0, "what the points cover goes");
+    let start = partition.local_start();
+    assert!((1..=5).contains(&start), "{start}: no more than they cover");
+    drop((partition, replicas));
+    disk.die();
+    let replicas = open(&disk, &["/a"]);
+    let partition = create_as(&replicas, "t", config);
+    let found = partition.with_log(|log| (log.log_start(), log.log_end()));
+    assert_eq!(found, Some((start, 10)));
 }

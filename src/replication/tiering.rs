@@ -23,6 +23,9 @@ use crate::system::tasks::{blocking, spawn};
 
 /// How often it is looked for what deleted topics left.
 const SWEEP_EVERY: Duration = Duration::from_mins(30);
+/// An object that no manifest names after this time never will be: its copy was broken off.
+const ORPHAN_AGE_MS: i64 = 6 * 3_600_000;
+const ORPHANS_EVERY_MS: i64 = 3_600_000;
 const NOTE_AGAIN: Duration = Duration::from_secs(5);
 
 /// How the work on object storage is paced.
@@ -173,6 +176,12 @@ impl Replicas {
             partition.know(epoch, &manifest);
         }
         remote.sweep(epoch, config.file_delete_delay_ms, now_ms).await?;
+        if partition.is_sweep_due(now_ms) {
+            let orphans = remote.sweep_orphans(epoch, ORPHAN_AGE_MS, now_ms).await?;
+            if orphans > 0 {
+                tracing::info!(partition = %partition.name, orphans, "objects that no manifest names removed");
+            }
+        }
         Ok(())
     }
 }
@@ -234,6 +243,17 @@ impl Partition {
             log.trim(manifest.log_start.min(state.replica.high_watermark()));
         }
         state.remote = Some(Arc::clone(manifest));
+    }
+
+    /// Whether it is time to look for orphans, spread over an hour from the first look on.
+    fn is_sweep_due(&self, now_ms: Timestamp) -> bool {
+        let mut state = self.state.lock();
+        let next = state.next_sweep_ms.get_or_insert(now_ms + ORPHANS_EVERY_MS / 2);
+        let is_due = now_ms >= *next;
+        if is_due {
+            *next = now_ms + ORPHANS_EVERY_MS;
+        }
+        is_due
     }
 
     fn to_copy(&self, epoch: LeaderEpoch, manifest: &Manifest) -> Option<SegmentSource> {

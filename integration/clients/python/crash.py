@@ -1,7 +1,7 @@
 """Produces numbered records for some seconds, whatever happens to the broker, while a consumer reads along; then reads
 everything back and says what was lost, doubled, out of order, or read differently before.
 
-Usage: crash.py ADDRESS SECONDS [REPLICAS [RECORDS A SECOND AND TOPIC [FURTHER SETTINGS IN JSON]]]
+Usage: crash.py ADDRESS SECONDS [REPLICAS [RECORDS A SECOND AND TOPIC [CLIENT'S SETTINGS IN JSON [TOPICS' SETTINGS IN JSON]]]]
 """
 import json
 import sys
@@ -16,10 +16,11 @@ address, seconds = sys.argv[1], float(sys.argv[2])
 replicas = int(sys.argv[3]) if len(sys.argv) > 3 else 1
 rate = int(sys.argv[4]) if len(sys.argv) > 4 else 1000
 client = {"bootstrap.servers": address, "log_level": 0, **(json.loads(sys.argv[5]) if len(sys.argv) > 5 else {})}
+topic_settings = json.loads(sys.argv[6]) if len(sys.argv) > 6 else {}
 PARTITIONS = 3
 TICK = 0.005
 admin = AdminClient(client)
-for future in admin.create_topics([NewTopic(name, PARTITIONS, replicas) for name in ("all", "one")]).values():
+for future in admin.create_topics([NewTopic(name, PARTITIONS, replicas, config=topic_settings) for name in ("all", "one")]).values():
     future.result(20)
 common = {**client, "message.timeout.ms": 180000, "topic.metadata.refresh.interval.ms": 2000, "reconnect.backoff.max.ms": 200, "retry.backoff.ms": 50, "linger.ms": 2}
 producers = {

@@ -1,0 +1,247 @@
+//! Segments in a bucket of a real S3 server, while nodes are killed and new ones come, and real clients read across the seam.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::broker::{BINARY, Broker, folder, run};
+use crate::cluster::Cluster;
+use crate::judges::Judge;
+use crate::kit::{eventually, java, succeed};
+use crate::operations::ours;
+use crate::tier::S3;
+
+/// Segments of a second and a half, copied at once, and gone here as soon as they are there.
+const TOPICS: &str = r#"{"remote.storage.enable": "true", "segment.ms": "1500", "local.retention.ms": "1",
+    "file.delete.delay.ms": "500"}"#;
+const OFTEN: [&str; 2] =
+    ["log.retention.check.interval.ms=500", "remote.log.manager.task.interval.ms=300"];
+
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let found = Command::new("find").arg(folder).args(["-type", "f", "-name"]).arg(ending).output();
+    let text = String::from_utf8(found.expect("find runs").stdout).expect("text");
+    text.lines().map(PathBuf::from).collect()
+}
+
+/// What the manifests of a bucket say: for each partition the offsets that it holds, and the objects that are named.
+fn manifests(bucket: &Path) -> (Vec<(i64, i64)>, BTreeSet<String>) {
+    let (mut ranges, mut named) = (Vec::new(), BTreeSet::new());
+    for path in files(bucket, "manifest.json") {
+        let text = std::fs::read(&path).expect("a file");
+        let manifest: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+        let number = |value: &serde_json::Value| value.as_i64().expect("a number");
+        let segments = manifest["segments"].as_array().expect("segments");
+        let mut next = None;
+        for segment in segments {
+            let (base, end) = (number(&segment["base_offset"]), number(&segment["end_offset"]));
+            assert!(next.is_none_or(|next| next == base), "{}: a gap at {base}", path.display());
+            next = Some(end);
+            let id = segment["id"].as_str().expect("an id").replace('-', "");
+            named.insert(format!(
+                "{:020}-{}-{id}.log",
+                number(&segment["object_offset"]),
+                segment["leader_epoch"]
+            ));
+        }
+        ranges.push((number(&manifest["log_start"]), next.unwrap_or(0)));
+    }
+    (ranges, named)
+}
+
+/// The smallest base offset of the logs of a topic on a node.
+fn local_starts(data: &Path, topic: &str) -> Vec<i64> {
+    let mut starts = Vec::new();
+    for partition in 0..3 {
+        let logs = files(&data.join(format!("{topic}-{partition}")), "*.log");
+        let base = |path: &PathBuf| path.file_stem()?.to_str()?.parse::<i64>().ok();
+        starts.extend(logs.iter().filter_map(base).min());
+    }
+    starts
+}
+
+#[test]
+fn a_tiered_topic_loses_nothing_while_nodes_are_killed_and_a_new_broker_begins_from_the_bucket() {
+    let (folder, _) = folder();
+    let s3 = S3::start(folder.path());
+    let mut settings = s3.settings();
+    settings.extend(OFTEN.map(str::to_owned));
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let mut cluster = Cluster::start_with(Cluster::places(folder.path()), &settings);
+    let bootstrap = cluster.bootstrap();
+    let judge = Judge::start_on(&bootstrap, 40, TOPICS);
+    std::thread::sleep(Duration::from_secs(4));
+    for index in 0..3 {
+        cluster.kill(index);
+        std::thread::sleep(Duration::from_millis(1_500));
+        cluster.start_missing();
+        std::thread::sleep(Duration::from_secs(3));
+    }
+    // Paused in the middle of a copy, it wakes up as a leader that is none any more.
+    cluster.nodes[0].as_ref().expect("running").pause(true);
+    std::thread::sleep(Duration::from_secs(4));
+    cluster.nodes[0].as_ref().expect("running").pause(false);
+    cluster.wait_healthy();
+    let fourth = cluster.add(folder.path(), false, &[]);
+    ours(&cluster, &["broker", "decommission", "1"]);
+    let starts = local_starts(&cluster.places[fourth - 1].data, "all");
+    assert!(starts.len() == 3 && starts.iter().all(|start| *start > 0), "{starts:?}");
+    let acked = judge.verdict();
+    assert!(acked > 10_000, "{acked} records");
+    cluster.wait_healthy();
+    let bucket = folder.path().join("data/lab");
+    eventually("most of it is in the bucket only", || {
+        let end: i64 = manifests(&bucket).0.iter().map(|(_, end)| end).sum();
+        let local: i64 = local_starts(&cluster.places[1].data, "all").iter().sum();
+        end > 2 * i64::try_from(acked).expect("small") * 9 / 10
+            && local * 10 > i64::try_from(acked).expect("small") * 9
+    });
+    let (ranges, named) = manifests(&bucket);
+    assert!(ranges.iter().all(|(start, _)| *start == 0), "{ranges:?}");
+    let there: BTreeSet<String> = files(&bucket, "*.log")
+        .iter()
+        .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
+        .collect();
+    let missing: Vec<_> = named.difference(&there).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    println!(
+        "{} objects, {} that no manifest names",
+        there.len(),
+        there.difference(&named).count()
+    );
+    // Another client reads across the seam too.
+    let arguments = ["--bootstrap-server", &bootstrap, "--topic", "all", "--from-beginning"];
+    let stop = ["--max-messages", &acked.to_string(), "--timeout-ms", "30000"];
+    let read = succeed(
+        java("org.apache.kafka.tools.consumer.ConsoleConsumer", &[]).args(arguments).args(stop),
+    );
+    let read: BTreeSet<&str> = read.lines().collect();
+    assert_eq!(u64::try_from(read.len()).expect("small"), acked);
+    // A deleted topic leaves nothing.
+    ours(&cluster, &["topic", "rm", "all", "one"]);
+    eventually("the bucket is empty", || files(&bucket, "*.log").is_empty());
+    assert!(files(&bucket, "manifest.json").is_empty());
+}
+
+/// One broker with a folder for a bucket, and eight thousand lines in a topic `t`, most of them in the bucket only.
+struct Alone {
+    broker: Broker,
+    address: String,
+    tier: PathBuf,
+}
+
+fn line(number: u32) -> String {
+    format!("{number:06}{}\n", "x".repeat(1_000))
+}
+
+impl Alone {
+    fn start(folder: &Path) -> Self {
+        let (data, tier) = (folder.join("data"), folder.join("tier"));
+        let mut command = Command::new(BINARY);
+        command.args(["serve", "--tier", &format!("file:{}", tier.display())]);
+        let own = [
+            format!("log.dirs={}", data.display()),
+            "listeners=PLAINTEXT://127.0.0.1:0".to_owned(),
+            "http.listen=127.0.0.1:0".to_owned(),
+            "log.dirs.min.free.bytes=0".to_owned(),
+        ];
+        for setting in own.iter().map(String::as_str).chain(OFTEN) {
+            command.args(["--set", setting]);
+        }
+        let broker = Broker::start_command(command);
+        let address = broker.address.clone();
+        let alone = Self { broker, address, tier };
+        let create = ["topic", "create", "t", "-p", "1", "-c", "remote.storage.enable=true"];
+        let small = ["-c", "segment.bytes=1048576", "-c", "local.retention.ms=1"];
+        alone.ours(&[&create[..], &small, &["-c", "file.delete.delay.ms=100"]].concat());
+        let input = folder.join("input");
+        std::fs::write(&input, (0..8_000).map(line).collect::<String>()).expect("written");
+        let produced = Command::new(BINARY)
+            .args(["produce", "t", "-b", &alone.address])
+            .stdin(std::fs::File::open(&input).expect("a file"))
+            .stdout(Stdio::null())
+            .status();
+        assert!(produced.expect("runs").success());
+        eventually("the local disk shrinks", || {
+            let logs = files(&data.join("t-0"), "*.log");
+            let bytes = |path: &PathBuf| std::fs::metadata(path).map_or(0, |meta| meta.len());
+            logs.iter().map(bytes).sum::<u64>() < 1_100_000
+        });
+        alone
+    }
+
+    fn ours(&self, words: &[&str]) -> String {
+        let output = run(&[words, &["-b", &self.address]].concat());
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?}: {err}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    fn refusal(&self, words: &[&str]) -> String {
+        let output = run(&[words, &["-b", &self.address]].concat());
+        assert!(!output.status.success(), "{words:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// An offset by Kafka's own tool.
+    fn offset(&self, time: &str) -> i64 {
+        let arguments = ["--bootstrap-server", &self.address, "--topic", "t", "--time", time];
+        let said = succeed(&mut java("org.apache.kafka.tools.GetOffsetShell", &arguments));
+        said.trim().rsplit(':').next().and_then(|text| text.parse().ok()).expect("an offset")
+    }
+}
+
+#[test]
+fn offsets_and_times_reach_into_the_bucket_and_local_disks_shrink() {
+    let (folder, _) = folder();
+    let alone = Alone::start(folder.path());
+    let compacted = [
+        "topic",
+        "create",
+        "c",
+        "-c",
+        "remote.storage.enable=true",
+        "-c",
+        "cleanup.policy=compact",
+    ];
+    assert!(alone.refusal(&compacted).contains("unsupported for the compacted"));
+    let off = alone.refusal(&["topic", "alter", "t", "remote.storage.enable=false"]);
+    assert!(off.contains("invalid to disable"), "what is in the bucket would be forgotten: {off}");
+    let all: String = (0..8_000).map(line).collect();
+    assert_eq!(alone.ours(&["consume", "t", "-o", "start", "-e"]), all);
+    assert_eq!(alone.ours(&["consume", "t", "-o", "4321", "-n", "1"]), line(4_321));
+    let (first, local, tiered) =
+        (alone.offset("earliest"), alone.offset("earliest-local"), alone.offset("latest-tiered"));
+    assert!(first == 0 && local > 7_000 && tiered >= local - 1, "{first} {local} {tiered}");
+    // By the time of a record that is in the bucket only.
+    let shown = alone.ours(&["consume", "t", "-o", "2000", "-n", "1", "-f", "%T"]);
+    let at = alone.offset(shown.trim());
+    let again = alone.ours(&["consume", "t", "-o", &at.to_string(), "-n", "1", "-f", "%T"]);
+    assert!(at <= 2_000 && again == shown, "{at}");
+    assert!(alone.broker.terminate().success());
+}
+
+#[test]
+fn deletions_and_retention_reach_into_the_bucket() {
+    let (folder, _) = folder();
+    let alone = Alone::start(folder.path());
+    let tiered = alone.offset("latest-tiered");
+    let plan = folder.path().join("delete.json");
+    let wish = r#"{"partitions": [{"topic": "t", "partition": 0, "offset": 3000}], "version": 1}"#;
+    std::fs::write(&plan, wish).expect("written");
+    let plan = plan.display().to_string();
+    let arguments = ["--bootstrap-server", &alone.address, "--offset-json-file", &plan];
+    succeed(&mut java("org.apache.kafka.tools.DeleteRecordsCommand", &arguments));
+    assert_eq!(alone.offset("earliest"), 3_000);
+    assert_eq!(alone.ours(&["consume", "t", "-o", "start", "-n", "1"]), line(3_000));
+    let objects = files(&alone.tier, "*.log").len();
+    eventually("objects that nobody needs go", || {
+        let (ranges, named) = manifests(&alone.tier);
+        ranges == [(3_000, tiered + 1)] && files(&alone.tier, "*.log").len() == named.len()
+    });
+    alone.ours(&["topic", "alter", "t", "retention.ms=100"]);
+    eventually("what is too old goes from the bucket", || {
+        files(&alone.tier, "*.log").len() < objects.min(2) && alone.offset("earliest") > 7_000
+    });
+    assert!(alone.broker.terminate().success());
+}
