@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "black box: real clocks, threads and processes")]
 
 mod broker;
+mod bucket;
 mod chaos;
 mod clients;
 mod cluster;

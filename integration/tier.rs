@@ -1,6 +1,6 @@
 //! Object storage: a real S3 server, and what is found out about a bucket before it is trusted.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -36,7 +36,16 @@ impl S3 {
 
     /// What a broker has to be told of the bucket `lab`.
     pub(crate) fn settings(&self) -> Vec<String> {
-        let endpoint = &self.endpoint;
+        Self::settings_through(self.address())
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.endpoint.trim_start_matches("http://").parse().expect("an address")
+    }
+
+    /// The same where something stands in between.
+    pub(crate) fn settings_through(between: SocketAddr) -> Vec<String> {
+        let endpoint = format!("http://{between}");
         let options = [
             format!("aws_endpoint={endpoint}"),
             "aws_region=us-east-1".to_owned(),
@@ -49,14 +58,20 @@ impl S3 {
         ]
     }
 
-    fn check(&self, bucket: &str, (key, secret): (&str, &str)) -> Output {
+    /// A command of ours that looks at the server.
+    pub(crate) fn ours(&self, words: &[&str]) -> Command {
         let endpoint = format!("aws_endpoint={}", self.endpoint);
-        let location = format!("s3://{bucket}/some/where");
         let mut command = Command::new(BINARY);
         command
-            .args(["tier", "check", &location, "-o", &endpoint, "-o", "aws_region=us-east-1"])
-            .envs([("AWS_ACCESS_KEY_ID", key), ("AWS_SECRET_ACCESS_KEY", secret)]);
-        finish(&mut command)
+            .args(words)
+            .args(["-o", &endpoint, "-o", "aws_region=us-east-1"])
+            .envs([("AWS_ACCESS_KEY_ID", KEY.0), ("AWS_SECRET_ACCESS_KEY", KEY.1)]);
+        command
+    }
+
+    fn check(&self, bucket: &str, (key, secret): (&str, &str)) -> Output {
+        let mut command = self.ours(&["tier", "check", &format!("s3://{bucket}/some/where")]);
+        finish(command.envs([("AWS_ACCESS_KEY_ID", key), ("AWS_SECRET_ACCESS_KEY", secret)]))
     }
 }
 

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::broker::{BINARY, Broker, folder, run};
+use crate::bucket::{Between, Weather};
 use crate::cluster::Cluster;
 use crate::judges::Judge;
 use crate::kit::{eventually, java, succeed};
@@ -123,11 +124,54 @@ fn a_tiered_topic_loses_nothing_while_nodes_are_killed_and_a_new_broker_begins_f
     assert!(files(&bucket, "manifest.json").is_empty());
 }
 
+#[test]
+fn a_bucket_that_fails_in_every_way_loses_nothing_and_is_caught_up_with_afterwards() {
+    let (folder, _) = folder();
+    let s3 = S3::start(folder.path());
+    let between = Between::start(s3.address());
+    let mut settings = S3::settings_through(between.address);
+    settings.extend(OFTEN.map(str::to_owned));
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let mut cluster = Cluster::start_with(Cluster::places(folder.path()), &settings);
+    let judge = Judge::start_on(&cluster.bootstrap(), 45, TOPICS);
+    std::thread::sleep(Duration::from_secs(4));
+    between.set(Weather::Foul);
+    std::thread::sleep(Duration::from_secs(9));
+    cluster.kill(1);
+    std::thread::sleep(Duration::from_secs(2));
+    cluster.start_missing();
+    std::thread::sleep(Duration::from_secs(5));
+    between.set(Weather::Gone);
+    std::thread::sleep(Duration::from_secs(6));
+    cluster.kill(2);
+    std::thread::sleep(Duration::from_secs(2));
+    cluster.start_missing();
+    std::thread::sleep(Duration::from_secs(5));
+    between.set(Weather::Foul);
+    std::thread::sleep(Duration::from_secs(5));
+    between.set(Weather::Fair);
+    let acked = i64::try_from(judge.verdict()).expect("small");
+    assert!(acked > 20_000, "{acked} records");
+    let bucket = folder.path().join("data/lab");
+    eventually("everything that is closed is in the bucket", || {
+        manifests(&bucket).0.iter().map(|(_, end)| end).sum::<i64>() > 2 * acked * 95 / 100
+    });
+    assert!(manifests(&bucket).0.iter().all(|(start, _)| *start == 0));
+    succeed(&mut s3.ours(&["tier", "verify", "s3://lab/tier"]));
+}
+
 /// One broker with a folder for a bucket, and eight thousand lines in a topic `t`, most of them in the bucket only.
 struct Alone {
     broker: Broker,
     address: String,
     tier: PathBuf,
+}
+
+/// The only partition of a bucket, as `tier ls` tells.
+fn listed(tier: &str) -> serde_json::Value {
+    let listed = run(&["tier", "ls", tier, "--format", "json"]);
+    let rows: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    rows[0].clone()
 }
 
 fn line(number: u32) -> String {
@@ -218,6 +262,25 @@ fn offsets_and_times_reach_into_the_bucket_and_local_disks_shrink() {
     let at = alone.offset(shown.trim());
     let again = alone.ours(&["consume", "t", "-o", &at.to_string(), "-n", "1", "-f", "%T"]);
     assert!(at <= 2_000 && again == shown, "{at}");
+    let metrics = succeed(
+        Command::new("curl").args(["-s", &format!("http://{}/metrics", alone.broker.http)]),
+    );
+    let bytes = metrics.lines().find(|line| line.starts_with("strandline_remote_bytes"));
+    assert!(bytes.is_some_and(|line| line.contains("topic=\"t\"")), "{metrics}");
+    let tier = format!("file:{}", alone.tier.display());
+    let listed = listed(&tier);
+    assert_eq!(
+        (&listed["topic"], &listed["start"], &listed["end"]),
+        (&"t".into(), &0.into(), &(tiered + 1).into())
+    );
+    // A byte that rots is found, and its record is never shown.
+    let object = files(&alone.tier, "*0000-0-*.log").into_iter().min().expect("an object");
+    let mut bytes = std::fs::read(&object).expect("a file");
+    bytes[500_000] ^= 1;
+    std::fs::write(&object, bytes).expect("written");
+    let verified = run(&["tier", "verify", &tier]);
+    let said = String::from_utf8_lossy(&verified.stderr).into_owned();
+    assert!(!verified.status.success() && said.contains("checksum"), "{said}");
     assert!(alone.broker.terminate().success());
 }
 

@@ -71,8 +71,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "model", "error", "system", "record", "config", "protocol", "network", "objects",
-            "log", "metadata", "broker",
+            "model",
+            "error",
+            "system",
+            "record",
+            "config",
+            "protocol",
+            "network",
+            "objects",
+            "log",
+            "metadata",
+            "remote_log",
+            "broker",
         ],
     ),
 ];

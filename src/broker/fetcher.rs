@@ -361,10 +361,8 @@ async fn take_one(
             restarted.map_or(Err(()), |done| done.map(|()| false).map_err(drop))
         }
         Some(ErrorCode::OffsetMovedToTieredStorage) if data.log_start_offset >= 0 => {
-            let restarted = handle.restart_tiered(leader_epoch, data.log_start_offset).await;
-            restarted.map(|()| false).map_err(|error| {
-                tracing::warn!(partition = %handle.name, %error, "not begun at the leader's local start");
-            })
+            handle.restart_tiered(leader_epoch, data.log_start_offset);
+            Err(())
         }
         Some(_) | None => Err(()),
     }

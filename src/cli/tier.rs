@@ -6,9 +6,13 @@ use std::sync::Arc;
 use anyhow::bail;
 use clap::{Args, Subcommand};
 
-use super::output::{Format, Rows};
+use super::output::{Format, Rows, spinner};
 use crate::objects::{Finding, Location, check, open};
+use crate::remote_log::{Inventory, Tier};
 use crate::system::{Clock, OsDisk, Random, SharedDisk};
+
+/// Memory for what is read.
+const CACHE_BYTES: u64 = 64 << 20;
 
 /// Where a store is.
 #[derive(Debug, Clone, Args)]
@@ -31,6 +35,19 @@ pub(super) enum TierCommand {
         #[command(flatten)]
         store: StoreArguments,
     },
+    /// List the partitions in a bucket, as their manifests tell
+    Ls {
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// Read every byte in a bucket again and compare it with its checksum
+    Verify {
+        #[command(flatten)]
+        store: StoreArguments,
+        /// Only this topic
+        #[arg(long)]
+        topic: Option<String>,
+    },
 }
 
 impl StoreArguments {
@@ -48,7 +65,14 @@ impl StoreArguments {
 }
 
 pub(super) async fn run(command: TierCommand, format: Format) -> anyhow::Result<()> {
-    let TierCommand::Check { store } = command;
+    match command {
+        TierCommand::Check { store } => prove(&store, format).await,
+        TierCommand::Ls { store } => list(&store, format).await,
+        TierCommand::Verify { store, topic } => verify(&store, topic.as_deref(), format).await,
+    }
+}
+
+async fn prove(store: &StoreArguments, format: Format) -> anyhow::Result<()> {
     let disk: SharedDisk = Arc::new(OsDisk);
     let location = store.location()?;
     let opened = open(&location, &disk)?;
@@ -61,6 +85,84 @@ pub(super) async fn run(command: TierCommand, format: Format) -> anyhow::Result<
             location.url,
             findings.len()
         );
+    }
+    Ok(())
+}
+
+fn tier(store: &StoreArguments) -> anyhow::Result<Arc<Tier>> {
+    let disk: SharedDisk = Arc::new(OsDisk);
+    Ok(Tier::new(open(&store.location()?, &disk)?, CACHE_BYTES))
+}
+
+async fn list(store: &StoreArguments, format: Format) -> anyhow::Result<()> {
+    let inventory = tier(store)?.inventory().await?;
+    let columns = ["topic", "id", "partition", "start", "end", "segments", "bytes", "epoch"];
+    let mut rows = Rows::new(&columns);
+    for manifest in &inventory.manifests {
+        rows.add(vec![
+            manifest.topic.as_str().into(),
+            manifest.topic_id.to_string().into(),
+            manifest.partition.into(),
+            manifest.log_start.into(),
+            manifest.end().unwrap_or(manifest.log_start).into(),
+            manifest.segments.len().into(),
+            manifest.bytes().into(),
+            manifest.leader_epoch.into(),
+        ]);
+    }
+    rows.print(format);
+    complain(&inventory)
+}
+
+/// Says what is wrong with manifests; orphans are no fault, but told.
+fn complain(inventory: &Inventory) -> anyhow::Result<()> {
+    if !inventory.orphans.is_empty() {
+        eprintln!(
+            "{} objects that no manifest names: copies under way, or broken off (the leader removes those after six hours)",
+            inventory.orphans.len()
+        );
+    }
+    for (name, error) in &inventory.unreadable {
+        eprintln!("{name}: {error}");
+    }
+    if !inventory.unreadable.is_empty() {
+        bail!("{} manifests can't be read", inventory.unreadable.len());
+    }
+    Ok(())
+}
+
+async fn verify(store: &StoreArguments, topic: Option<&str>, format: Format) -> anyhow::Result<()> {
+    let tier = tier(store)?;
+    let inventory = tier.inventory().await?;
+    let mut rows = Rows::new(&["topic", "partition", "segments", "bytes", "damaged"]);
+    let progress = spinner("{spinner} {msg}");
+    let wanted = inventory.manifests.iter().filter(|m| topic.is_none_or(|topic| m.topic == topic));
+    let (mut damaged, mut partitions) = (Vec::new(), 0);
+    for manifest in wanted {
+        progress.set_message(format!("{}-{}", manifest.topic, manifest.partition));
+        progress.tick();
+        let verified = tier.verify(manifest).await;
+        partitions += 1;
+        rows.add(vec![
+            manifest.topic.as_str().into(),
+            manifest.partition.into(),
+            verified.segments.into(),
+            verified.bytes.into(),
+            verified.damaged.len().into(),
+        ]);
+        damaged.extend(verified.damaged);
+    }
+    progress.finish_and_clear();
+    rows.print(format);
+    for (object, error) in &damaged {
+        eprintln!("{object}: {error}");
+    }
+    complain(&inventory)?;
+    if let Some(topic) = topic.filter(|_| partitions == 0) {
+        bail!("there is nothing of a topic {topic} in {}", store.location);
+    }
+    if !damaged.is_empty() {
+        bail!("{} objects are missing or damaged", damaged.len());
     }
     Ok(())
 }

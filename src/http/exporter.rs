@@ -1,6 +1,7 @@
 //! Fills the gauges from the broker's state when somebody asks for metrics.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::server::Http;
 use crate::metrics::Name;
@@ -13,6 +14,7 @@ pub(super) fn text(http: &Http) -> String {
     broker(http);
     directories(http);
     topics(http);
+    tier(http);
     groups(http);
     http.metrics.text()
 }
@@ -52,6 +54,36 @@ fn directories(http: &Http) {
             http.metrics.set(Name::DirectoryUsable, &[&path], to_f64(to_i64(space.usable)));
         }
     }
+}
+
+/// What is in object storage, and what is not yet.
+fn tier(http: &Http) {
+    let Some(counts) = http.context.replicas.tier_counts() else { return };
+    let number = |count: &AtomicU64| to_f64(to_i64(count.load(Ordering::Relaxed)));
+    for (name, count) in [
+        (Name::RemoteCopiedBytes, &counts.copied_bytes),
+        (Name::RemoteReadBytes, &counts.read_bytes),
+        (Name::RemoteReads, &counts.reads),
+        (Name::RemoteFailures, &counts.failures),
+    ] {
+        http.metrics.set(name, &[], number(count));
+    }
+    let (mut unknown, now_ms) = (0, http.context.clock.now_ms());
+    let directories = http.context.replicas.directories();
+    for partition in directories.iter().flat_map(|directory| directory.partitions()) {
+        let Some(extent) = partition.tiered_extent().filter(|_| partition.is_leader()) else {
+            continue;
+        };
+        unknown += i32::from(!extent.is_known);
+        let labels: &[&str] = &[&partition.name.topic, &partition.name.partition.to_string()];
+        http.metrics.set(Name::RemoteBytes, labels, to_f64(to_i64(extent.bytes)));
+        let uncopied = to_f64(to_i64(extent.uncopied_bytes));
+        http.metrics.set(Name::RemoteUncopiedBytes, labels, uncopied);
+        let oldest_ms = partition.timestamp_at(extent.end).unwrap_or(now_ms);
+        let age_ms = (now_ms - oldest_ms).max(0);
+        http.metrics.set(Name::RemoteUncopiedSeconds, labels, to_f64(age_ms) / 1000.0);
+    }
+    http.metrics.set(Name::RemoteUnknown, &[], f64::from(unknown));
 }
 
 fn topics(http: &Http) {

@@ -54,6 +54,14 @@ metrics! {
     DirectoryTotal "strandline_log_directory_total_bytes" Gauge ["path"] "Size of the folder's file system.";
     DirectoryUsable "strandline_log_directory_usable_bytes" Gauge ["path"] "Room left on the folder's file system.";
     PartitionBytes "strandline_partition_bytes" Gauge ["topic", "partition"] "Bytes of the partition's segments.";
+    RemoteBytes "strandline_remote_bytes" Gauge ["topic", "partition"] "Bytes of the partition's records in object storage.";
+    RemoteUncopiedBytes "strandline_remote_uncopied_bytes" Gauge ["topic", "partition"] "Bytes of a tiered partition that are not in object storage yet, its open segment among them.";
+    RemoteUncopiedSeconds "strandline_remote_uncopied_seconds" Gauge ["topic", "partition"] "Age of the oldest record of a tiered partition that is not in object storage yet. Alert when it is far above segment.ms.";
+    RemoteUnknown "strandline_remote_unknown_partitions" Gauge [] "Tiered partitions led here of which it is not known what is in object storage. Alert when it stays above 0.";
+    RemoteCopiedBytes "strandline_remote_copied_bytes" Gauge [] "Bytes that this broker has copied to object storage since it started.";
+    RemoteReadBytes "strandline_remote_read_bytes" Gauge [] "Bytes that this broker has read from object storage since it started.";
+    RemoteReads "strandline_remote_reads" Gauge [] "Requests by which this broker has read from object storage since it started.";
+    RemoteFailures "strandline_remote_failures" Gauge [] "What this broker could not copy to object storage, or read there, since it started. Alert when it grows.";
     LagSeconds "strandline_consumergroup_lag_seconds" Gauge ["consumergroup", "topic", "partition"] "Age of the oldest record that the group has not committed; 0 without lag.";
     ExporterBrokers "kafka_brokers" Gauge [] "Brokers in the cluster.";
     ExporterBrokerInfo "kafka_broker_info" Gauge ["id", "address"] "Always 1, for each broker.";

@@ -119,7 +119,8 @@ impl Store {
     }
 
     fn path(&self, name: &str) -> Path {
-        name.split('/').fold(self.prefix.clone(), Path::join)
+        let parts = name.split('/').filter(|part| !part.is_empty());
+        parts.fold(self.prefix.clone(), Path::join)
     }
 
     fn name(&self, path: &Path) -> String {

@@ -3,8 +3,10 @@
 //! Invariants: for each offset one copy counts, the manifest's; what is not in a manifest that was read is not there; an object
 //! is never written twice. Absent: when to copy and what local copies may go (`replication`), who may read (`api`).
 
+mod counts;
 mod deleted;
 mod error;
+mod inspect;
 mod manifest;
 mod partition;
 mod reader;
@@ -12,7 +14,9 @@ mod reader;
 mod tests;
 mod trailer;
 
+pub(crate) use counts::TierCounts;
 pub(crate) use error::RemoteError;
+pub(crate) use inspect::Inventory;
 pub(crate) use manifest::Manifest;
 pub(crate) use partition::{RemotePartition, Tier};
 pub(crate) use reader::Reader;

@@ -6,11 +6,13 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::counts::TierCounts;
 use super::error::RemoteError;
 use super::manifest::{LOG_ENDING, Manifest, RemoteSegment};
 use super::reader::Reader;
@@ -34,12 +36,14 @@ const REPLAY_BYTES: usize = 1 << 20;
 pub(crate) struct Tier {
     pub store: Store,
     pub reader: Arc<Reader>,
+    pub counts: Arc<TierCounts>,
 }
 
 impl Tier {
     pub(crate) fn new(store: Store, cache_bytes: u64) -> Arc<Self> {
-        let reader = Reader::new(store.clone(), cache_bytes);
-        Arc::new(Self { store, reader })
+        let counts = Arc::<TierCounts>::default();
+        let reader = Reader::new(store.clone(), Arc::clone(&counts), cache_bytes);
+        Arc::new(Self { store, reader, counts })
     }
 }
 
@@ -51,6 +55,8 @@ pub(crate) struct RemotePartition {
     topic_id: TopicId,
     partition: PartitionId,
     known: Mutex<Option<Known>>,
+    /// Whether a replica is learning from here how its log is to begin.
+    pub restoring: AtomicBool,
     /// Held by whoever changes the manifest.
     changing: tokio::sync::Mutex<()>,
 }
@@ -81,6 +87,7 @@ impl RemotePartition {
             topic_id,
             partition,
             known: Mutex::default(),
+            restoring: AtomicBool::new(false),
             changing: tokio::sync::Mutex::default(),
         }
     }
@@ -230,7 +237,10 @@ impl RemotePartition {
             .verify(&manifest, &segment)
             .await
             .map_err(|error| RemoteError::Damaged { object, reason: error.to_string() })?;
-        self.change(leader_epoch, |manifest| manifest.add(segment)).await
+        let bytes = segment.object_bytes;
+        let manifest = self.change(leader_epoch, |manifest| manifest.add(segment)).await?;
+        self.tier.counts.copied_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(manifest)
     }
 
     /// Makes the object; returns its size.

@@ -4,12 +4,15 @@
 //! at the time; memory is bounded by the setting; nothing here runs on a thread that blocks.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::join;
 use moka::future::Cache;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use super::counts::TierCounts;
 use super::error::RemoteError;
 use super::manifest::{Manifest, RemoteSegment};
 use super::trailer::{CHUNK_BYTES, Trailer};
@@ -31,13 +34,14 @@ type Shared = Arc<RemoteError>;
 #[derive(Debug)]
 pub(crate) struct Reader {
     store: Store,
+    counts: Arc<TierCounts>,
     chunks: Cache<(Uuid, usize), Bytes>,
     trailers: Cache<Uuid, Arc<Trailer>>,
     requests: Semaphore,
 }
 
 impl Reader {
-    pub(crate) fn new(store: Store, cache_bytes: u64) -> Arc<Self> {
+    pub(super) fn new(store: Store, counts: Arc<TierCounts>, cache_bytes: u64) -> Arc<Self> {
         let weight = |bytes: usize| to_u32(i64::try_from(bytes).unwrap_or(i64::MAX)).max(1);
         // Indexes are a thousandth of what they are of; a tenth of the room keeps those of what is read.
         let trailers = Cache::builder()
@@ -48,7 +52,8 @@ impl Reader {
             .max_capacity(cache_bytes - cache_bytes / 10)
             .weigher(move |_, chunk: &Bytes| weight(chunk.len()))
             .build();
-        Arc::new(Self { store, chunks, trailers, requests: Semaphore::new(REQUESTS_MAX) })
+        let requests = Semaphore::new(REQUESTS_MAX);
+        Arc::new(Self { store, counts, chunks, trailers, requests })
     }
 
     /// What stands after a segment's records.
@@ -67,7 +72,15 @@ impl Reader {
 
     async fn get(&self, object: &str, range: std::ops::Range<u64>) -> Result<Bytes, RemoteError> {
         let _permit = self.requests.acquire().await;
-        Ok(self.store.get_range(object, range).await?)
+        let got = self.store.get_range(object, range).await;
+        self.counts.reads.fetch_add(1, Ordering::Relaxed);
+        match &got {
+            Ok(bytes) => {
+                self.counts.read_bytes.fetch_add(to_u64(bytes.len()), Ordering::Relaxed);
+            }
+            Err(_) => self.counts.failed(),
+        }
+        Ok(got?)
     }
 
     async fn chunk(
@@ -79,10 +92,8 @@ impl Reader {
         let fetch = async {
             let start = to_u64(chunk * CHUNK_BYTES);
             let end = (start + to_u64(CHUNK_BYTES)).min(segment.log_bytes);
-            let bytes = self.get(object, start..end).await?;
-            let trailer = self.trailer(object, segment).await.map_err(|error| {
-                RemoteError::Damaged { object: object.to_owned(), reason: error.to_string() }
-            })?;
+            let both = join(self.get(object, start..end), self.trailer(object, segment)).await;
+            let (bytes, trailer) = (both.0?, both.1.map_err(|error| told(object, &error))?);
             trailer.verify(object, chunk, &bytes)?;
             Ok(bytes)
         };
@@ -137,6 +148,17 @@ impl Reader {
         }
     }
 
+    /// Fetches how the next segment begins before anybody comes to it.
+    fn read_next_segment(self: &Arc<Self>, manifest: &Manifest, segment: &RemoteSegment) {
+        let Some(next) = manifest.find(segment.end_offset) else { return };
+        if !self.chunks.contains_key(&(next.id, 0)) {
+            let (reader, object, next) = (Arc::clone(self), manifest.object(next), next.clone());
+            spawn(async move {
+                let _ = reader.chunk(&object, &next, 0).await;
+            });
+        }
+    }
+
     /// Whole batches from the one that holds `offset` on, at most `bytes_max`, but the first one whole; nothing at or past
     /// `end`, and nothing of the next segment.
     pub(crate) async fn read(
@@ -148,9 +170,13 @@ impl Reader {
     ) -> Result<Bytes, Shared> {
         let segment = manifest.find(offset).ok_or(Arc::new(RemoteError::OutOfRange(offset)))?;
         let object = manifest.object(segment);
-        let trailer = self.trailer(&object, segment).await?;
         let end = end.min(segment.end_offset);
-        let mut from = trailer.index.floor(offset);
+        let mut from = if offset == segment.object_offset {
+            // Nobody has to look up where a segment begins: whoever reads through waits for one request, not for two.
+            0
+        } else {
+            self.trailer(&object, segment).await?.index.floor(offset)
+        };
         // The index names a batch near the offset: what stands between is skipped.
         loop {
             let Some(header) = self.header(&object, segment, from).await? else {
@@ -158,6 +184,9 @@ impl Reader {
             };
             if header.last_offset() >= offset {
                 let wanted = bytes_max.max(header.total_bytes());
+                if from + to_u64(wanted + CHUNK_BYTES) >= segment.log_bytes {
+                    self.read_next_segment(manifest, segment);
+                }
                 let bytes = self.bytes((&object, segment), from, wanted).await?;
                 return Ok(whole_batches(&bytes, end));
             }
@@ -239,6 +268,11 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// An error that several were told of.
+fn told(object: &str, error: &Shared) -> RemoteError {
+    RemoteError::Damaged { object: object.to_owned(), reason: error.to_string() }
 }
 
 /// As much as is whole batches below `end`.

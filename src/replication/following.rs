@@ -5,6 +5,7 @@
 //! says "I have everything before, durably", so a follower asks for more only after its flush.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::error::PartitionError;
 use super::partition::{Partition, State};
@@ -16,7 +17,7 @@ use crate::record::batch::checksum;
 use crate::record::{BatchHeader, next_batch, validate};
 use crate::system::clock::uptime_ms;
 use crate::system::planted::{Bug, is_planted};
-use crate::system::tasks::blocking;
+use crate::system::tasks::{blocking, spawn};
 
 /// A follower's fetch, as its leader sees it.
 #[derive(Debug, Clone, Copy)]
@@ -224,15 +225,29 @@ impl Partition {
     }
 
     /// Forgets everything, and begins where the leader's local log does: what lies before is in object storage, which says
-    /// what there is to know of it (KIP-405).
-    pub(crate) async fn restart_tiered(
+    /// what there is to know of it (KIP-405). Goes on by itself: a bucket that is slow keeps no other partition waiting.
+    pub(crate) fn restart_tiered(self: &Arc<Self>, leader_epoch: LeaderEpoch, offset: Offset) {
+        let Some(remote) = &self.remote else { return };
+        if remote.restoring.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let partition = Arc::clone(self);
+        spawn(async move {
+            if let Err(error) = partition.restart_with_state(leader_epoch, offset).await {
+                tracing::warn!(partition = %partition.name, offset, %error, "not begun at the leader's local start yet");
+            }
+            if let Some(remote) = &partition.remote {
+                remote.restoring.store(false, Ordering::Release);
+            }
+        });
+    }
+
+    async fn restart_with_state(
         self: &Arc<Self>,
         leader_epoch: LeaderEpoch,
         offset: Offset,
     ) -> Result<(), PartitionError> {
-        let Some(remote) = &self.remote else {
-            return Err(PartitionError::Remote("remote.storage.url is not set here".to_owned()));
-        };
+        let Some(remote) = &self.remote else { return Ok(()) };
         let state = remote.state_at(offset).await;
         let state = state.map_err(|error| PartitionError::Remote(error.to_string()))?;
         let partition = Arc::clone(self);

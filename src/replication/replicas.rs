@@ -282,6 +282,11 @@ impl Replicas {
             self.list(&spec, directory, log);
         }
         self.warn_of_strays(&folders);
+        if let Some(tiered) = specs.iter().find(|spec| spec.config.is_tiered)
+            && self.local.tier.get().is_none()
+        {
+            tracing::error!(partition = %tiered.name, "it is tiered, and remote.storage.url is not set here: nothing is copied, and what is in the bucket is not read");
+        }
         for directory in &self.directories {
             let failed = |error| StartError::Disk { path: directory.path.clone(), error };
             directory.start_flusher().map_err(failed)?;

@@ -17,7 +17,7 @@ use crate::config::TopicConfig;
 use crate::log::{FoundRecord, LeaderEpochs, SegmentSource};
 use crate::model::number::to_i64;
 use crate::model::{LeaderEpoch, Offset, Timestamp};
-use crate::remote_log::{Manifest, RemoteError, RemotePartition, Tier};
+use crate::remote_log::{Manifest, RemoteError, RemotePartition, Tier, TierCounts};
 use crate::system::clock::{millis, monotonic, sleep, timeout_at};
 use crate::system::tasks::{blocking, spawn};
 
@@ -33,6 +33,16 @@ const NOTE_AGAIN: Duration = Duration::from_secs(5);
 pub(crate) struct TierSettings {
     pub interval_ms: i64,
     pub copiers: usize,
+}
+
+/// See `Partition::tiered_extent`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TieredExtent {
+    pub is_known: bool,
+    pub bytes: u64,
+    /// The first offset that is not in object storage.
+    pub end: Offset,
+    pub uncopied_bytes: u64,
 }
 
 /// What a leader knows when it begins to look after its part of the bucket.
@@ -65,6 +75,11 @@ impl Replicas {
     /// Makes a bucket that of all partitions here; before they are opened.
     pub(crate) fn set_tier(&self, tier: Arc<Tier>) {
         let _ = self.local.tier.set(tier);
+    }
+
+    /// What passed between this broker and its bucket; `None` if it has none.
+    pub(crate) fn tier_counts(&self) -> Option<&TierCounts> {
+        self.local.tier.get().map(|tier| &*tier.counts)
     }
 
     /// Looks after tiered partitions, over and over.
@@ -141,6 +156,7 @@ impl Replicas {
                 tracing::info!(partition = %partition.name, %error, "object storage");
             }
             Err(error) => {
+                self.tier_counts().map(TierCounts::failed);
                 tracing::warn!(partition = %partition.name, %error, "object storage: nothing is deleted here meanwhile");
             }
         }
@@ -293,6 +309,20 @@ impl Partition {
             start = start.max(segment.end_offset);
         }
         start
+    }
+
+    /// How much of a leader's tiered log is in object storage; `None` where it is not tiered.
+    pub(crate) fn tiered_extent(&self) -> Option<TieredExtent> {
+        let state = self.state.lock();
+        let log = state.log.as_ref().filter(|log| log.config().is_tiered)?;
+        let manifest = state.remote.as_ref();
+        let end = manifest.and_then(|manifest| manifest.end()).unwrap_or(log.log_start());
+        Some(TieredExtent {
+            is_known: manifest.is_some(),
+            bytes: manifest.map_or(0, |manifest| manifest.bytes()),
+            end,
+            uncopied_bytes: log.bytes_from(end),
+        })
     }
 
     /// Offsets of a leader: where its local log begins, and the last one in object storage, -1 if there is none.

@@ -1,0 +1,69 @@
+//! Looks at a bucket from outside, without a broker.
+//!
+//! Invariants: nothing is changed; a segment counts as good when every byte of its object was read and compared.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::error::RemoteError;
+use super::manifest::{LOG_ENDING, Manifest};
+use super::partition::Tier;
+
+const MANIFEST: &str = "/manifest.json";
+
+/// What a bucket holds.
+#[derive(Debug)]
+pub(crate) struct Inventory {
+    pub manifests: Vec<Manifest>,
+    /// Manifests that can't be read, and why.
+    pub unreadable: Vec<(String, RemoteError)>,
+    /// Segments' objects that no manifest names: copies that were broken off, or are under way.
+    pub orphans: Vec<String>,
+}
+
+/// What `verify` found of one partition.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    pub segments: usize,
+    pub bytes: u64,
+    /// Objects that are missing or damaged, and how.
+    pub damaged: Vec<(String, Arc<RemoteError>)>,
+}
+
+impl Tier {
+    /// Reads every manifest.
+    pub(crate) async fn inventory(self: &Arc<Self>) -> Result<Inventory, RemoteError> {
+        let listed = self.store.list("").await?;
+        let (mut manifests, mut unreadable) = (Vec::new(), Vec::new());
+        for object in listed.iter().filter(|object| object.name.ends_with(MANIFEST)) {
+            let read = self.store.get(&object.name).await.map_err(RemoteError::from);
+            let read = read.and_then(|(bytes, _)| {
+                Manifest::decode(&bytes)
+                    .map_err(|reason| RemoteError::Damaged { object: object.name.clone(), reason })
+            });
+            match read {
+                Ok(manifest) => manifests.push(manifest),
+                Err(error) => unreadable.push((object.name.clone(), error)),
+            }
+        }
+        let named: HashSet<String> = manifests.iter().flat_map(Manifest::objects).collect();
+        let is_orphan = |name: &String| name.ends_with(LOG_ENDING) && !named.contains(name);
+        let orphans = listed.into_iter().map(|object| object.name).filter(is_orphan).collect();
+        Ok(Inventory { manifests, unreadable, orphans })
+    }
+
+    /// Reads every byte of a partition again, and compares.
+    pub(crate) async fn verify(self: &Arc<Self>, manifest: &Manifest) -> Verified {
+        let mut verified = Verified { segments: 0, bytes: 0, damaged: Vec::new() };
+        for segment in &manifest.segments {
+            match self.reader.verify(manifest, segment).await {
+                Ok(()) => {
+                    verified.segments += 1;
+                    verified.bytes += segment.object_bytes;
+                }
+                Err(error) => verified.damaged.push((manifest.object(segment), error)),
+            }
+        }
+        verified
+    }
+}
