@@ -7,15 +7,16 @@ use std::sync::Arc;
 
 use super::error::BrokerError;
 use crate::config::{Config, ConfigError};
-use crate::objects::{Location, Store, check, open};
+use crate::objects::{CLOCKS, Location, Store, check, open};
 use crate::remote_log::Tier;
 use crate::replication::{Replicas, TierSettings};
 use crate::system::clock::{millis, sleep};
 use crate::system::tasks::spawn;
 use crate::system::{Clock, Random, SharedDisk};
 
-/// How long after a bucket failed a check it is checked again.
-const CHECK_AGAIN_MS: i64 = 30_000;
+/// How long after a bucket failed its first check it is checked again; then twice as long, up to the most.
+const CHECK_AGAIN_MS: i64 = 500;
+const CHECK_AGAIN_MS_MAX: i64 = 30_000;
 
 /// Opens the store, if one is named, and gives it to the partitions that are about to be opened.
 pub(super) fn open_tier(
@@ -54,12 +55,16 @@ pub(super) fn start_tier(
     };
     let replicas = Arc::clone(replicas);
     spawn(async move {
+        let mut again_ms = CHECK_AGAIN_MS;
         loop {
             let findings = check(&store, &clock, &random).await;
-            let wrong = findings.iter().find_map(|f| Some((f.what, f.wrong.as_ref()?)));
+            // A wrong clock is the store's to refuse: nothing here rests on it.
+            let wrong = findings.iter().filter(|finding| finding.what != CLOCKS);
+            let wrong = wrong.into_iter().find_map(|f| Some((f.what, f.wrong.as_ref()?)));
             let Some((what, why)) = wrong else { break };
             tracing::error!(%store, what, %why, "object storage can't be trusted: nothing is copied (strandline tier check tells all)");
-            sleep(millis(CHECK_AGAIN_MS)).await;
+            sleep(millis(again_ms)).await;
+            again_ms = (again_ms * 2).min(CHECK_AGAIN_MS_MAX);
         }
         replicas.start_tiering(settings);
     });

@@ -136,9 +136,9 @@ impl Log {
         self.epochs = epochs;
         self.save_epochs()?;
         self.producers = producers;
-        self.producers_saved_at = None;
-        self.save_producers()?;
-        Ok(())
+        // `write_snapshot` has put it on the disk before.
+        (self.producers_saved_at, self.snapshot_durable) = (Some(offset), offset);
+        self.close()
     }
 
     fn end_at_cut(&mut self, to: Offset) -> Result<(), OpenError> {
@@ -146,6 +146,7 @@ impl Log {
         self.recovery_point = self.recovery_point.min(to);
         self.cleaned_to = self.cleaned_to.min(to);
         self.copied_to = self.copied_to.min(to);
+        (self.snapshot_durable, self.snapshot_pending) = (0, None);
         self.epochs.truncate_end(to);
         self.save_epochs()?;
         let disk = Arc::clone(self.parts.cache.disk());

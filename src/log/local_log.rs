@@ -54,6 +54,8 @@ pub(crate) struct FlushJob {
     /// The folder, if names in it are new.
     pub dir: Option<PathBuf>,
     pub end: Position,
+    /// A snapshot of producers among the files.
+    snapshot: Option<Offset>,
     /// How often the log had been cut when the job began.
     cuts: u64,
 }
@@ -82,6 +84,11 @@ pub(crate) struct Log {
     pub(super) epochs: LeaderEpochs,
     pub(super) producers: ProducerStates,
     pub(super) producers_saved_at: Option<Offset>,
+    /// Up to where a snapshot of the producers is on stable storage; and the newest one that the next flush makes so.
+    pub(super) snapshot_durable: Offset,
+    pub(super) snapshot_pending: Option<Offset>,
+    /// Whether retention waits for a snapshot: segments that it could be made again from are not deleted before.
+    pub(super) retention_waits: bool,
     /// Up to where a tiered log is known to be in remote storage.
     pub(super) copied_to: Offset,
     /// Up to where the cleaner has been.
@@ -158,7 +165,8 @@ impl Log {
         files.push(Arc::clone(&self.active.file));
         let dir = std::mem::take(&mut self.dir_changed).then(|| self.dir.clone());
         self.unflushed_bytes = 0;
-        Some(FlushJob { files, dir, end: self.end(), cuts: self.cuts })
+        let snapshot = self.snapshot_pending.take();
+        Some(FlushJob { files, dir, end: self.end(), snapshot, cuts: self.cuts })
     }
 
     /// Notes that a flush job was carried out; `false` if the log was cut meanwhile, and nothing is known by it.
@@ -169,6 +177,7 @@ impl Log {
         let end = job.end.offset;
         assert!(end <= self.log_end, "flushed past the end of {}", self.partition);
         self.recovery_point = self.recovery_point.max(end);
+        self.snapshot_durable = self.snapshot_durable.max(job.snapshot.unwrap_or(0));
         true
     }
 
@@ -241,7 +250,6 @@ impl Log {
             return Ok(());
         }
         let disk = self.parts.cache.disk();
-        let old = self.producers_saved_at;
         if !self.producers.is_empty() {
             let path = snapshot_path(&self.dir, self.log_end);
             let text = checkpoint::encode(SNAPSHOT_KIND, 1, &self.producers.lines());
@@ -249,14 +257,25 @@ impl Log {
             file.write_at(&[std::io::IoSlice::new(text.as_bytes())], 0)?;
             self.unflushed.push(file);
             self.dir_changed = true;
+            self.snapshot_pending = Some(self.log_end);
         }
         self.producers_saved_at = Some(self.log_end);
-        // The one before stays until the new one is surely on disk.
-        for entry in disk.list(&self.dir)? {
-            let Some(offset) = super::segment::base_of(&entry.name, ".snapshot") else { continue };
-            if offset < self.recovery_point && old.is_some_and(|old| offset < old) {
-                disk.remove(&self.dir.join(&entry.name))?;
-            }
+        self.drop_snapshots()
+    }
+
+    /// Drops snapshots that are older than one that is surely on disk; of a tiered log those stay from which that of a
+    /// segment can be made that is to be copied.
+    fn drop_snapshots(&self) -> std::io::Result<()> {
+        let disk = self.parts.cache.disk();
+        let offset =
+            |entry: &crate::system::disk::Entry| super::segment::base_of(&entry.name, ".snapshot");
+        let mut all: Vec<Offset> = disk.list(&self.dir)?.iter().filter_map(offset).collect();
+        all.sort_unstable();
+        let is_tiered = self.parts.config.is_tiered;
+        let bound = if is_tiered { self.copied_to } else { Offset::MAX }.min(self.snapshot_durable);
+        let needed = all.iter().rev().find(|offset| **offset <= bound).copied().unwrap_or(0);
+        for old in all.iter().filter(|offset| **offset < needed) {
+            disk.remove(&snapshot_path(&self.dir, *old))?;
         }
         Ok(())
     }
@@ -287,6 +306,34 @@ impl Log {
             }
         }
         Ok(None)
+    }
+
+    /// Makes the snapshot that retention waits for, which the next flush makes durable; whether there is one to flush.
+    pub(crate) fn snapshot_for_retention(&mut self) -> std::io::Result<bool> {
+        if !std::mem::take(&mut self.retention_waits) {
+            return Ok(false);
+        }
+        if self.snapshot_pending.is_none() {
+            // One that is there may be from before a crash or a cut: nobody knows whether it is durable.
+            self.producers_saved_at = None;
+            self.save_producers()?;
+        }
+        Ok(self.snapshot_pending.is_some())
+    }
+
+    /// Writes what the producers were at an offset past the log's end, before the log begins anew there: whatever happens
+    /// then, it is known.
+    pub(crate) fn write_snapshot(
+        disk: &dyn crate::system::Disk,
+        dir: &std::path::Path,
+        offset: Offset,
+        producers: &ProducerStates,
+    ) -> std::io::Result<()> {
+        let text = checkpoint::encode(SNAPSHOT_KIND, 1, &producers.lines());
+        let file = disk.open(&snapshot_path(dir, offset), OpenMode::Replace)?;
+        file.write_at(&[std::io::IoSlice::new(text.as_bytes())], 0)?;
+        file.sync()?;
+        disk.sync_dir(dir)
     }
 
     /// Saves index entries and producers so that a recovery from the recovery point has little to read.

@@ -90,6 +90,9 @@ impl Log {
             dir_changed: true,
             producers: ProducerStates::default(),
             producers_saved_at: None,
+            snapshot_durable: 0,
+            snapshot_pending: None,
+            retention_waits: false,
             copied_to: 0,
             cleaned_to: 0,
             roll_jitter_ms,
@@ -150,7 +153,8 @@ impl Log {
                 recovery_point: point.offset,
             });
         }
-        if scan.next_offset < point.offset {
+        // Where nothing past the start is promised, what is before it may be anything: a log that was to begin anew.
+        if scan.next_offset < point.offset && point.offset > point.log_start {
             return Err(OpenError::Missing {
                 path: self.active.path.clone(),
                 end: scan.next_offset,

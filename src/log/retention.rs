@@ -39,6 +39,8 @@ impl Log {
         // Recovery relies on this: what is missing past the recovery point was lost, not deleted. The caller's bound is not
         // past the one that is written.
         let bound = bound.min(self.recovery_point);
+        let with_snapshot =
+            if self.producers.is_empty() { Offset::MAX } else { self.snapshot_durable };
         let (retention_ms, size_limit) = if config.is_tiered {
             (config.local_retention_ms, config.local_retention_bytes)
         } else {
@@ -70,6 +72,11 @@ impl Log {
             let is_safe = !config.is_tiered || next <= self.copied_to;
             let goes = below_start || (expired && is_safe);
             if !goes {
+                break;
+            }
+            if next > with_snapshot {
+                // What producers sent is known from here only, until a snapshot that says so is on the disk.
+                self.retention_waits = true;
                 break;
             }
             segment.retire();

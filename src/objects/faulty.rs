@@ -1,5 +1,6 @@
 //! A store in memory that gets things wrong (tests only).
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -35,7 +36,30 @@ pub(crate) enum Fault {
 }
 
 #[derive(Debug)]
-struct Faulty(InMemory, Arc<Mutex<Fault>>);
+struct Faulty(Arc<InMemory>, Arc<Mutex<Fault>>);
+
+/// What is in a store, and what is wrong with it.
+type Shared = (Arc<InMemory>, Arc<Mutex<Fault>>);
+
+thread_local! {
+    /// The store of all nodes that are simulated in this thread.
+    static SHARED: RefCell<Option<Shared>> = const { RefCell::new(None) };
+}
+
+/// Empties the store of this thread's simulation; returns its switch.
+pub(crate) fn renew_shared() -> Arc<Mutex<Fault>> {
+    let fault = Arc::new(Mutex::new(Fault::None));
+    SHARED.with_borrow_mut(|shared| {
+        *shared = Some((Arc::new(InMemory::new()), Arc::clone(&fault)));
+    });
+    fault
+}
+
+/// The store of this thread's simulation.
+pub(super) fn shared() -> Option<Store> {
+    let (inner, fault) = SHARED.with_borrow(Clone::clone)?;
+    Some(Store::new(Arc::new(Faulty(inner, fault)), Path::default(), Swap::Conditional))
+}
 
 impl Faulty {
     fn fault(&self) -> Fault {
@@ -119,6 +143,6 @@ impl ObjectStore for Faulty {
 /// A store, and what is wrong with it from now on.
 pub(crate) fn faulty(fault: Fault) -> (Store, Arc<Mutex<Fault>>) {
     let fault = Arc::new(Mutex::new(fault));
-    let inner = Faulty(InMemory::new(), Arc::clone(&fault));
+    let inner = Faulty(Arc::new(InMemory::new()), Arc::clone(&fault));
     (Store::new(Arc::new(inner), Path::from("p"), Swap::Conditional), fault)
 }

@@ -47,6 +47,12 @@ pub(crate) fn open(location: &Location, disk: &SharedDisk) -> Result<Store, Stor
     if let Some(folder) = Some(rest).filter(|_| scheme == "file") {
         return open_folder(folder, location, disk);
     }
+    #[cfg(test)]
+    if let Some(store) =
+        Some(()).filter(|()| url == "memory:shared").and_then(|()| super::faulty::shared())
+    {
+        return Ok(store);
+    }
     if scheme == "memory" {
         let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         return Ok(Store::new(memory, Path::default(), Swap::Conditional));

@@ -12,6 +12,6 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use check::{Finding, check};
+pub(crate) use check::{CLOCKS, Finding, check};
 pub(crate) use location::{Location, open};
 pub(crate) use store::{Listed, Store, StoreError, Upload, Version};

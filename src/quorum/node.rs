@@ -347,9 +347,20 @@ impl Quorum {
         }
     }
 
+    /// This node, if it may change who votes: a leader that has just lost its own vote is about to be none, and changes
+    /// nothing more.
+    fn changer(&self) -> Result<&Member, ProposeError> {
+        let member = self.member().ok_or(ProposeError::NotLeader { leader: None })?;
+        if member.is_leader() && member.voters().contains_key(&self.settings.node) {
+            Ok(member)
+        } else {
+            Err(ProposeError::NotLeader { leader: None })
+        }
+    }
+
     /// Makes a node a voter, once it has everything.
     pub(crate) async fn add_voter(&self, id: BrokerId, address: &str) -> Result<(), ProposeError> {
-        let member = self.member().ok_or(ProposeError::NotLeader { leader: None })?;
+        let member = self.changer()?;
         let change = async {
             let node = BasicNode::new(address);
             member.raft.add_learner(id, node, true).await?;
@@ -365,7 +376,7 @@ impl Quorum {
         id: BrokerId,
         is_told: bool,
     ) -> Result<(), ProposeError> {
-        let member = self.member().ok_or(ProposeError::NotLeader { leader: None })?;
+        let member = self.changer()?;
         let removed = ChangeMembers::RemoveVoters([id].into());
         let change = async { member.raft.change_membership(removed, is_told).await.map(drop) };
         changed(timeout_at(monotonic() + CATCH_UP, change).await)
@@ -373,7 +384,7 @@ impl Quorum {
 
     /// A node that does not vote is told nothing any more.
     pub(crate) async fn forget(&self, id: BrokerId) -> Result<(), ProposeError> {
-        let member = self.member().ok_or(ProposeError::NotLeader { leader: None })?;
+        let member = self.changer()?;
         let removed = ChangeMembers::RemoveNodes([id].into());
         let change = async { member.raft.change_membership(removed, true).await.map(drop) };
         changed(timeout_at(monotonic() + CATCH_UP, change).await)

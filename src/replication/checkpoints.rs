@@ -110,6 +110,23 @@ impl LogDirectory {
         self.store(&points)
     }
 
+    /// Promises of a log that is to begin anew at `start` nothing but that, before it does.
+    pub(super) fn restart_point(
+        &self,
+        partition: &TopicPartition,
+        start: Offset,
+        has_producers: bool,
+    ) -> io::Result<()> {
+        let mut held = self.points.lock();
+        let mut points = held.clone();
+        let recovery = RecoveryPoint { offset: start, log_start: start, has_producers };
+        let point = Point { recovery, high_watermark: start };
+        points.0.insert(partition.to_string(), point);
+        self.store(&points)?;
+        *held = points;
+        Ok(())
+    }
+
     /// Promises nothing of these logs any more, before their folders go: a log that comes again under such a name would
     /// be taken for one that lost what was flushed.
     pub(super) fn forget_points(&self, names: &[TopicPartition]) -> io::Result<()> {

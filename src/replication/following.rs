@@ -252,7 +252,12 @@ impl Partition {
         let state = state.map_err(|error| PartitionError::Remote(error.to_string()))?;
         let partition = Arc::clone(self);
         let restarted = blocking(move || {
-            partition.cut_to(leader_epoch, offset, |log| {
+            let has_producers = !state.producers.is_empty();
+            let dir = partition.with_log(|log| log.dir.clone()).ok_or(PartitionError::Offline)?;
+            let disk = partition.directory.disk();
+            let written = Log::write_snapshot(&**disk, &dir, offset, &state.producers);
+            partition.or_fail(written)?;
+            partition.begin_anew(leader_epoch, (offset, has_producers), |log| {
                 log.restart_with(offset, state.epochs, state.producers)
             })
         });
@@ -265,7 +270,33 @@ impl Partition {
         leader_epoch: LeaderEpoch,
         offset: Offset,
     ) -> Result<(), PartitionError> {
-        self.cut_to(leader_epoch, offset, |log| log.restart_at(offset))
+        self.begin_anew(leader_epoch, (offset, false), |log| log.restart_at(offset))
+    }
+
+    /// Lets the log begin anew past its end. What is promised of it says so first: what it had is not lost, but given up.
+    fn begin_anew(
+        &self,
+        leader_epoch: LeaderEpoch,
+        (offset, has_producers): (Offset, bool),
+        restart: impl FnOnce(&mut Log) -> Result<(), crate::log::OpenError>,
+    ) -> Result<(), PartitionError> {
+        if self.leader().1 != leader_epoch {
+            return Err(self.state.lock().not_leader());
+        }
+        self.or_fail(self.directory.restart_point(&self.name, offset, has_producers))?;
+        let done = self.apply_cut(leader_epoch, restart);
+        if done.is_err() {
+            // The log is what it was: so is what is promised of it.
+            self.or_fail(self.directory.write_points())?;
+        }
+        done
+    }
+
+    fn or_fail(&self, done: std::io::Result<()>) -> Result<(), PartitionError> {
+        done.map_err(|error| {
+            self.directory.fail(&error, &self.name);
+            PartitionError::Offline
+        })
     }
 
     fn cut_to(
@@ -275,10 +306,15 @@ impl Partition {
         cut: impl FnOnce(&mut Log) -> Result<(), crate::log::OpenError>,
     ) -> Result<(), PartitionError> {
         // First the promise, then what it was about: a crash between them leaves a log longer than is promised.
-        if let Err(error) = self.directory.lower_point(&self.name, to) {
-            self.directory.fail(&error, &self.name);
-            return Err(PartitionError::Offline);
-        }
+        self.or_fail(self.directory.lower_point(&self.name, to))?;
+        self.apply_cut(leader_epoch, cut)
+    }
+
+    fn apply_cut(
+        &self,
+        leader_epoch: LeaderEpoch,
+        cut: impl FnOnce(&mut Log) -> Result<(), crate::log::OpenError>,
+    ) -> Result<(), PartitionError> {
         let mut state = self.state.lock();
         let state = &mut *state;
         if state.replica.is_leader() || state.replica.leader_epoch != leader_epoch {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::partition::Partition;
+use super::partition::{Partition, PartitionHandle};
 use super::removing::PAUSE_FACTOR;
 use super::replicas::{ReplicaSettings, Replicas};
 use crate::system::clock::{millis, monotonic, sleep};
@@ -72,7 +72,7 @@ impl Replicas {
     }
 
     /// Returns how many segments it deleted.
-    pub(super) fn apply_retention(&self, partition: &Partition) -> usize {
+    pub(super) fn apply_retention(&self, partition: &PartitionHandle) -> usize {
         let now_ms = self.clock.now_ms();
         let expiration_ms = self.settings.lock().producer_expiration_ms;
         let mut count = 0;
@@ -86,7 +86,10 @@ impl Replicas {
             let deleted = log.apply_retention(now_ms, bound);
             drop(state);
             match deleted {
-                Ok(segments) if segments.is_empty() => return count,
+                Ok(segments) if segments.is_empty() => {
+                    partition.flush_snapshot();
+                    return count;
+                }
                 Ok(segments) => {
                     count += segments.len();
                     let directory = &partition.directory;
@@ -124,6 +127,23 @@ impl Replicas {
         for directory in &self.directories {
             if let Some(space) = directory.space() {
                 directory.set_full(space.usable < free_bytes_min);
+            }
+        }
+    }
+}
+
+impl Partition {
+    /// Retention waits until what producers sent is durable without the segments that it deletes.
+    fn flush_snapshot(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let Some(log) = state.log.as_mut() else { return };
+        match log.snapshot_for_retention() {
+            Ok(false) => {}
+            Ok(true) => self.queue_flush(state),
+            Err(error) => {
+                self.directory.fail(&error, &self.name);
+                state.fail();
             }
         }
     }

@@ -1,6 +1,10 @@
 //! A run of a whole cluster: chaos, then healing, then a look at everything.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::client::TOPIC;
 use super::net::SimNet;
@@ -8,6 +12,7 @@ use super::nodes::{Node, Role, SYNC_US};
 use super::operator::{Act, carry_out, undrain};
 use super::producer::Producer;
 use crate::controller::NewTopic;
+use crate::objects::faulty::{Fault as BucketFault, renew_shared};
 use crate::system::Random;
 use crate::system::clock::{Instant, monotonic, simulate_uptime, sleep};
 use crate::system::sim_disk::Faults;
@@ -25,6 +30,8 @@ pub(super) struct ClusterRun {
     pub acked: usize,
     pub refused: usize,
     pub faults: usize,
+    /// The last offset at which a replica's log begins: what is before is in the bucket only.
+    pub local_start: i64,
 }
 
 impl ClusterRun {
@@ -73,11 +80,37 @@ struct World {
     run: ClusterRun,
     kinds: Vec<Fault>,
     started: Instant,
+    is_tiered: bool,
+    bucket: Arc<Mutex<BucketFault>>,
+    spoiled: Option<JoinHandle<()>>,
+}
+
+/// The bucket fails in one way or another, half of the time.
+async fn spoil(bucket: Arc<Mutex<BucketFault>>, random: Random) {
+    const KINDS: [BucketFault; 4] =
+        [BucketFault::Down, BucketFault::Short, BucketFault::Flipped, BucketFault::DoneButFailed];
+    loop {
+        sleep(Duration::from_millis(200 + random.below(3_000))).await;
+        let kind = usize::try_from(random.below(4)).ok().and_then(|at| KINDS.get(at));
+        *bucket.lock() = kind.copied().unwrap_or(BucketFault::Down);
+        sleep(Duration::from_millis(200 + random.below(3_000))).await;
+        *bucket.lock() = BucketFault::None;
+    }
 }
 
 /// Runs one seed for so many seconds of its own time.
 pub(super) fn run(seed: u64, seconds: u64) -> ClusterRun {
+    run_with(seed, seconds, false)
+}
+
+/// The same with a bucket, which fails too, and segments that are on disk for a moment only.
+pub(super) fn run_tiered(seed: u64, seconds: u64) -> ClusterRun {
+    run_with(seed, seconds, true)
+}
+
+fn run_with(seed: u64, seconds: u64, is_tiered: bool) -> ClusterRun {
     run_blocking_in_place();
+    let bucket = renew_shared();
     reset();
     let seed_bytes: Vec<u8> = std::iter::repeat_n(seed.to_be_bytes(), 4).flatten().collect();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -92,12 +125,15 @@ pub(super) fn run(seed: u64, seconds: u64) -> ClusterRun {
         let net = SimNet::new(Random::seeded(random.next_u64()));
         let nodes = roles(&random);
         let nodes = (1..).zip(nodes);
-        let nodes = nodes.map(|(id, role)| Node::new(id, role, VOTERS, &net, &random)).collect();
+        let node = |(id, role)| Node::new(id, (role, VOTERS, is_tiered), &net, &random);
+        let nodes = nodes.map(node).collect();
         let kinds: Vec<Fault> = FAULTS.into_iter().filter(|_| random.below(2) == 0).collect();
         let kinds = if kinds.is_empty() { FAULTS.to_vec() } else { kinds };
         let (run, started) = (ClusterRun::default(), monotonic());
         let closing = net.clone();
-        let run = World { random, net, nodes, run, kinds, started }.live(seconds).await;
+        let spoiled = is_tiered.then(|| spawn(spoil(Arc::clone(&bucket), Random::seeded(!seed))));
+        let world = World { random, net, nodes, run, kinds, started, is_tiered, bucket, spoiled };
+        let run = world.live(seconds).await;
         closing.close();
         run
     });
@@ -155,6 +191,18 @@ impl World {
         self.check(back).await
     }
 
+    fn topic_configs(&self) -> BTreeMap<String, Option<String>> {
+        let tiered = [
+            ("remote.storage.enable", "true"),
+            ("segment.ms", "1500"),
+            ("retention.ms", "-1"),
+            ("local.retention.ms", "1"),
+            ("file.delete.delay.ms", "500"),
+        ];
+        let wanted = tiered.into_iter().filter(|_| self.is_tiered);
+        wanted.map(|(key, value)| (key.to_owned(), Some(value.to_owned()))).collect()
+    }
+
     /// Waits for a controller and makes the topic.
     async fn make_topic(&self, wait: Duration) -> bool {
         let until = monotonic() + wait;
@@ -162,6 +210,7 @@ impl World {
             name: TOPIC.to_owned(),
             partitions: PARTITIONS,
             replication_factor: 3,
+            configs: self.topic_configs(),
             ..NewTopic::default()
         };
         while monotonic() < until {
@@ -254,6 +303,10 @@ impl World {
 
     async fn heal(&mut self) {
         self.note("heal");
+        if let Some(spoiled) = self.spoiled.take() {
+            spoiled.abort();
+        }
+        *self.bucket.lock() = BucketFault::None;
         self.net.heal();
         for node in self.nodes.clone() {
             node.pause(false);
@@ -300,9 +353,17 @@ impl World {
         let partitions = image.and_then(|image| image.topic(TOPIC).map(|t| t.partitions.clone()));
         let producers: Vec<_> = self.nodes.iter().map(|node| node.producers(TOPIC)).collect();
         let logs: Vec<_> = self.nodes.iter().map(|node| node.logs(TOPIC)).collect();
+        let starts: Vec<_> = self.nodes.iter().map(|node| node.starts(TOPIC)).collect();
         for (partition, state) in (0..).zip(partitions.unwrap_or_default()) {
             let at = |id: &i32| usize::try_from(id - 1).expect("an id");
-            let held = |id: &i32| logs.get(at(id)).and_then(|logs| logs.get(&partition));
+            let start = |id: &i32| starts.get(at(id)).and_then(|all| all.get(&partition)).copied();
+            let start = state.replicas.iter().filter_map(start).max().unwrap_or(0);
+            self.run.local_start = self.run.local_start.max(start);
+            // What one of them has in the bucket only is compared by whoever reads it there.
+            let held = |id: &i32| {
+                let (end, batches) = logs.get(at(id))?.get(&partition)?;
+                Some((end, batches.range(start..).collect::<Vec<_>>()))
+            };
             let known = |id: &i32| producers.get(at(id)).and_then(|all| all.get(&partition));
             let Some(first) = state.replicas.first() else { continue };
             for other in &state.replicas {
@@ -312,7 +373,7 @@ impl World {
                     self.run.wrong.push(what);
                 }
                 if held(first) != held(other) || held(other).is_none() {
-                    let ends = |id| held(id).map(|(end, bytes)| (*end, bytes.len()));
+                    let ends = |id| held(id).map(|(end, batches)| (*end, batches.len()));
                     let what = format!(
                         "p{partition}: replicas differ: n{first} {:?} n{other} {:?}",
                         ends(first),

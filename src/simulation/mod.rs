@@ -69,11 +69,13 @@ fn check_cluster(seed: u64) -> cluster::ClusterRun {
 }
 
 fn cluster_seeds() -> std::ops::Range<u64> {
-    let wanted = std::env::var("CLUSTER_SEEDS").ok();
+    seeds_of("CLUSTER_SEEDS", CLUSTER_SEEDS)
+}
+
+fn seeds_of(variable: &str, usual: std::ops::Range<u64>) -> std::ops::Range<u64> {
+    let wanted = std::env::var(variable).ok();
     let range = wanted.as_deref().and_then(|wanted| wanted.split_once(".."));
-    range.map_or(CLUSTER_SEEDS, |(from, to)| {
-        from.parse().expect("a number")..to.parse().expect("a number")
-    })
+    range.map_or(usual, |(from, to)| from.parse().expect("a number")..to.parse().expect("a number"))
 }
 
 #[test]
@@ -96,6 +98,32 @@ fn a_cluster_loses_nothing_acknowledged_whatever_happens_to_its_nodes() {
     assert!(acked > 100 * runs.len() && faults > 2 * runs.len(), "{acked} {faults}");
 }
 
+/// Seeds of clusters with a bucket that every test run goes through; `TIERED_SEEDS=from..to` runs others.
+const TIERED_SEEDS: std::ops::Range<u64> = 0..6;
+
+#[test]
+fn a_tiered_cluster_loses_nothing_whatever_happens_to_its_nodes_and_to_the_bucket() {
+    let seconds = number("CLUSTER_SECONDS").unwrap_or(CLUSTER_SECONDS);
+    let (mut runs, mut wrong) = (Vec::new(), Vec::new());
+    for seed in seeds_of("TIERED_SEEDS", TIERED_SEEDS) {
+        let run = std::panic::catch_unwind(|| cluster::run_tiered(seed, seconds));
+        let run = run.unwrap_or_else(|_| cluster::ClusterRun::panicked());
+        if !run.wrong.is_empty() {
+            println!("TIERED={seed}: {:#?}", run.wrong);
+            wrong.push(seed);
+        }
+        runs.push(run);
+    }
+    assert!(wrong.is_empty(), "{} of {} runs: TIERED={wrong:?}", wrong.len(), runs.len());
+    let acked: usize = runs.iter().map(|run| run.acked).sum();
+    let remote = runs.iter().filter(|run| run.local_start > 0).count();
+    println!(
+        "{} runs, {acked} records acknowledged; {remote} with records in the bucket only",
+        runs.len()
+    );
+    assert!(acked > 100 * runs.len() && remote * 4 > runs.len() * 3, "{acked} {remote}");
+}
+
 /// Log lines tell the run's own time, as its trace does.
 struct SimulatedUptime;
 
@@ -110,16 +138,20 @@ impl tracing_subscriber::fmt::time::FormatTime for SimulatedUptime {
 
 #[test]
 fn the_seed_of_the_environment_is_run_on_a_cluster_and_shown() {
-    if let Some(seed) = number("SEED") {
+    let seconds = number("CLUSTER_SECONDS").unwrap_or(CLUSTER_SECONDS);
+    let show = |variable: &str, run: fn(u64, u64) -> cluster::ClusterRun| {
+        let Some(seed) = number(variable) else { return };
         if std::env::var_os("STRANDLINE_LOG").is_some() {
             let filter = tracing_subscriber::EnvFilter::from_env("STRANDLINE_LOG");
             let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
             let _ = lines.with_timer(SimulatedUptime).try_init();
         }
-        let run = cluster::run(seed, number("CLUSTER_SECONDS").unwrap_or(CLUSTER_SECONDS));
+        let run = run(seed, seconds);
         println!("seed {seed}\n{}\n{:#?}", run.trace.join("\n"), run.wrong);
         assert!(run.wrong.is_empty());
-    }
+    };
+    show("SEED", cluster::run);
+    show("TIERED", cluster::run_tiered);
 }
 
 /// Whether a run shows that something is wrong: by its checks, or by an assertion of ours that failed.

@@ -22,7 +22,7 @@ use crate::system::{Clock, Random, SharedDisk};
 const CLUSTER: &str = "SimulatedClusterAAAAAA";
 /// The slowest flush.
 pub(super) const SYNC_US: u64 = 40_000;
-const STARTED_MS: i64 = 1_700_000_000_000;
+pub(super) const STARTED_MS: i64 = 1_700_000_000_000;
 
 /// What is there of a node, apart from its disk.
 #[derive(Debug, Default)]
@@ -56,6 +56,8 @@ pub(super) struct Node {
     random: Random,
     pub role: Role,
     voters: u32,
+    /// Whether there is a bucket.
+    is_tiered: bool,
 }
 
 /// Takes connections for a service on a machine.
@@ -71,11 +73,16 @@ fn acceptor<S: Service>(machine: u32, service: Arc<S>, rules: ConnectionRules) -
 }
 
 impl Node {
-    pub(super) fn new(id: u32, role: Role, voters: u32, net: &SimNet, random: &Random) -> Self {
+    pub(super) fn new(
+        id: u32,
+        (role, voters, is_tiered): (Role, u32, bool),
+        net: &SimNet,
+        random: &Random,
+    ) -> Self {
         let random = Random::seeded(random.next_u64());
         let (disk, life) = (SimDisk::default(), Arc::default());
         disk.set_faults(Faults { sync_us: SYNC_US, ..Faults::default() });
-        Self { id, disk, life, net: net.clone(), random, role, voters }
+        Self { id, disk, life, net: net.clone(), random, role, voters, is_tiered }
     }
 
     fn config(&self) -> Config {
@@ -109,6 +116,14 @@ impl Node {
             ("leader.imbalance.check.interval.seconds", "5".to_owned()),
         ] {
             config.set(key, &value, Origin::CommandLine).expect("valid");
+        }
+        let tiered = [
+            ("remote.storage.url", "memory:shared"),
+            ("remote.log.manager.task.interval.ms", "300"),
+            ("log.retention.check.interval.ms", "1000"),
+        ];
+        for (key, value) in tiered.into_iter().filter(|_| self.is_tiered) {
+            config.set(key, value, Origin::CommandLine).expect("valid");
         }
         config
     }
@@ -264,14 +279,14 @@ impl Node {
         partitions.iter().map(known).collect()
     }
 
-    /// What stands in this node's logs: by partition, the bytes below the high watermark.
-    pub(super) fn logs(&self, topic: &str) -> BTreeMap<i32, (i64, Vec<u8>)> {
+    /// What stands in this node's logs: by partition the high watermark, and the batches below it by their base offset.
+    pub(super) fn logs(&self, topic: &str) -> BTreeMap<i32, (i64, BTreeMap<i64, Vec<u8>>)> {
         let mut logs = BTreeMap::new();
         let topic = self.with_broker(|broker| broker.context().replicas.topic(topic)).flatten();
         for partition in topic.map(|topic| topic.partitions()).unwrap_or_default() {
             let end = partition.high_watermark();
-            let bytes = partition.with_log(|log| {
-                let mut all = Vec::new();
+            let batches = partition.with_log(|log| {
+                let mut all = BTreeMap::new();
                 let mut at = log.log_start();
                 while at < end
                     && let Ok(Some(slice)) = log.slice(at, log.end(), 1 << 20, true)
@@ -282,14 +297,21 @@ impl Node {
                         rest = after;
                         at = header.last_offset() + 1;
                         if at <= end {
-                            all.extend_from_slice(batch);
+                            all.insert(header.base_offset, batch.to_vec());
                         }
                     }
                 }
                 all
             });
-            logs.insert(partition.name.partition, (end, bytes.unwrap_or_default()));
+            logs.insert(partition.name.partition, (end, batches.unwrap_or_default()));
         }
         logs
+    }
+
+    /// Where this node's logs begin, by partition.
+    pub(super) fn starts(&self, topic: &str) -> BTreeMap<i32, i64> {
+        let topic = self.with_broker(|broker| broker.context().replicas.topic(topic)).flatten();
+        let partitions = topic.map(|topic| topic.partitions()).unwrap_or_default();
+        partitions.iter().map(|p| (p.name.partition, p.local_start())).collect()
     }
 }

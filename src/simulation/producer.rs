@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::client::{TOPIC, fetch_request};
 use super::net::{SimDialer, SimNet};
+use super::nodes::STARTED_MS;
 use crate::model::number::{to_i32, to_u64, to_usize};
 use crate::network::client::FramedClient;
 use crate::protocol::messages::metadata_request::MetadataRequestTopic;
@@ -152,7 +153,8 @@ impl Producer {
             for value in &values {
                 let padding = vec![7; to_usize(self.random.below(200))];
                 let bytes = [&value.to_be_bytes()[..], &padding].concat();
-                builder = builder.record(1_000, None, Some(&bytes));
+                // Of the run's own time: what is much older makes a log forget its producers (KIP-98).
+                builder = builder.record(STARTED_MS, None, Some(&bytes));
             }
             self.open = Some((values, builder.build()));
         }
@@ -218,7 +220,8 @@ impl Producer {
         let answer = answered.responses.first()?.partitions.first()?.clone();
         match answer.error_code {
             0 => {}
-            3 | 5 | 6 | 56 => return None,
+            // 78: a new leader that does not know yet what is in the bucket.
+            3 | 5 | 6 | 56 | 78 => return None,
             // A new leader that does not know yet what is committed has nothing there.
             1 if from > 0 => return None,
             other => {
