@@ -97,6 +97,11 @@ fn a_tiered_topic_loses_nothing_while_nodes_are_killed_and_a_new_broker_begins_f
         end > 2 * i64::try_from(acked).expect("small") * 9 / 10
             && local * 10 > i64::try_from(acked).expect("small") * 9
     });
+    let told =
+        ["--bootstrap-server", &bootstrap, "--describe", "--all", "--entity-type", "brokers"];
+    let mut told = java("kafka.admin.ConfigCommand", &told);
+    let told = succeed(told.args(["--entity-name", "2"]));
+    assert!(told.contains("remote.storage.options=null") && !told.contains("secret123"), "{told}");
     let (ranges, named) = manifests(&bucket);
     assert!(ranges.iter().all(|(start, _)| *start == 0), "{ranges:?}");
     let there: BTreeSet<String> = files(&bucket, "*.log")

@@ -100,14 +100,15 @@ fn show(
 ) -> DescribeConfigsResourceResult {
     let mut shown = DescribeConfigsResourceResult::default()
         .with_name(text(entry.name))
-        .with_value(Some(text(entry.value)))
+        .with_value((!entry.is_secret).then(|| text(entry.value)))
+        .with_is_sensitive(entry.is_secret)
         .with_read_only(entry.is_read_only)
         .with_config_source(entry.source);
     if request.include_synonyms {
         let synonym = |synonym: crate::config::Synonym| {
             DescribeConfigsSynonym::default()
                 .with_name(text(synonym.name))
-                .with_value(Some(text(synonym.value)))
+                .with_value((!entry.is_secret).then(|| text(synonym.value)))
                 .with_source(synonym.source)
         };
         shown.synonyms = entry.synonyms.into_iter().map(synonym).collect();

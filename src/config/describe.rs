@@ -15,6 +15,9 @@ const SOURCE_DYNAMIC_BROKER: i8 = 2;
 const SOURCE_STATIC_BROKER: i8 = 4;
 const SOURCE_DEFAULT: i8 = 5;
 
+/// Settings that may hold keys.
+const SECRETS: &[&str] = &["remote.storage.options"];
+
 /// Where else a value would come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Synonym {
@@ -29,6 +32,8 @@ pub(crate) struct Described {
     pub name: &'static str,
     pub value: String,
     pub is_read_only: bool,
+    /// Its value is told to nobody.
+    pub is_secret: bool,
     pub source: i8,
     pub kind: i8,
     pub synonyms: Vec<Synonym>,
@@ -59,6 +64,7 @@ pub(crate) fn topic_entries(
             name: row.name,
             value: first.map_or_else(|| row.default.to_owned(), |s| s.value.clone()),
             is_read_only: false,
+            is_secret: false,
             source: first.map_or(SOURCE_DEFAULT, |s| s.source),
             kind: kind_number(row.kind),
             synonyms,
@@ -89,6 +95,7 @@ pub(crate) fn broker_entries(config: &Config) -> Vec<Described> {
             name: row.name,
             value: value.to_owned(),
             is_read_only: !row.dynamic,
+            is_secret: SECRETS.contains(&row.name),
             source: source(origin),
             kind: kind_number(row.kind),
             synonyms,
