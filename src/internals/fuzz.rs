@@ -34,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     ("metadata_log", metadata_log),
     ("group_records", group_records),
     ("peer_message", peer_message),
+    ("bucket", bucket),
 ];
 
 const FRAME_BYTES_MAX: usize = 1 << 16;
@@ -179,6 +180,12 @@ pub fn peer_message(bytes: &[u8]) {
     crate::controller::read_command(bytes);
 }
 
+/// What stands in a bucket: a partition's manifest, and what follows a segment's records.
+pub fn bucket(bytes: &[u8]) {
+    crate::remote_log::read_manifest(bytes);
+    crate::remote_log::read_trailer(bytes);
+}
+
 /// Keys and values of `__consumer_offsets` (the first byte says where the key ends).
 pub fn group_records(bytes: &[u8]) {
     let Some((split, rest)) = bytes.split_first() else { return };
@@ -274,6 +281,9 @@ mod tests {
         }
         let command = r#"{"AlterIsr":{"broker":1,"epoch":2,"changes":[]}}"#;
         seeds.push(("peer_message", "isr".to_owned(), command.as_bytes().to_vec()));
+        let manifest = crate::remote_log::sample_manifest().encode();
+        seeds.push(("bucket", "manifest".to_owned(), manifest));
+        seeds.push(("bucket", "trailer".to_owned(), crate::remote_log::sample_trailer()));
         for (name, key, value) in crate::coordinator::sample_records() {
             let split = u8::try_from(key.len()).expect("small");
             seeds.push(("group_records", name, [&[split], &key[..], &value[..]].concat()));

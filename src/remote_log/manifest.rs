@@ -103,6 +103,9 @@ impl Manifest {
         if let Some((one, next)) = pairs.find(|(one, next)| one.end_offset != next.base_offset) {
             return Err(format!("{} does not follow {}", next.base_offset, one.end_offset));
         }
+        if self.log_start < 0 {
+            return Err(format!("the log begins at {}", self.log_start));
+        }
         if self.segments.first().is_some_and(|first| first.end_offset <= self.log_start) {
             return Err(format!("the log begins at {}, past its first segment", self.log_start));
         }
@@ -127,7 +130,7 @@ impl Manifest {
 
     /// Bytes of records.
     pub(crate) fn bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.log_bytes).sum()
+        self.segments.iter().fold(0, |sum, segment| sum.saturating_add(segment.log_bytes))
     }
 
     /// Adds a copy; it must follow the last one, or begin a manifest that holds none.
@@ -220,4 +223,42 @@ fn first_of(
         }
     }
     low
+}
+
+/// Reads any bytes as a manifest, and asks of it what a broker asks (for fuzz targets).
+#[cfg(any(test, feature = "internals"))]
+pub(crate) fn read_manifest(bytes: &[u8]) {
+    let Ok(mut manifest) = Manifest::decode(bytes) else { return };
+    let _ = (manifest.bytes(), manifest.objects().count(), manifest.since(5).count());
+    let end = manifest.end().unwrap_or(manifest.log_start);
+    for offset in [0, manifest.log_start, end - 1, end] {
+        let found = manifest.find(offset).map(|segment| segment.base_offset..segment.end_offset);
+        assert!(found.is_none_or(|range| range.contains(&offset)), "{offset}");
+    }
+    manifest.follow_lineage(|offset| Some(i32::from(offset > end / 2)), 1);
+    manifest.advance(end / 2, 2);
+    assert!(Manifest::decode(&manifest.encode()).is_ok(), "{manifest:?}");
+}
+
+/// A manifest of two segments, for the corpus.
+#[cfg(test)]
+pub(crate) fn sample() -> Manifest {
+    let mut manifest = Manifest::new("t", TopicId::from_u128(7), 0);
+    for (base_offset, end_offset, epochs) in
+        [(0, 10, vec![(0, 0)]), (10, 20, vec![(0, 0), (3, 12)])]
+    {
+        let segment = RemoteSegment {
+            id: Uuid::from_u128(1),
+            base_offset,
+            end_offset,
+            object_offset: base_offset,
+            leader_epoch: 3,
+            max_timestamp: 5,
+            log_bytes: 10,
+            object_bytes: 20,
+            epochs,
+        };
+        manifest.add(segment).expect("sound");
+    }
+    manifest
 }

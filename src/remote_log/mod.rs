@@ -18,5 +18,13 @@ pub(crate) use counts::TierCounts;
 pub(crate) use error::RemoteError;
 pub(crate) use inspect::Inventory;
 pub(crate) use manifest::Manifest;
+#[cfg(any(test, feature = "internals"))]
+pub(crate) use manifest::read_manifest;
+#[cfg(test)]
+pub(crate) use manifest::sample as sample_manifest;
 pub(crate) use partition::{RemotePartition, Tier};
 pub(crate) use reader::Reader;
+#[cfg(any(test, feature = "internals"))]
+pub(crate) use trailer::read_trailer;
+#[cfg(test)]
+pub(crate) use trailer::sample_trailer;

@@ -288,22 +288,12 @@ async fn after_an_unclean_election_each_offset_has_the_truth_of_the_leaders_line
 
 #[test]
 fn a_manifest_with_gaps_overlaps_or_nonsense_is_refused() {
+    let good = sample_manifest;
     let segment = |base_offset: Offset, end_offset: Offset| RemoteSegment {
-        id: Uuid::from_u128(1),
         base_offset,
         end_offset,
         object_offset: base_offset,
-        leader_epoch: 0,
-        max_timestamp: 0,
-        log_bytes: 10,
-        object_bytes: 20,
-        epochs: vec![(0, 0)],
-    };
-    let good = || {
-        let mut manifest = Manifest::new("t", TOPIC, 0);
-        manifest.add(segment(0, 10)).expect("first");
-        manifest.add(segment(10, 20)).expect("next");
-        manifest
+        ..good().segments[0].clone()
     };
     assert_eq!(Manifest::decode(&good().encode()).expect("read"), good());
     assert!(good().add(segment(25, 30)).is_err(), "a gap");

@@ -153,3 +153,28 @@ impl Trailer {
         Err(RemoteError::Damaged { object: object.to_owned(), reason })
     }
 }
+
+/// Reads any bytes as a trailer, as they are and with a right checksum (for fuzz targets).
+#[cfg(any(test, feature = "internals"))]
+pub(crate) fn read_trailer(bytes: &[u8]) {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let head: Option<Head> = serde_json::from_slice(line).ok();
+    let Some(head) = head else { return };
+    let signed = [bytes, &crc32c(bytes).to_be_bytes()].concat();
+    for bytes in [bytes.to_vec(), signed] {
+        if let Ok(trailer) = Trailer::decode("object", &Bytes::from(bytes), &head.segment) {
+            let _ = trailer.verify("object", 0, b"records");
+        }
+    }
+}
+
+/// A trailer without its checksum, for the corpus.
+#[cfg(test)]
+pub(crate) fn sample_trailer() -> Vec<u8> {
+    let segment = super::manifest::sample().segments.remove(0);
+    let owner = Owner { topic: "t", topic_id: TopicId::from_u128(7), partition: 0 };
+    let kept = (&SegmentIndex::new(0), &ProducerStates::default());
+    let mut bytes = Trailer::encode(owner, &segment, &[1], kept);
+    bytes.truncate(bytes.len() - CRC_BYTES);
+    bytes
+}

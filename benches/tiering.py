@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""What tiering costs and gives, against the same broker without it, in turns.
+
+    cargo build --release
+    benches/tiering.py                    # a folder for a bucket
+    benches/tiering.py --rate 30000 --seconds 30 --pairs 3
+
+T1: records of 1 KiB at a steady rate, `acks=all`, on one node: latency of producers and the CPU of the broker with and without copying, and how much was copied when
+the load ended. T2: everything read back, from the local log and from the bucket.
+"""
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from harness import rows
+from harness.brokers import Strandline
+from harness.machine import KIT, cpu_seconds
+
+PARTITIONS = 6
+SEGMENTS = "segment.bytes=16777216,file.delete.delay.ms=100"
+TIERED = SEGMENTS + ",remote.storage.enable=true,local.retention.ms=1,segment.ms=2000"
+
+
+class Tiered(Strandline):
+    name = "tiered"
+
+    def command(self):
+        often = ["log.retention.check.interval.ms=500", "remote.log.manager.task.interval.ms=500"]
+        return super().command() + ["--tier", f"file:{self.folder}/bucket"] + [word for setting in often for word in ("--set", setting)]
+
+
+def size(folder, pattern="*"):
+    return sum(path.stat().st_size for path in Path(folder).rglob(pattern) if path.is_file())
+
+
+def load(broker, arguments):
+    client = [str(KIT / "kload"), "-brokers", broker.address, "-topic", "t", "-pid", str(broker.pid), "-size", "1024", "-partitions", str(PARTITIONS)]
+    told = json.loads(subprocess.run(client + arguments, capture_output=True, text=True, check=True).stdout.strip().splitlines()[-1])
+    return told, rows.figures(told)
+
+
+def one(kind, folder, options):
+    broker = (Tiered if kind == "tiered" else Strandline)(folder, True)
+    try:
+        config = TIERED if kind == "tiered" else SEGMENTS
+        before = cpu_seconds(broker.pid)
+        send = ["-mode", "e2e", "-acks", "all", "-rate", str(options.rate), "-consumers", "1", "-topic-config", config, "-seconds", str(options.seconds), "-warmup", "2"]
+        _, found = load(broker, send)
+        cpu = cpu_seconds(broker.pid) - before
+        latency = {name: next(value for key, value in found.items() if key.endswith(name)) for name in ("latency_ms.p50", "latency_ms.p99")}
+        records = options.rate * options.seconds * 1024 / 1e9
+        told = {"cpu_s_per_gb": cpu / records, **latency}
+        if kind == "tiered":
+            told["copied_at_end"] = size(f"{folder}/bucket", "*.log") / 1e9 / records
+            until = time.time() + 120
+            while size(f"{folder}/data", "*.log") > 1e6 and time.time() < until:
+                time.sleep(0.2)
+            told["cpu_s_per_gb"] = (cpu_seconds(broker.pid) - before) / records
+        begun = time.time()
+        reading = cpu_seconds(broker.pid)
+        _, found = load(broker, ["-mode", "consume", "-seconds", "120", "-idle", "1s"])
+        told["read_mb_per_s"] = next(value for key, value in found.items() if key.endswith("mb_per_s"))
+        told["read_cpu_s_per_gb"] = (cpu_seconds(broker.pid) - reading) / records
+        told["read_s"] = time.time() - begun
+        return told
+    finally:
+        broker.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rate", type=int, default=30_000)
+    parser.add_argument("--seconds", type=int, default=20)
+    parser.add_argument("--pairs", type=int, default=3)
+    options = parser.parse_args()
+    rows.kload()
+    pairs = []
+    for number in range(options.pairs):
+        order = ("local", "tiered") if number % 2 == 0 else ("tiered", "local")
+        pair = {kind: one(kind, tempfile.mkdtemp(prefix=f"tiering-{kind}-"), options) for kind in order}
+        pairs.append(pair)
+        for kind in ("local", "tiered"):
+            print(f"{number + 1} {kind:6}  " + "  ".join(f"{name} {value:.2f}" for name, value in pair[kind].items()), flush=True)
+    for name in pairs[0]["local"]:
+        ratios = [pair["tiered"][name] / pair["local"][name] for pair in pairs if pair["local"][name]]
+        print(f"{name}: tiered / local {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
+if __name__ == "__main__":
+    main()
