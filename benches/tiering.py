@@ -4,6 +4,7 @@
     cargo build --release
     benches/tiering.py                    # a folder for a bucket
     benches/tiering.py --rate 30000 --seconds 30 --pairs 3
+    benches/tiering.py --bucket /dev/shm  # one that is not on the same disk
 
 T1: records of 1 KiB at a steady rate, `acks=all`, on one node: latency of producers and the CPU of the broker with and without copying, and how much was copied when
 the load ended. T2: everything read back, from the local log and from the bucket.
@@ -29,9 +30,13 @@ TIERED = SEGMENTS + ",remote.storage.enable=true,local.retention.ms=1,segment.ms
 class Tiered(Strandline):
     name = "tiered"
 
+    def __init__(self, folder, bucket):
+        self.bucket = bucket
+        super().__init__(folder, True)
+
     def command(self):
         often = ["log.retention.check.interval.ms=500", "remote.log.manager.task.interval.ms=500"]
-        return super().command() + ["--tier", f"file:{self.folder}/bucket"] + [word for setting in often for word in ("--set", setting)]
+        return super().command() + ["--tier", f"file:{self.bucket}"] + [word for setting in often for word in ("--set", setting)]
 
 
 def size(folder, pattern="*"):
@@ -45,7 +50,8 @@ def load(broker, arguments):
 
 
 def one(kind, folder, options):
-    broker = (Tiered if kind == "tiered" else Strandline)(folder, True)
+    bucket = tempfile.mkdtemp(prefix="tiering-bucket-", dir=options.bucket)
+    broker = Tiered(folder, bucket) if kind == "tiered" else Strandline(folder, True)
     try:
         config = TIERED if kind == "tiered" else SEGMENTS
         before = cpu_seconds(broker.pid)
@@ -56,7 +62,7 @@ def one(kind, folder, options):
         records = options.rate * options.seconds * 1024 / 1e9
         told = {"cpu_s_per_gb": cpu / records, **latency}
         if kind == "tiered":
-            told["copied_at_end"] = size(f"{folder}/bucket", "*.log") / 1e9 / records
+            told["copied_at_end"] = size(bucket, "*.log") / 1e9 / records
             until = time.time() + 120
             while size(f"{folder}/data", "*.log") > 1e6 and time.time() < until:
                 time.sleep(0.2)
@@ -70,7 +76,8 @@ def one(kind, folder, options):
         return told
     finally:
         broker.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        for used in (folder, bucket):
+            shutil.rmtree(used, ignore_errors=True)
 
 
 def main():
@@ -78,6 +85,7 @@ def main():
     parser.add_argument("--rate", type=int, default=30_000)
     parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--bucket", help="where the folder is made that is the bucket")
     options = parser.parse_args()
     rows.kload()
     pairs = []
