@@ -448,3 +448,24 @@ async fn what_retention_deletes_before_a_crash_is_not_taken_for_lost_after_it() 
     let found = partition.with_log(|log| (log.log_start(), log.log_end()));
     assert_eq!(found, Some((start, 10)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_begins_anew_past_its_end_and_crashes_is_not_taken_for_one_that_lost_something()
+ {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a"]);
+    let partition = create(&replicas, "t", false);
+    let waiter = AckWaiter::new();
+    append(&partition, Some(&waiter)).expect("appended");
+    settled(&waiter).await;
+    partition.directory.write_points().expect("written");
+    let state = PartitionState { leader: 2, replicas: vec![1, 2], isr: vec![2], ..led(1) };
+    partition.take_state(&state);
+    partition.restart_at(1, 50).expect("begun anew");
+    drop((partition, replicas));
+    disk.die();
+    let replicas = open(&disk, &["/a"]);
+    let partition = create(&replicas, "t", false);
+    let found = partition.with_log(|log| (log.log_start(), log.log_end()));
+    assert_eq!(found, Some((50, 50)));
+}
