@@ -107,6 +107,7 @@ impl Replicas {
         let replicas = Arc::clone(self);
         spawn(async move {
             loop {
+                let mut again = SWEEP_EVERY;
                 match tier.sweep_deleted(replicas.clock.now_ms()).await {
                     Ok(0) => {}
                     Ok(count) => {
@@ -116,12 +117,12 @@ impl Replicas {
                         );
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "objects of deleted topics not removed from object storage");
+                        tracing::warn!(%error, "objects of deleted topics not removed from object storage yet");
+                        again = NOTE_AGAIN;
                     }
                 }
-                let _ =
-                    timeout_at(monotonic() + SWEEP_EVERY, replicas.local.topic_deleted.notified())
-                        .await;
+                let told = replicas.local.topic_deleted.notified();
+                let _ = timeout_at(monotonic() + again, told).await;
             }
         });
     }
