@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use super::error::ReadError;
 use super::local_log::Log;
+use super::segment::Segment;
+use crate::config::TopicConfig;
 use crate::model::number::to_i64;
 use crate::model::{Offset, Timestamp};
 
@@ -17,6 +19,15 @@ const DELETED_AT_ONCE: usize = 8;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct DeletedSegment {
     pub files: Vec<PathBuf>,
+}
+
+/// How old, and how large, what is on local disk may be; -1: no limit.
+fn limits(config: &TopicConfig) -> (i64, i64) {
+    if config.is_tiered {
+        (config.local_retention_ms, config.local_retention_bytes)
+    } else {
+        (config.retention_ms, config.retention_bytes)
+    }
 }
 
 impl Log {
@@ -41,11 +52,7 @@ impl Log {
         let bound = bound.min(self.recovery_point);
         let with_snapshot =
             if self.producers.is_empty() { Offset::MAX } else { self.snapshot_durable };
-        let (retention_ms, size_limit) = if config.is_tiered {
-            (config.local_retention_ms, config.local_retention_bytes)
-        } else {
-            (config.retention_ms, config.retention_bytes)
-        };
+        let (retention_ms, _) = limits(&config);
         let mut deleted = Vec::new();
         if config.is_deleted
             && retention_ms >= 0
@@ -61,13 +68,8 @@ impl Log {
             if next > bound {
                 break;
             }
-            let too_old = || -> Result<bool, ReadError> {
-                let newest = segment.max_time(&self.parts.cache)?.map(|max| max.timestamp);
-                Ok(newest.is_some_and(|newest| now_ms.saturating_sub(newest) > retention_ms))
-            };
-            let too_large = size_limit >= 0 && to_i64(self.bytes() - segment.bytes) >= size_limit;
             let below_start = next <= self.log_start;
-            let expired = config.is_deleted && (too_large || (retention_ms >= 0 && too_old()?));
+            let expired = config.is_deleted && self.is_expired(&segment, now_ms)?;
             // What is wanted still goes only once it is known to be in remote storage.
             let is_safe = !config.is_tiered || next <= self.copied_to;
             let goes = below_start || (expired && is_safe);
@@ -87,6 +89,19 @@ impl Log {
         Ok(deleted)
     }
 
+    /// Whether the oldest segment is too old, or the log too large with it.
+    fn is_expired(&self, segment: &Segment, now_ms: Timestamp) -> Result<bool, ReadError> {
+        let (retention_ms, size_limit) = limits(&self.parts.config);
+        if size_limit >= 0 && to_i64(self.bytes() - segment.bytes) >= size_limit {
+            return Ok(true);
+        }
+        if retention_ms < 0 {
+            return Ok(false);
+        }
+        let newest = segment.max_time(&self.parts.cache)?.map(|max| max.timestamp);
+        Ok(newest.is_some_and(|newest| now_ms.saturating_sub(newest) > retention_ms))
+    }
+
     /// Notes up to where the log is known to be in remote storage.
     pub(crate) fn set_copied_to(&mut self, offset: Offset) {
         self.copied_to = offset;
@@ -99,13 +114,7 @@ impl Log {
             return false;
         };
         let next = self.closed.keys().nth(1).copied().unwrap_or(self.active.base_offset);
-        let limit = config.local_retention_bytes;
-        let too_large = limit >= 0 && to_i64(self.bytes() - first.bytes) >= limit;
-        let newest = first.max_time(&self.parts.cache).ok().flatten().map(|max| max.timestamp);
-        let age_max = config.local_retention_ms;
-        let too_old =
-            age_max >= 0 && newest.is_some_and(|newest| now_ms.saturating_sub(newest) > age_max);
-        next > self.copied_to && (too_large || too_old)
+        next > self.copied_to && self.is_expired(first, now_ms).unwrap_or(false)
     }
 
     /// Moves the log's start up to `offset` (DeleteRecords); returns the new start.
@@ -116,9 +125,7 @@ impl Log {
 
     fn is_expired_active(&self, now_ms: Timestamp) -> bool {
         let newest = self.active.index.max_time().map(|max| max.timestamp);
-        let config = &self.parts.config;
-        let retention_ms =
-            if config.is_tiered { config.local_retention_ms } else { config.retention_ms };
+        let (retention_ms, _) = limits(&self.parts.config);
         newest.is_some_and(|newest| now_ms.saturating_sub(newest) > retention_ms)
     }
 

@@ -17,7 +17,7 @@ use super::error::RemoteError;
 use super::manifest::{Manifest, RemoteSegment};
 use super::trailer::{CHUNK_BYTES, Trailer};
 use crate::log::FoundRecord;
-use crate::model::number::{to_u32, to_u64, to_usize};
+use crate::model::number::{to_u32, to_u64};
 use crate::model::{Offset, Timestamp};
 use crate::objects::Store;
 use crate::record::{BatchHeader, HEADER_BYTES, Records, next_batch};
@@ -90,9 +90,8 @@ impl Reader {
         chunk: usize,
     ) -> Result<Bytes, Shared> {
         let fetch = async {
-            let start = to_u64(chunk * CHUNK_BYTES);
-            let end = (start + to_u64(CHUNK_BYTES)).min(segment.log_bytes);
-            let both = join(self.get(object, start..end), self.trailer(object, segment)).await;
+            let get = self.get(object, chunk_range(segment, chunk));
+            let both = join(get, self.trailer(object, segment)).await;
             let (bytes, trailer) = (both.0?, both.1.map_err(|error| told(object, &error))?);
             trailer.verify(object, chunk, &bytes)?;
             Ok(bytes)
@@ -137,7 +136,7 @@ impl Reader {
     ) {
         let is_here = |chunk: usize| self.chunks.contains_key(&(segment.id, chunk));
         let reads_on = first > 0 && is_here(first - 1);
-        let chunks = usize::try_from(segment.log_bytes).unwrap_or(usize::MAX).div_ceil(CHUNK_BYTES);
+        let chunks = chunks_of(segment);
         let ahead = if reads_on { READ_AHEAD } else { 1 };
         for chunk in (last + 1..chunks).take(ahead).filter(|chunk| !is_here(*chunk)) {
             let (reader, object, segment) = (Arc::clone(self), object.to_owned(), segment.clone());
@@ -256,18 +255,24 @@ impl Reader {
     ) -> Result<(), Shared> {
         let object = manifest.object(segment);
         let trailer = self.trailer(&object, segment).await?;
-        let chunks = to_usize(
-            i32::try_from(segment.log_bytes.div_ceil(to_u64(CHUNK_BYTES))).unwrap_or(i32::MAX),
-        );
-        for chunk in 0..chunks {
-            let start = to_u64(chunk * CHUNK_BYTES);
-            let end = (start + to_u64(CHUNK_BYTES)).min(segment.log_bytes);
+        for chunk in 0..chunks_of(segment) {
             // Past the cache: what is checked is what the store has.
-            let bytes = self.get(&object, start..end).await.map_err(Arc::new)?;
+            let got = self.get(&object, chunk_range(segment, chunk)).await;
+            let bytes = got.map_err(Arc::new)?;
             trailer.verify(&object, chunk, &bytes).map_err(Arc::new)?;
         }
         Ok(())
     }
+}
+
+/// The bytes of a chunk of a segment's records.
+fn chunk_range(segment: &RemoteSegment, chunk: usize) -> std::ops::Range<u64> {
+    let start = to_u64(chunk * CHUNK_BYTES);
+    start..(start + to_u64(CHUNK_BYTES)).min(segment.log_bytes)
+}
+
+fn chunks_of(segment: &RemoteSegment) -> usize {
+    usize::try_from(segment.log_bytes).unwrap_or(usize::MAX).div_ceil(CHUNK_BYTES)
 }
 
 /// An error that several were told of.

@@ -68,31 +68,38 @@ fn check_cluster(seed: u64) -> cluster::ClusterRun {
     run
 }
 
-fn cluster_seeds() -> std::ops::Range<u64> {
-    seeds_of("CLUSTER_SEEDS", CLUSTER_SEEDS)
-}
-
 fn seeds_of(variable: &str, usual: std::ops::Range<u64>) -> std::ops::Range<u64> {
     let wanted = std::env::var(variable).ok();
     let range = wanted.as_deref().and_then(|wanted| wanted.split_once(".."));
     range.map_or(usual, |(from, to)| from.parse().expect("a number")..to.parse().expect("a number"))
 }
 
-#[test]
-fn a_cluster_loses_nothing_acknowledged_whatever_happens_to_its_nodes() {
+/// Runs seeds, and says of all of them what went wrong.
+fn run_clusters(
+    name: &str,
+    seeds: std::ops::Range<u64>,
+    run: fn(u64, u64) -> cluster::ClusterRun,
+) -> Vec<cluster::ClusterRun> {
     let seconds = number("CLUSTER_SECONDS").unwrap_or(CLUSTER_SECONDS);
     let (mut runs, mut wrong) = (Vec::new(), Vec::new());
-    for seed in cluster_seeds() {
+    for seed in seeds {
         // An assertion of ours that fails in a run is a finding like any other, and does not hide those after it.
-        let run = std::panic::catch_unwind(|| cluster::run(seed, seconds));
+        let run = std::panic::catch_unwind(|| run(seed, seconds));
         let run = run.unwrap_or_else(|_| cluster::ClusterRun::panicked());
         if !run.wrong.is_empty() {
-            println!("SEED={seed}: {:#?}", run.wrong);
+            println!("{name}={seed}: {:#?}", run.wrong);
             wrong.push(seed);
         }
         runs.push(run);
     }
-    assert!(wrong.is_empty(), "{} of {} runs: SEED={wrong:?}", wrong.len(), runs.len());
+    assert!(wrong.is_empty(), "{} of {} runs: {name}={wrong:?}", wrong.len(), runs.len());
+    runs
+}
+
+#[test]
+fn a_cluster_loses_nothing_acknowledged_whatever_happens_to_its_nodes() {
+    let seeds = seeds_of("CLUSTER_SEEDS", CLUSTER_SEEDS);
+    let runs = run_clusters("SEED", seeds, cluster::run);
     let (acked, faults) = runs.iter().fold((0, 0), |(a, f), run| (a + run.acked, f + run.faults));
     println!("{} runs, {acked} records acknowledged, {faults} faults", runs.len());
     assert!(acked > 100 * runs.len() && faults > 2 * runs.len(), "{acked} {faults}");
@@ -103,18 +110,8 @@ const TIERED_SEEDS: std::ops::Range<u64> = 0..6;
 
 #[test]
 fn a_tiered_cluster_loses_nothing_whatever_happens_to_its_nodes_and_to_the_bucket() {
-    let seconds = number("CLUSTER_SECONDS").unwrap_or(CLUSTER_SECONDS);
-    let (mut runs, mut wrong) = (Vec::new(), Vec::new());
-    for seed in seeds_of("TIERED_SEEDS", TIERED_SEEDS) {
-        let run = std::panic::catch_unwind(|| cluster::run_tiered(seed, seconds));
-        let run = run.unwrap_or_else(|_| cluster::ClusterRun::panicked());
-        if !run.wrong.is_empty() {
-            println!("TIERED={seed}: {:#?}", run.wrong);
-            wrong.push(seed);
-        }
-        runs.push(run);
-    }
-    assert!(wrong.is_empty(), "{} of {} runs: TIERED={wrong:?}", wrong.len(), runs.len());
+    let seeds = seeds_of("TIERED_SEEDS", TIERED_SEEDS);
+    let runs = run_clusters("TIERED", seeds, cluster::run_tiered);
     let acked: usize = runs.iter().map(|run| run.acked).sum();
     let remote = runs.iter().filter(|run| run.local_start > 0).count();
     println!(
