@@ -14,7 +14,7 @@ use super::local_log::{Log, Position};
 use super::segment::{Segment, Walk, batch_bytes_at};
 use crate::model::number::{to_u64, to_usize};
 use crate::model::{LeaderEpoch, Offset, Timestamp};
-use crate::record::Records;
+use crate::record::{BatchHeader, RecordError, Records};
 use crate::system::{DiskFile, SharedFile};
 
 /// A range of a segment's file that holds whole batches but perhaps the last.
@@ -43,6 +43,27 @@ pub(crate) struct FoundRecord {
     pub offset: Offset,
     pub timestamp: Timestamp,
     pub leader_epoch: LeaderEpoch,
+}
+
+impl FoundRecord {
+    /// The first record of a batch at or after a time, among these offsets.
+    pub(crate) fn first_since(
+        header: &BatchHeader,
+        batch: &[u8],
+        timestamp: Timestamp,
+        offsets: &std::ops::Range<Offset>,
+        plain_bytes_max: usize,
+    ) -> Result<Option<Self>, RecordError> {
+        let records = Records::open(*header, batch, plain_bytes_max)?;
+        for record in &records {
+            let record = record?;
+            if record.timestamp >= timestamp && offsets.contains(&record.offset) {
+                let (offset, timestamp) = (record.offset, record.timestamp);
+                return Ok(Some(Self { offset, timestamp, leader_epoch: header.leader_epoch }));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// One segment as readers see it.
@@ -301,18 +322,11 @@ impl TimeSearch {
                 continue;
             }
             let batch = walk.batch(&header, position)?;
-            let corrupt = || ReadError::Corrupt { path: view.path.clone(), position };
-            let records =
-                Records::open(header, &batch, self.plain_bytes_max).map_err(|_| corrupt())?;
-            for record in &records {
-                let record = record.map_err(|_| corrupt())?;
-                if record.timestamp >= at && self.bounds.contains(&record.offset) {
-                    return Ok(Some(FoundRecord {
-                        offset: record.offset,
-                        timestamp: record.timestamp,
-                        leader_epoch: header.leader_epoch,
-                    }));
-                }
+            let found =
+                FoundRecord::first_since(&header, &batch, at, &self.bounds, self.plain_bytes_max);
+            let corrupt = |_| ReadError::Corrupt { path: view.path.clone(), position };
+            if let Some(found) = found.map_err(corrupt)? {
+                return Ok(Some(found));
             }
         }
         Ok(None)

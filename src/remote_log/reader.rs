@@ -20,7 +20,7 @@ use crate::log::FoundRecord;
 use crate::model::number::{to_u32, to_u64};
 use crate::model::{Offset, Timestamp};
 use crate::objects::Store;
-use crate::record::{BatchHeader, HEADER_BYTES, Records, next_batch};
+use crate::record::{BatchHeader, HEADER_BYTES, RecordError, next_batch};
 use crate::system::tasks::spawn;
 
 /// Chunks that are fetched ahead of somebody who reads on.
@@ -231,12 +231,18 @@ impl Reader {
                 }
                 if header.max_timestamp >= timestamp && header.last_offset() >= start {
                     let whole = self.bytes((&object, segment), from, header.total_bytes()).await?;
-                    let damaged = |reason: String| {
+                    let found = FoundRecord::first_since(
+                        &header,
+                        &whole,
+                        timestamp,
+                        &(start..end),
+                        plain_bytes_max,
+                    );
+                    let damaged = |error: RecordError| {
+                        let reason = error.to_string();
                         Arc::new(RemoteError::Damaged { object: object.clone(), reason })
                     };
-                    let found =
-                        first_since(&header, &whole, timestamp, start..end, plain_bytes_max)
-                            .map_err(damaged)?;
+                    let found = found.map_err(damaged)?;
                     if found.is_some() {
                         return Ok(found);
                     }
@@ -291,26 +297,4 @@ fn whole_batches(bytes: &Bytes, end: Offset) -> Bytes {
         rest = after;
     }
     bytes.slice(..length)
-}
-
-fn first_since(
-    header: &BatchHeader,
-    batch: &[u8],
-    timestamp: Timestamp,
-    offsets: std::ops::Range<Offset>,
-    plain_bytes_max: usize,
-) -> Result<Option<FoundRecord>, String> {
-    let records =
-        Records::open(*header, batch, plain_bytes_max).map_err(|error| error.to_string())?;
-    for record in &records {
-        let record = record.map_err(|error| error.to_string())?;
-        if record.timestamp >= timestamp && offsets.contains(&record.offset) {
-            return Ok(Some(FoundRecord {
-                offset: record.offset,
-                timestamp: record.timestamp,
-                leader_epoch: header.leader_epoch,
-            }));
-        }
-    }
-    Ok(None)
 }
