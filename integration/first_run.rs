@@ -20,8 +20,10 @@ pub(crate) fn produce(broker: &Broker, topic: &str, lines: &str) -> (bool, Strin
     command.args(["produce", "-b", &broker.address, topic]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary runs");
-    child.stdin.take().expect("piped").write_all(lines.as_bytes()).expect("written");
+    let sent = child.stdin.take().expect("piped").write_all(lines.as_bytes());
     let output = child.wait_with_output().expect("it ends");
+    // A command that is refused ends at once, maybe before it read every line.
+    assert!(sent.is_ok() || !output.status.success(), "{sent:?}, and yet it went well");
     (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
