@@ -21,6 +21,7 @@ mod operations;
 mod power;
 mod probe;
 mod protocol;
+mod restore;
 mod secure;
 mod tier;
 mod tiering;

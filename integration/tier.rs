@@ -60,11 +60,21 @@ impl S3 {
 
     /// A command of ours that looks at the server.
     pub(crate) fn ours(&self, words: &[&str]) -> Command {
-        let endpoint = format!("aws_endpoint={}", self.endpoint);
         let mut command = Command::new(BINARY);
+        command.args(words);
+        self.told(command)
+    }
+
+    /// Commands of the shell that find the server by their environment.
+    pub(crate) fn shell(&self, script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        self.told(command)
+    }
+
+    fn told(&self, mut command: Command) -> Command {
         command
-            .args(words)
-            .args(["-o", &endpoint, "-o", "aws_region=us-east-1"])
+            .envs([("AWS_ENDPOINT", self.endpoint.as_str()), ("AWS_REGION", "us-east-1")])
             .envs([("AWS_ACCESS_KEY_ID", KEY.0), ("AWS_SECRET_ACCESS_KEY", KEY.1)]);
         command
     }

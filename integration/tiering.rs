@@ -16,17 +16,17 @@ use crate::tier::S3;
 /// Segments of a second and a half, copied at once, and gone here as soon as they are there.
 const TOPICS: &str = r#"{"remote.storage.enable": "true", "segment.ms": "1500", "local.retention.ms": "1",
     "file.delete.delay.ms": "500"}"#;
-const OFTEN: [&str; 2] =
+pub(crate) const OFTEN: [&str; 2] =
     ["log.retention.check.interval.ms=500", "remote.log.manager.task.interval.ms=300"];
 
-fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let found = Command::new("find").arg(folder).args(["-type", "f", "-name"]).arg(ending).output();
     let text = String::from_utf8(found.expect("find runs").stdout).expect("text");
     text.lines().map(PathBuf::from).collect()
 }
 
 /// What the manifests of a bucket say: for each partition the offsets that it holds, and the objects that are named.
-fn manifests(bucket: &Path) -> (Vec<(i64, i64)>, BTreeSet<String>) {
+pub(crate) fn manifests(bucket: &Path) -> (Vec<(i64, i64)>, BTreeSet<String>) {
     let (mut ranges, mut named) = (Vec::new(), BTreeSet::new());
     for path in files(bucket, "manifest.json") {
         let text = std::fs::read(&path).expect("a file");

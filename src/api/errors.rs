@@ -28,7 +28,9 @@ impl From<&PartitionError> for ErrorCode {
             PartitionError::UnknownEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
             PartitionError::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,
             PartitionError::NotEnoughReplicasAfterAppend => ErrorCode::NotEnoughReplicasAfterAppend,
-            PartitionError::NotLeader { .. } => ErrorCode::NotLeaderOrFollower,
+            PartitionError::NotLeader { .. } | PartitionError::Restoring => {
+                ErrorCode::NotLeaderOrFollower
+            }
             PartitionError::Unsettled => ErrorCode::OffsetNotAvailable,
             PartitionError::Transactional => ErrorCode::InvalidTxnState,
             PartitionError::Deleted => ErrorCode::UnknownTopicOrPartition,

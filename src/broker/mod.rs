@@ -4,6 +4,7 @@
 //! and marks the stop as clean.
 //! Absent: decisions.
 
+mod backup;
 mod error;
 mod fetcher;
 mod joining;

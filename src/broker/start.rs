@@ -358,7 +358,8 @@ async fn join_cluster(
     opened.await.unwrap_or(Err(StartError::NoneLeft))?;
     replicas.start_maintenance();
     if let Some(store) = store {
-        start_tier(store, config, replicas, (clock.clone(), random.clone()));
+        let parts = (replicas, &controller, &groups);
+        start_tier(store, config, parts, (clock.clone(), random.clone()));
     }
     membership.begin().await;
     resume_moves(&controller, replicas);

@@ -5,8 +5,11 @@
 
 use std::sync::Arc;
 
+use super::backup::Backup;
 use super::error::BrokerError;
 use crate::config::{Config, ConfigError};
+use crate::controller::Controller;
+use crate::coordinator::Groups;
 use crate::objects::{CLOCKS, Location, Store, check, open};
 use crate::remote_log::Tier;
 use crate::replication::{Replicas, TierSettings};
@@ -46,7 +49,7 @@ fn named_store(config: &Config, disk: &SharedDisk) -> Result<Option<Store>, Brok
 pub(super) fn start_tier(
     store: Store,
     config: &Config,
-    replicas: &Arc<Replicas>,
+    (replicas, controller, groups): (&Arc<Replicas>, &Arc<Controller>, &Arc<Groups>),
     (clock, random): (Clock, Random),
 ) {
     let settings = TierSettings {
@@ -54,6 +57,9 @@ pub(super) fn start_tier(
         copiers: config.size("remote.log.manager.copier.thread.pool.size"),
     };
     let replicas = Arc::clone(replicas);
+    let backup = replicas
+        .tier()
+        .map(|tier| Backup::new(tier, controller, groups, replicas.cluster_id.clone()));
     spawn(async move {
         let mut again_ms = CHECK_AGAIN_MS;
         loop {
@@ -67,6 +73,9 @@ pub(super) fn start_tier(
             again_ms = (again_ms * 2).min(CHECK_AGAIN_MS_MAX);
         }
         replicas.start_tiering(settings);
+        if let Some(backup) = backup {
+            backup.run(settings.interval_ms).await;
+        }
     });
 }
 

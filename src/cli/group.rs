@@ -238,7 +238,16 @@ pub(super) async fn commit(
     positions: &BTreeMap<i32, i64>,
 ) -> anyhow::Result<()> {
     let request = commit_request(group, topic, positions).with_generation_id_or_member_epoch(-1);
-    let answered = cluster.coordinator(group).await?.call(8, &request).await?;
+    send_commit(cluster, group, &request).await
+}
+
+/// Sends what `commit_request` made for a consumer without membership.
+pub(super) async fn send_commit(
+    cluster: &mut Cluster,
+    group: &str,
+    request: &OffsetCommitRequest,
+) -> anyhow::Result<()> {
+    let answered = cluster.coordinator(group).await?.call(8, request).await?;
     for partition in answered.topics.into_iter().flat_map(|topic| topic.partitions) {
         if ErrorCode::of(partition.error_code) == Some(ErrorCode::UnknownMemberId) {
             bail!("group {group} has members: stop them first");

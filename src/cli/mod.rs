@@ -21,6 +21,7 @@ mod log;
 mod moves;
 mod output;
 mod produce;
+mod restore;
 mod secure;
 mod serve;
 mod tier;
@@ -129,7 +130,7 @@ enum Command {
         #[command(subcommand)]
         command: log::LogCommand,
     },
-    /// Object storage: check
+    /// Object storage: check, ls, verify, restore
     Tier {
         /// How results are shown
         #[arg(long, global = true, default_value = "table")]

@@ -7,6 +7,7 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 
 use super::output::{Format, Rows, spinner};
+use super::restore::{self, RestoreArguments};
 use crate::objects::{Finding, Location, check, open};
 use crate::remote_log::{Inventory, Tier};
 use crate::system::{Clock, OsDisk, Random, SharedDisk};
@@ -18,7 +19,7 @@ const CACHE_BYTES: u64 = 64 << 20;
 #[derive(Debug, Clone, Args)]
 pub(super) struct StoreArguments {
     /// s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or file:FOLDER
-    location: String,
+    pub(super) location: String,
     /// An option of the store as KEY=VALUE, e.g. aws_endpoint=http://localhost:9000; what is not given comes from the
     /// environment (AWS_ACCESS_KEY_ID and its like), a web identity, or the machine. Repeatable
     #[arg(long = "option", short = 'o', value_name = "KEY=VALUE")]
@@ -40,6 +41,8 @@ pub(super) enum TierCommand {
         #[command(flatten)]
         store: StoreArguments,
     },
+    /// Bring topics back from a bucket into a cluster that has them no more: records, settings, and where groups were
+    Restore(RestoreArguments),
     /// Read every byte in a bucket again and compare it with its checksum
     Verify {
         #[command(flatten)]
@@ -68,6 +71,7 @@ pub(super) async fn run(command: TierCommand, format: Format) -> anyhow::Result<
     match command {
         TierCommand::Check { store } => prove(&store, format).await,
         TierCommand::Ls { store } => list(&store, format).await,
+        TierCommand::Restore(arguments) => restore::run(arguments, format).await,
         TierCommand::Verify { store, topic } => verify(&store, topic.as_deref(), format).await,
     }
 }
@@ -89,7 +93,8 @@ async fn prove(store: &StoreArguments, format: Format) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn tier(store: &StoreArguments) -> anyhow::Result<Arc<Tier>> {
+/// The bucket, to be read.
+pub(super) fn tier(store: &StoreArguments) -> anyhow::Result<Arc<Tier>> {
     let disk: SharedDisk = Arc::new(OsDisk);
     Ok(Tier::new(open(&store.location()?, &disk)?, CACHE_BYTES))
 }
@@ -115,7 +120,7 @@ async fn list(store: &StoreArguments, format: Format) -> anyhow::Result<()> {
 }
 
 /// Says what is wrong with manifests; orphans are no fault, but told.
-fn complain(inventory: &Inventory) -> anyhow::Result<()> {
+pub(super) fn complain(inventory: &Inventory) -> anyhow::Result<()> {
     if !inventory.orphans.is_empty() {
         eprintln!(
             "{} objects that no manifest names: copies under way, or broken off (the leader removes those after six hours)",

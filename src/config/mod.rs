@@ -20,5 +20,6 @@ pub(crate) use describe::{Described, Synonym, broker_entries, topic_entries};
 pub(crate) use listener::{Endpoint, parse_address, parse_endpoints};
 pub(crate) use table::{BROKER_ROWS, Row, TOPIC_ROWS};
 pub(crate) use topic::{
-    TimestampType, TopicConfig, check_topic, check_topic_override, edit_list, effective,
+    RESTORE, Restore, TimestampType, TopicConfig, check_topic, check_topic_override, edit_list,
+    effective,
 };

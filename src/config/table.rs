@@ -209,6 +209,7 @@ pub(crate) const TOPIC_ROWS: &[TopicRow] = topic_rows! {
     "remote.log.copy.disable" Bool, None, "false", 0, 0, false, "Belongs to tiering.";
     "remote.log.delete.on.disable" Bool, None, "false", 0, 0, false, "Belongs to tiering.";
     "remote.storage.enable" Bool, None, "false", 0, 0, true, "Whether closed segments are copied to object storage (remote.storage.url), and read there once they are gone here.";
+    "remote.storage.restore" Str, None, "", 0, 0, true, "Set where strandline tier restore makes a topic: the id that it has in the bucket, and the leader epoch that its partitions begin with, as ID@EPOCH. Until its log has begun where the bucket's ends, it takes no records.";
     "retention.bytes" Long, Some("log.retention.bytes"), "-1", -1, MAX, true, "Size of a partition above which old segments are deleted; -1: no limit.";
     "retention.ms" Long, Some("log.retention.ms"), "604800000", -1, MAX, true, "Age at which segments are deleted; -1: never.";
     "segment.bytes" Int, Some("log.segment.bytes"), "1073741824", 1 << 20, INT, true, "Size at which a segment is rolled.";

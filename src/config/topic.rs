@@ -8,10 +8,47 @@ use super::broker::Config;
 use super::table::{Kind, TOPIC_ROWS, broker_row, check_value, topic_row};
 use super::throttled::ThrottledReplicas;
 use crate::model::number::{to_u64, to_usize};
+use crate::model::{LeaderEpoch, TopicId};
 use crate::record::{Codec, TimestampRules};
 
 /// A local retention that is that of the whole log.
 const AS_WHOLE: i64 = -2;
+
+/// Where a topic comes from that is brought back.
+pub(crate) const RESTORE: &str = "remote.storage.restore";
+
+/// A topic that is brought back from a bucket: the id that it has there, and the leader epoch of its new partitions, which is
+/// larger than any before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Restore {
+    pub topic_id: TopicId,
+    pub leader_epoch: LeaderEpoch,
+}
+
+impl Restore {
+    /// Reads `ID@EPOCH`; an empty text means none.
+    pub(crate) fn parse(text: &str) -> Result<Option<Self>, String> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let parsed = text.split_once('@').and_then(|(id, epoch)| {
+            Some(Self { topic_id: id.parse().ok()?, leader_epoch: epoch.parse().ok()? })
+        });
+        let parsed = parsed.filter(|wanted| !wanted.topic_id.is_nil() && wanted.leader_epoch >= 0);
+        parsed.map(Some).ok_or_else(|| {
+            format!(
+                "Invalid value {text} for configuration {RESTORE}: it is not of the form ID@EPOCH"
+            )
+        })
+    }
+}
+
+impl std::fmt::Display for Restore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.topic_id, self.leader_epoch)
+    }
+}
 
 /// Whose clock stamps records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +84,8 @@ pub(crate) struct TopicConfig {
     pub is_tiered: bool,
     pub local_retention_bytes: i64,
     pub local_retention_ms: i64,
+    /// Whether its logs begin where the bucket ends.
+    pub is_restored: bool,
     pub segment_bytes: u64,
     pub segment_index_bytes: usize,
     pub segment_jitter_ms: i64,
@@ -100,6 +139,7 @@ impl TopicConfig {
             is_tiered: is_true("remote.storage.enable"),
             local_retention_bytes: local("local.retention.bytes", "retention.bytes"),
             local_retention_ms: local("local.retention.ms", "retention.ms"),
+            is_restored: !text(RESTORE).is_empty(),
             segment_bytes: to_u64(long("segment.bytes")),
             segment_index_bytes: to_usize(long("segment.index.bytes")),
             segment_jitter_ms: long("segment.jitter.ms"),
@@ -145,6 +185,9 @@ pub(crate) fn check_topic_override(name: &str, value: &str) -> Result<(), String
         return Err(format!("Unknown topic config name: {name}"));
     };
     check_value(row.name, row.kind, row.bounds, value)?;
+    if name == RESTORE {
+        Restore::parse(value)?;
+    }
     if !row.acts && value.trim() != row.default {
         return Err(format!(
             "Invalid value {value} for configuration {name}: only the default, '{}', is supported in this version",
@@ -162,6 +205,11 @@ pub(crate) fn check_topic(
 ) -> Result<(), String> {
     let was_tiered = TopicConfig::resolve(broker, before).is_tiered;
     let config = TopicConfig::resolve(broker, overrides);
+    if config.is_restored && !config.is_tiered {
+        return Err(format!(
+            "{RESTORE} brings back what is in object storage: set remote.storage.enable=true."
+        ));
+    }
     if !config.is_tiered {
         return if was_tiered {
             Err("It is invalid to disable remote storage: what is there would no longer be read. Make another topic, \

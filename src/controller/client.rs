@@ -118,7 +118,8 @@ impl Controller {
         topic: &NewTopic,
         validate_only: bool,
     ) -> Result<Arc<TopicImage>, ControllerError> {
-        let (topic, id) = (topic.clone(), self.random.uuid());
+        let restored = topic.restore()?.map(|restore| restore.topic_id);
+        let (topic, id) = (topic.clone(), restored.unwrap_or_else(|| self.random.uuid()));
         let name: Arc<str> = topic.name.as_str().into();
         let answer = self.ask(Command::CreateTopic { topic, id, validate_only }).await?;
         let made = self.image().topic_by_id(id).cloned();

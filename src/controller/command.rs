@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::configs::ConfigChange;
 use super::error::ControllerError;
+use crate::config::{RESTORE, Restore};
 use crate::metadata::{BrokerEndpoint, ConfigResource};
 use crate::model::{BrokerId, LeaderEpoch, PartitionId, ProducerId, TopicId};
 use crate::quorum::QuorumStatus;
@@ -24,6 +25,14 @@ pub(crate) struct NewTopic {
     /// Replicas by partition; empty: the controller chooses.
     pub assignments: Vec<(PartitionId, Vec<BrokerId>)>,
     pub configs: BTreeMap<String, Option<String>>,
+}
+
+impl NewTopic {
+    /// Where it comes from, if it is one that is brought back.
+    pub(super) fn restore(&self) -> Result<Option<Restore>, ControllerError> {
+        let wanted = self.configs.get(RESTORE).and_then(Option::as_deref).unwrap_or_default();
+        Restore::parse(wanted).map_err(ControllerError::Config)
+    }
 }
 
 /// Partitions that somebody wants.

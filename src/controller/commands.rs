@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use super::command::{NewPartitions, NewTopic};
 use super::error::ControllerError;
 use super::placement::Placement;
-use crate::config::{Config, check_topic, check_topic_override};
+use crate::config::{Config, RESTORE, check_topic, check_topic_override};
 use crate::metadata::{Image, MetadataRecord, PartitionImage};
 use crate::model::number::to_i32;
-use crate::model::{BrokerId, PartitionId, TopicId, validate_topic_name};
+use crate::model::{BrokerId, LeaderEpoch, PartitionId, TopicId, validate_topic_name};
 
 /// More partitions than this for one topic are a mistake; Kafka's own limit for one request.
 const PARTITIONS_MAX: i32 = 10_000;
@@ -23,6 +23,7 @@ pub(super) fn create_topic(
     id: TopicId,
 ) -> Result<Vec<MetadataRecord>, ControllerError> {
     check_name(image, &topic.name)?;
+    let first_epoch = first_epoch(image, topic, id)?;
     let replicas: Vec<Vec<BrokerId>> = if topic.assignments.is_empty() {
         let count = partitions_of(config, topic.partitions)?;
         let mut placement = Placement::new(image);
@@ -34,7 +35,7 @@ pub(super) fn create_topic(
     let mut records = vec![MetadataRecord::Topic { name: topic.name.clone(), id }];
     check_limits(image, config, &replicas)?;
     for (partition, replicas) in (0..).zip(replicas) {
-        records.push(new_partition(image, id, partition, replicas)?);
+        records.push(new_partition(image, (id, first_epoch), partition, replicas)?);
     }
     let mut overrides = BTreeMap::new();
     for (name, value) in &topic.configs {
@@ -53,6 +54,24 @@ pub(super) fn create_topic(
     }
     check_topic(config, &BTreeMap::new(), &overrides).map_err(ControllerError::Config)?;
     Ok(records)
+}
+
+/// The leader epoch that partitions begin with: of a topic that is brought back, one that nobody had before.
+fn first_epoch(
+    image: &Image,
+    topic: &NewTopic,
+    id: TopicId,
+) -> Result<LeaderEpoch, ControllerError> {
+    let Some(restore) = topic.restore()? else { return Ok(0) };
+    if restore.topic_id != id {
+        return Err(ControllerError::Request(format!(
+            "the topic's id is {id}, and {RESTORE} says {restore}"
+        )));
+    }
+    match image.topic_by_id(id) {
+        Some(topic) => Err(ControllerError::TopicExists(format!("{} ({id})", topic.name))),
+        None => Ok(restore.leader_epoch),
+    }
 }
 
 fn check_name(image: &Image, name: &str) -> Result<(), ControllerError> {
@@ -222,14 +241,14 @@ pub(super) fn create_partitions(
         (current..wish.count).map(|_| placement.choose(factor)).collect::<Result<_, _>>()?
     };
     check_limits(image, config, &added)?;
-    let new = |(partition, replicas)| new_partition(image, topic.id, partition, replicas);
+    let new = |(partition, replicas)| new_partition(image, (topic.id, 0), partition, replicas);
     (current..).zip(added).map(new).collect()
 }
 
 /// A partition begins with its live replicas in sync.
 fn new_partition(
     image: &Image,
-    topic: TopicId,
+    (topic, leader_epoch): (TopicId, LeaderEpoch),
     partition: PartitionId,
     replicas: Vec<BrokerId>,
 ) -> Result<MetadataRecord, ControllerError> {
@@ -241,7 +260,7 @@ fn new_partition(
              controlled shutdown."
         )));
     };
-    let state = PartitionImage { leader, replicas, isr, ..PartitionImage::default() };
+    let state = PartitionImage { leader, replicas, isr, leader_epoch, ..PartitionImage::default() };
     Ok(MetadataRecord::Partition { topic, partition, state })
 }
 

@@ -2,11 +2,13 @@
 //!
 //! Invariants: a value that is stored passed the check of its row; a setting that is not dynamic is never stored.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::error::ControllerError;
 use crate::config::{
-    BROKER_ROWS, Config, Origin, check_topic, check_topic_override, edit_list, effective,
+    BROKER_ROWS, Config, Origin, RESTORE, check_topic, check_topic_override, edit_list, effective,
 };
 use crate::metadata::{ConfigResource, Image, MetadataRecord};
 use crate::model::BrokerId;
@@ -104,17 +106,31 @@ pub(super) fn alter(
         }
     }
     if matches!(resource, ConfigResource::Topic(_)) {
-        let mut overrides = current.as_ref().clone();
-        for record in &records {
-            let MetadataRecord::Config { name, value, .. } = record else { continue };
-            match value {
-                Some(value) => drop(overrides.insert(name.clone(), value.clone())),
-                None => drop(overrides.remove(name)),
-            }
-        }
+        let overrides = after(&current, &records)?;
         check_topic(&broker, &current, &overrides).map_err(ControllerError::Config)?;
     }
     Ok(records)
+}
+
+/// A topic's settings after a change.
+fn after(
+    current: &BTreeMap<String, String>,
+    records: &[MetadataRecord],
+) -> Result<BTreeMap<String, String>, ControllerError> {
+    let mut overrides = current.clone();
+    for record in records {
+        let MetadataRecord::Config { name, value, .. } = record else { continue };
+        match value {
+            Some(_) if name == RESTORE => {
+                return Err(ControllerError::Config(format!(
+                    "{name} says where a topic comes from: it is set only where one is made"
+                )));
+            }
+            Some(value) => drop(overrides.insert(name.clone(), value.clone())),
+            None => drop(overrides.remove(name)),
+        }
+    }
+    Ok(overrides)
 }
 
 /// The changes that make `values` all that is set.

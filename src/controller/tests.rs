@@ -111,3 +111,39 @@ async fn a_broker_setting_that_is_not_dynamic_is_refused() {
         set("num.partitions", "5").await.expect_err("static").to_string().contains("Cannot update")
     );
 }
+
+#[tokio::test]
+async fn a_topic_that_is_brought_back_has_the_id_and_the_epoch_that_it_is_to_have() {
+    let mut config = Config::default();
+    config.set("remote.storage.url", "file:x", crate::config::Origin::File).expect("set");
+    let disk: SharedDisk = Arc::new(SimDisk::default());
+    let controller = alone::alone(&disk, Path::new("/d"), config, Random::seeded(1)).await;
+    let id = uuid::Uuid::from_u128(77);
+    let restore = |name: &str, from: String, is_tiered: bool| NewTopic {
+        configs: [
+            ("remote.storage.restore".to_owned(), Some(from)),
+            ("remote.storage.enable".to_owned(), Some(is_tiered.to_string())),
+        ]
+        .into(),
+        ..topic(name, 2)
+    };
+    for wrong in ["x", "77@1", &format!("{id}"), &format!("{id}@-1"), &format!("{id}@x")] {
+        let said = refused(&controller, &restore("a", wrong.to_owned(), true)).await;
+        assert!(said.contains("ID@EPOCH"), "{said}");
+    }
+    let here = refused(&controller, &restore("a", format!("{id}@9"), false)).await;
+    assert!(here.contains("remote.storage.enable"), "{here}");
+    let made = controller.create_topic(&restore("a", format!("{id}@9"), true), false).await;
+    let made = made.expect("made");
+    assert_eq!((made.id, made.partitions[1].leader_epoch), (id, 9));
+    let twice = refused(&controller, &restore("b", format!("{id}@9"), true)).await;
+    assert!(twice.contains("already exists"), "{twice}");
+    let set = ConfigChange {
+        name: "remote.storage.restore".into(),
+        operation: ConfigOperation::Set,
+        value: Some(format!("{id}@12")),
+    };
+    let resource = ConfigResource::Topic("a".into());
+    let later = controller.alter_configs(&resource, &[set], false).await.expect_err("refused");
+    assert!(later.to_string().contains("only where one is made"), "{later}");
+}

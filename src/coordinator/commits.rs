@@ -3,15 +3,21 @@
 //! Invariants: an offset is visible once its record is durable, and the newest record wins whatever order the waits
 //! end in; deleting a group also deletes what is being committed to it.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::error::GroupError;
 use super::group::{Group, GroupState};
-use super::groups::{Cell, CommitRequest, Groups};
+use super::groups::{Cell, CommitRequest, Groups, Shard};
 use super::records::{CommittedOffset, GroupRecord, subscribed_topics};
+use crate::model::{LeaderEpoch, PartitionId};
 
 type Key = (String, i32);
+
+/// What each group has committed, by topic and partition.
+pub(crate) type OffsetsByGroup = BTreeMap<String, Vec<(Key, CommittedOffset)>>;
 
 impl Groups {
     /// Longest metadata string of an offset.
@@ -62,6 +68,36 @@ impl Groups {
             .iter()
             .map(|(key, (committed, _))| (key.clone(), committed.clone()))
             .collect())
+    }
+
+    /// What all groups have committed, by the partition of the topic that keeps them, and the epoch in which this broker leads
+    /// it.
+    pub(crate) fn all_offsets(&self) -> Vec<(PartitionId, LeaderEpoch, OffsetsByGroup)> {
+        let shards: Vec<_> = self.shards.read().iter().map(|(p, s)| (*p, Arc::clone(s))).collect();
+        let is_loaded = |shard: &Shard| {
+            shard.is_loaded.load(Ordering::Acquire) && !shard.is_over.load(Ordering::Acquire)
+        };
+        let mut all = Vec::new();
+        for (partition, shard) in shards.into_iter().filter(|(_, shard)| is_loaded(shard)) {
+            let cells: Vec<_> = shard
+                .groups
+                .lock()
+                .iter()
+                .map(|(id, cell)| (id.clone(), Arc::clone(cell)))
+                .collect();
+            let mut groups = OffsetsByGroup::new();
+            for (id, cell) in cells {
+                let group = cell.group.lock();
+                let offsets = group.offsets.iter().map(|(key, (at, _))| (key.clone(), at.clone()));
+                let mut offsets: Vec<_> = offsets.collect();
+                offsets.sort_by(|(one, _), (other, _)| one.cmp(other));
+                if !offsets.is_empty() {
+                    groups.insert(id, offsets);
+                }
+            }
+            all.push((partition, shard.leader_epoch, groups));
+        }
+        all
     }
 
     /// Deletes an empty group with its offsets.

@@ -180,10 +180,11 @@ pub fn peer_message(bytes: &[u8]) {
     crate::controller::read_command(bytes);
 }
 
-/// What stands in a bucket: a partition's manifest, and what follows a segment's records.
+/// What stands in a bucket: a partition's manifest, what follows a segment's records, topics and committed offsets.
 pub fn bucket(bytes: &[u8]) {
     crate::remote_log::read_manifest(bytes);
     crate::remote_log::read_trailer(bytes);
+    crate::remote_log::read_note(bytes);
 }
 
 /// Keys and values of `__consumer_offsets` (the first byte says where the key ends).
@@ -283,6 +284,9 @@ mod tests {
         seeds.push(("peer_message", "isr".to_owned(), command.as_bytes().to_vec()));
         let manifest = crate::remote_log::sample_manifest().encode();
         seeds.push(("bucket", "manifest".to_owned(), manifest));
+        for (name, note) in ["topic", "groups"].into_iter().zip(crate::remote_log::sample_notes()) {
+            seeds.push(("bucket", name.to_owned(), note));
+        }
         seeds.push(("bucket", "trailer".to_owned(), crate::remote_log::sample_trailer()));
         for (name, key, value) in crate::coordinator::sample_records() {
             let split = u8::try_from(key.len()).expect("small");

@@ -8,12 +8,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::RemoteError;
+use super::manifest::Manifest;
 use super::partition::Tier;
 use crate::model::{Timestamp, TopicId};
 use crate::objects::StoreError;
 
 const NOTES: &str = "deleted-topics";
 const NOTE_LIFE_MS: i64 = 24 * 3_600_000;
+
+/// The object that says that a topic is gone.
+pub(super) fn note_name(topic: &str, topic_id: TopicId) -> String {
+    format!("{NOTES}/{}", Manifest::topic_folder(topic, topic_id))
+}
 
 impl Tier {
     /// Notes that a topic is gone.
@@ -22,7 +28,7 @@ impl Tier {
         topic: &str,
         topic_id: TopicId,
     ) -> Result<(), RemoteError> {
-        let note = format!("{NOTES}/{topic}-{}", topic_id.simple());
+        let note = note_name(topic, topic_id);
         match self.store.create(&note, Bytes::new()).await {
             Ok(_) | Err(StoreError::AlreadyExists(_)) => Ok(()),
             Err(error) => Err(error.into()),

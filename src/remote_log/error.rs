@@ -19,6 +19,11 @@ pub(crate) enum RemoteError {
         "{partition} is in object storage up to {end}, and the leader's log ends at {log_end}: nothing is copied or deleted"
     )]
     Ahead { partition: String, end: i64, log_end: i64 },
+    /// A topic that is to come out of this bucket.
+    #[error(
+        "the bucket has nothing of {partition}: is remote.storage.url the bucket that it is to be restored from?"
+    )]
+    NotThere { partition: String },
     #[error("the manifest of {0} is not read yet")]
     Unknown(String),
     #[error("offset {0} is not in remote storage")]

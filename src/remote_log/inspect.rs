@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::backup::{TopicNote, is_topic_note};
 use super::error::RemoteError;
 use super::manifest::{LOG_ENDING, Manifest};
 use super::partition::Tier;
@@ -15,7 +16,9 @@ const MANIFEST: &str = "/manifest.json";
 #[derive(Debug)]
 pub(crate) struct Inventory {
     pub manifests: Vec<Manifest>,
-    /// Manifests that can't be read, and why.
+    /// What topics are, as far as the bucket says.
+    pub topics: Vec<TopicNote>,
+    /// Manifests and topics that can't be read, and why.
     pub unreadable: Vec<(String, RemoteError)>,
     /// Segments' objects that no manifest names: copies that were broken off, or are under way.
     pub orphans: Vec<String>,
@@ -34,22 +37,26 @@ impl Tier {
     /// Reads every manifest.
     pub(crate) async fn inventory(self: &Arc<Self>) -> Result<Inventory, RemoteError> {
         let listed = self.store.list("").await?;
-        let (mut manifests, mut unreadable) = (Vec::new(), Vec::new());
-        for object in listed.iter().filter(|object| object.name.ends_with(MANIFEST)) {
+        let (mut manifests, mut topics, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
+        let is_told = |name: &str| name.ends_with(MANIFEST) || is_topic_note(name);
+        for object in listed.iter().filter(|object| is_told(&object.name)) {
             let read = self.store.get(&object.name).await.map_err(RemoteError::from);
             let read = read.and_then(|(bytes, _)| {
+                if is_topic_note(&object.name) {
+                    return TopicNote::read(&object.name, &bytes).map(|note| topics.push(note));
+                }
                 Manifest::decode(&bytes)
+                    .map(|manifest| manifests.push(manifest))
                     .map_err(|reason| RemoteError::Damaged { object: object.name.clone(), reason })
             });
-            match read {
-                Ok(manifest) => manifests.push(manifest),
-                Err(error) => unreadable.push((object.name.clone(), error)),
+            if let Err(error) = read {
+                unreadable.push((object.name.clone(), error));
             }
         }
         let named: HashSet<String> = manifests.iter().flat_map(Manifest::objects).collect();
         let is_orphan = |name: &String| name.ends_with(LOG_ENDING) && !named.contains(name);
         let orphans = listed.into_iter().map(|object| object.name).filter(is_orphan).collect();
-        Ok(Inventory { manifests, unreadable, orphans })
+        Ok(Inventory { manifests, topics, unreadable, orphans })
     }
 
     /// Reads every byte of a partition again, and compares.

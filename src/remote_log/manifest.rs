@@ -193,9 +193,14 @@ impl Manifest {
         segments.chain(self.removed.iter().map(|removed| removed.object.clone()))
     }
 
+    /// The folder of a topic.
+    pub(super) fn topic_folder(topic: &str, topic_id: TopicId) -> String {
+        format!("{topic}-{}", topic_id.simple())
+    }
+
     /// The folder of the partition's objects.
     pub(crate) fn folder(topic: &str, topic_id: TopicId, partition: PartitionId) -> String {
-        format!("{topic}-{}/{partition}", topic_id.simple())
+        format!("{}/{partition}", Self::topic_folder(topic, topic_id))
     }
 
     /// The name of a segment's object: nothing else ever has it.

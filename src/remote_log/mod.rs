@@ -3,6 +3,7 @@
 //! Invariants: for each offset one copy counts, the manifest's; what is not in a manifest that was read is not there; an object
 //! is never written twice. Absent: when to copy and what local copies may go (`replication`), who may read (`api`).
 
+mod backup;
 mod counts;
 mod deleted;
 mod error;
@@ -14,6 +15,11 @@ mod reader;
 mod tests;
 mod trailer;
 
+#[cfg(any(test, feature = "internals"))]
+pub(crate) use backup::read_note;
+#[cfg(test)]
+pub(crate) use backup::sample_notes;
+pub(crate) use backup::{GroupsNote, NotedOffset, TopicNote};
 pub(crate) use counts::TierCounts;
 pub(crate) use error::RemoteError;
 pub(crate) use inspect::Inventory;
@@ -22,7 +28,7 @@ pub(crate) use manifest::Manifest;
 pub(crate) use manifest::read_manifest;
 #[cfg(test)]
 pub(crate) use manifest::sample as sample_manifest;
-pub(crate) use partition::{RemotePartition, Tier};
+pub(crate) use partition::{RemotePartition, RestoredState, Tier};
 pub(crate) use reader::Reader;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use trailer::read_trailer;

@@ -68,7 +68,7 @@ struct Known {
 }
 
 /// What a log that begins in the middle has to know of what was before.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct RestoredState {
     pub epochs: LeaderEpochs,
     pub producers: ProducerStates,
@@ -155,6 +155,21 @@ impl RemotePartition {
         manifest.leader_epoch = leader_epoch;
         manifest.follow_lineage(|offset| epochs.epoch_at(offset), now_ms);
         self.swap(known, manifest).await
+    }
+
+    /// The same for a topic that is brought back: its leader's log is empty, and what the bucket has is the truth.
+    pub(crate) async fn claim_to_restore(
+        &self,
+        leader_epoch: LeaderEpoch,
+        now_ms: Timestamp,
+    ) -> Result<Arc<Manifest>, RemoteError> {
+        if self.tier.topic_note(&self.topic, self.topic_id).await?.is_none()
+            && self.load().await?.version.is_none()
+        {
+            let partition = format!("{}-{}", self.topic, self.partition);
+            return Err(RemoteError::NotThere { partition });
+        }
+        self.claim(leader_epoch, (&LeaderEpochs::default(), Offset::MAX), now_ms).await
     }
 
     /// Changes the manifest that this leader has claimed.
@@ -347,7 +362,7 @@ impl RemotePartition {
     /// What a follower has to know whose log begins at `start`: epochs and producers of what is in remote storage only.
     pub(crate) async fn state_at(&self, start: Offset) -> Result<RestoredState, RemoteError> {
         let manifest = self.refresh().await?;
-        if manifest.end().is_none_or(|end| end < start) || manifest.log_start > start {
+        if manifest.end().unwrap_or(manifest.log_start) < start || manifest.log_start > start {
             return Err(RemoteError::OutOfRange(start));
         }
         let mut epochs = LeaderEpochs::default();

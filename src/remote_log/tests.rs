@@ -314,3 +314,43 @@ fn a_manifest_with_gaps_overlaps_or_nonsense_is_refused() {
         assert!(Manifest::decode(bytes).is_err());
     }
 }
+
+#[tokio::test]
+async fn what_is_noted_of_a_cluster_is_read_back_and_a_leader_of_an_older_epoch_changes_nothing() {
+    let (store, _) = faulty(Fault::None);
+    let tier = Tier::new(store, CACHE_BYTES);
+    let mut note = TopicNote::new("c", "t", TOPIC);
+    (note.leader_epoch, note.partitions) = (3, 2);
+    tier.note_topic(&note).await.expect("written");
+    assert_eq!(tier.topic_note("t", TOPIC).await.expect("read"), Some(note.clone()));
+    let mut stale = note.clone();
+    (stale.leader_epoch, stale.partitions) = (2, 9);
+    assert!(matches!(tier.note_topic(&stale).await, Err(RemoteError::Fenced { .. })));
+    let mut newer = note;
+    (newer.leader_epoch, newer.cluster_id) = (4, "d".into());
+    tier.note_topic(&newer).await.expect("written");
+    assert_eq!(tier.topic_note("t", TOPIC).await.expect("read"), Some(newer));
+    assert_eq!(tier.topic_note("t", Uuid::from_u128(1)).await.expect("read"), None);
+    let at = |offset| {
+        let metadata = "m".to_owned();
+        vec![NotedOffset { topic: "t".into(), partition: 1, offset, metadata }]
+    };
+    let nothing = GroupsNote::new("c", (0, 1), [].into());
+    tier.note_groups(&nothing).await.expect("nothing to say");
+    assert!(tier.noted_groups("c").await.expect("read").is_empty());
+    let one = GroupsNote::new("c", (1, 1), [("g".to_owned(), at(5))].into());
+    let two = GroupsNote::new("c", (2, 1), [("h".to_owned(), at(6))].into());
+    tier.note_groups(&one).await.expect("written");
+    tier.note_groups(&two).await.expect("written");
+    let groups = tier.noted_groups("c").await.expect("read");
+    assert_eq!(groups, [("g".to_owned(), at(5)), ("h".to_owned(), at(6))].into());
+    assert!(tier.noted_groups("d").await.expect("read").is_empty());
+    let gone = GroupsNote::new("c", (1, 2), [].into());
+    tier.note_groups(&gone).await.expect("written");
+    assert_eq!(tier.noted_groups("c").await.expect("read").len(), 1);
+    let inventory = tier.inventory().await.expect("read");
+    assert_eq!((inventory.topics.len(), inventory.manifests.len()), (1, 0));
+    assert!(!tier.is_deleted("t", TOPIC).await.expect("asked"));
+    tier.note_deleted("t", TOPIC).await.expect("noted");
+    assert!(tier.is_deleted("t", TOPIC).await.expect("asked"));
+}

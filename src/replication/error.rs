@@ -33,6 +33,9 @@ pub(crate) enum PartitionError {
     /// A new leader's high watermark may lag what was acknowledged before (KIP-207).
     #[error("the new leader does not know yet what is committed")]
     Unsettled,
+    /// The leader of a topic that is brought back does not know yet what the bucket has.
+    #[error("the log has not begun yet where the bucket ends")]
+    Restoring,
     /// Transactions are not served: a transactional batch has no transaction to belong to.
     #[error("transactions are not supported")]
     Transactional,

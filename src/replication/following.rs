@@ -15,6 +15,7 @@ use crate::log::{AppendError, Log, NewBatch};
 use crate::model::{BrokerId, LeaderEpoch, Offset, Timestamp};
 use crate::record::batch::checksum;
 use crate::record::{BatchHeader, next_batch, validate};
+use crate::remote_log::RestoredState;
 use crate::system::clock::uptime_ms;
 use crate::system::planted::{Bug, is_planted};
 use crate::system::tasks::{blocking, spawn};
@@ -250,6 +251,16 @@ impl Partition {
         let Some(remote) = &self.remote else { return Ok(()) };
         let state = remote.state_at(offset).await;
         let state = state.map_err(|error| PartitionError::Remote(error.to_string()))?;
+        self.begin_with(leader_epoch, offset, state).await
+    }
+
+    /// Lets the log begin where object storage goes up to, with what that knows of epochs and producers.
+    pub(super) async fn begin_with(
+        self: &Arc<Self>,
+        leader_epoch: LeaderEpoch,
+        offset: Offset,
+        state: RestoredState,
+    ) -> Result<(), PartitionError> {
         let partition = Arc::clone(self);
         let restarted = blocking(move || {
             let has_producers = !state.producers.is_empty();
@@ -317,7 +328,8 @@ impl Partition {
     ) -> Result<(), PartitionError> {
         let mut state = self.state.lock();
         let state = &mut *state;
-        if state.replica.is_leader() || state.replica.leader_epoch != leader_epoch {
+        let may_cut = !state.replica.is_leader() || state.awaits_restore();
+        if !may_cut || state.replica.leader_epoch != leader_epoch {
             return Err(state.not_leader());
         }
         if let Err(error) = cut(state.log_mut()?) {

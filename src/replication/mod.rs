@@ -22,6 +22,7 @@ mod replica;
 #[cfg(test)]
 mod replica_tests;
 mod replicas;
+mod restoring;
 #[cfg(test)]
 mod tests;
 mod throttle;

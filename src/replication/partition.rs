@@ -46,6 +46,8 @@ pub(crate) struct Local {
     pub tier: OnceLock<Arc<Tier>>,
     /// Told when a deleted topic left something there.
     pub topic_deleted: Notify,
+    /// Told when a log is to begin where the bucket ends.
+    pub restore_wanted: Notify,
 }
 
 /// See the file's header.
@@ -350,6 +352,9 @@ impl Partition {
                 self.cut(state);
             }
         }
+        if state.awaits_restore() {
+            self.local.restore_wanted.notify_one();
+        }
         self.perform(state, effects);
     }
 
@@ -447,14 +452,19 @@ impl Partition {
         }
     }
 
-    /// The log of a follower was cut: what is published follows.
+    /// The log of a follower was cut, or a leader's began: what is published follows.
     pub(super) fn cut(&self, state: &mut State) {
         let Some(log) = &state.log else { return };
         let end = log.end();
         state.marks.clear();
         state.marks.push_back(end);
         state.flushed_records_to = state.flushed_records_to.min(end.offset);
-        let discarded = state.replica.truncated(end.offset);
+        let discarded = if state.replica.is_leader() {
+            state.replica.began(end.offset);
+            0
+        } else {
+            state.replica.truncated(end.offset)
+        };
         if discarded > 0 {
             self.local.discarded.fetch_add(to_u64(discarded), Ordering::Relaxed);
             tracing::error!(partition = %self.name, to = end.offset, discarded, "the log was cut below its high watermark: an unclean election");
@@ -492,11 +502,17 @@ impl State {
     /// The log, where this replica leads.
     fn log_to_lead(&self) -> Result<&Log, PartitionError> {
         let log = self.log()?;
+        if self.awaits_restore() {
+            return Err(PartitionError::Restoring);
+        }
         let may_append = self.replica.is_leader() && !self.replica.is_handing_over();
         if may_append { Ok(log) } else { Err(self.not_leader()) }
     }
 
     fn cannot_lead(&self) -> PartitionError {
+        if self.awaits_restore() {
+            return PartitionError::Restoring;
+        }
         if self.log.is_none() { self.missing() } else { self.not_leader() }
     }
 

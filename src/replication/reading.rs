@@ -78,6 +78,9 @@ impl Partition {
     ) -> Result<&'a Log, PartitionError> {
         let log = state.log()?;
         state.check_epoch(rules.epoch)?;
+        if state.awaits_restore() {
+            return Err(PartitionError::Restoring);
+        }
         let leads = state.replica.is_leader() && self.local.lease.is_held();
         if leads || (rules.from_follower && !state.replica.is_leader()) {
             Ok(log)

@@ -244,6 +244,15 @@ impl Replica {
         taken_back
     }
 
+    /// A leader's empty log begins at `offset`: what lies before is in object storage, and was committed.
+    pub(super) fn began(&mut self, offset: Offset) {
+        assert!(self.log_end == 0, "leaders_never_truncate: a leader's log began anew");
+        (self.log_end, self.flushed, self.high_watermark) = (offset, offset, offset);
+        if let Role::Leader(leader) = &mut self.role {
+            leader.epoch_start = offset;
+        }
+    }
+
     /// The leader told its high watermark.
     pub(super) fn told_high_watermark(&mut self, told: Offset) -> Effects {
         let to = told.min(self.log_end);

@@ -469,3 +469,28 @@ async fn a_replica_that_begins_anew_past_its_end_and_crashes_is_not_taken_for_on
     let found = partition.with_log(|log| (log.log_start(), log.log_end()));
     assert_eq!(found, Some((50, 50)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_brought_back_takes_and_shows_nothing_before_it_knows_where_it_begins() {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a"]);
+    let mut config = TopicConfig::resolve(&Config::default(), &[].into());
+    (config.is_tiered, config.is_restored) = (true, true);
+    let partition = create_as(&replicas, "t", config);
+    assert!(matches!(append(&partition, None), Err(PartitionError::Restoring)));
+    let read = partition.read(0, 100, true, ReadRules::leader(-1));
+    assert!(matches!(read, Err(PartitionError::Restoring)), "{read:?}");
+    assert!(matches!(partition.bounds(-1), Err(PartitionError::Restoring)));
+    let nothing = crate::log::ProducerStates::default();
+    let mut epochs = crate::log::LeaderEpochs::default();
+    epochs.assign(2, 5);
+    let state = crate::remote_log::RestoredState { epochs, producers: nothing };
+    partition.begin_with(0, 20, state).await.expect("it begins");
+    assert_eq!(partition.bounds(-1).map(|bounds| bounds.1).map_err(drop), Err(()), "no manifest");
+    let appended = append(&partition, None).expect("taken");
+    assert_eq!((appended.base_offset, partition.epoch_at(7)), (20, 2));
+    // What a leader has it never gives up.
+    let state = crate::remote_log::RestoredState::default();
+    assert!(partition.begin_with(0, 30, state).await.is_err());
+    assert_eq!(partition.with_log(crate::log::Log::log_end), Some(21));
+}

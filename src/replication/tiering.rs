@@ -51,6 +51,7 @@ struct Leading {
     epochs: LeaderEpochs,
     log_end: Offset,
     config: Arc<TopicConfig>,
+    is_restoring: bool,
 }
 
 impl State {
@@ -77,6 +78,11 @@ impl Replicas {
         let _ = self.local.tier.set(tier);
     }
 
+    /// The bucket of all partitions here, if there is one.
+    pub(crate) fn tier(&self) -> Option<Arc<Tier>> {
+        self.local.tier.get().cloned()
+    }
+
     /// What passed between this broker and its bucket; `None` if it has none.
     pub(crate) fn tier_counts(&self) -> Option<&TierCounts> {
         self.local.tier.get().map(|tier| &*tier.counts)
@@ -88,13 +94,16 @@ impl Replicas {
         let replicas = Arc::clone(self);
         spawn(async move {
             loop {
-                sleep(millis(settings.interval_ms)).await;
+                let wanted = replicas.local.restore_wanted.notified();
+                let _ = timeout_at(monotonic() + millis(settings.interval_ms), wanted).await;
                 let partitions = replicas.directories.iter().flat_map(|d| d.partitions());
-                let tiered = partitions.filter(|partition| partition.is_tiered());
-                futures_util::stream::iter(tiered.collect::<Vec<_>>())
+                let mut tiered: Vec<_> = partitions.filter(|p| p.is_tiered()).collect();
+                // Somebody waits for those that are brought back.
+                tiered.sort_by_key(|partition| !partition.awaits_restore());
+                futures_util::stream::iter(tiered)
                     .for_each_concurrent(settings.copiers, |partition| {
                         let replicas = Arc::clone(&replicas);
-                        async move { replicas.tier(&partition).await }
+                        async move { replicas.look_after(&partition).await }
                     })
                     .await;
             }
@@ -144,7 +153,7 @@ impl Replicas {
     }
 
     /// Does for one partition what is due.
-    async fn tier(&self, partition: &PartitionHandle) {
+    async fn look_after(&self, partition: &PartitionHandle) {
         let Some(remote) = &partition.remote else { return };
         let now_ms = self.clock.now_ms();
         let done = match partition.begin_tiering(now_ms) {
@@ -158,6 +167,10 @@ impl Replicas {
             }
             Err(error) => {
                 self.tier_counts().map(TierCounts::failed);
+                if partition.awaits_restore() {
+                    tracing::warn!(partition = %partition.name, %error, "not brought back from object storage yet");
+                    return;
+                }
                 tracing::warn!(partition = %partition.name, %error, "object storage: nothing is deleted here meanwhile");
             }
         }
@@ -169,11 +182,15 @@ impl Replicas {
         remote: &RemotePartition,
         leading: Leading,
     ) -> Result<(), RemoteError> {
-        let Leading { epoch, epochs, log_end, config } = leading;
+        let Leading { epoch, epochs, log_end, config, is_restoring } = leading;
         let mut manifest = match remote.claimed(epoch) {
             Some(manifest) => manifest,
+            None if is_restoring => remote.claim_to_restore(epoch, self.clock.now_ms()).await?,
             None => remote.claim(epoch, (&epochs, log_end), self.clock.now_ms()).await?,
         };
+        if is_restoring {
+            partition.restore(remote, epoch, &manifest).await?;
+        }
         partition.know(epoch, &manifest);
         while let Some(source) = partition.to_copy(epoch, &manifest) {
             let (from, end) = (source.from, source.end);
@@ -236,7 +253,7 @@ impl Partition {
         if !state.replica.is_leader() || !self.local.lease.is_held() {
             return None;
         }
-        let epoch = state.replica.leader_epoch;
+        let (epoch, is_restoring) = (state.replica.leader_epoch, state.awaits_restore());
         let log = state.log.as_mut()?;
         if let Err(error) = log.roll_if_old(now_ms) {
             self.directory.fail(&error, &self.name);
@@ -244,7 +261,7 @@ impl Partition {
             return None;
         }
         let (epochs, log_end) = (log.epochs().clone(), log.log_end());
-        Some(Leading { epoch, epochs, log_end, config: log.shared_config() })
+        Some(Leading { epoch, epochs, log_end, config: log.shared_config(), is_restoring })
     }
 
     /// Takes on what is in object storage, if this replica leads in that epoch still.

@@ -1,0 +1,317 @@
+//! `strandline tier restore`: topics come back from a bucket.
+//!
+//! Invariants: nothing in the bucket is changed from here; a topic that the cluster has stays as it is; a group that has committed
+//! something in the cluster keeps it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use super::cluster_client::{Cluster, check_with};
+use super::group::{commit_request, committed, send_commit};
+use super::output::{Format, Rows, spinner};
+use super::secure;
+use super::tier::{StoreArguments, complain, tier};
+use super::topic::{LATEST, configs, offsets};
+use crate::config::{RESTORE, Restore};
+use crate::model::{PartitionId, TopicId};
+use crate::protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use crate::protocol::messages::{CreateTopicsRequest, TopicName};
+use crate::protocol::text;
+use crate::remote_log::{Inventory, Manifest, Tier, TopicNote};
+use crate::system::clock::{monotonic, sleep};
+
+const TIMEOUT_MS: i32 = 30_000;
+/// How long the brokers may take to find out where the logs begin.
+const PATIENCE: Duration = Duration::from_mins(2);
+const LOOK: Duration = Duration::from_millis(200);
+/// More than any topic has.
+const PARTITIONS_MAX: i32 = 10_000;
+/// The kind of a topic's settings.
+const TOPIC: i8 = 2;
+const TIERED: &str = "remote.storage.enable";
+
+#[derive(Debug, Args)]
+pub(super) struct RestoreArguments {
+    #[command(flatten)]
+    store: StoreArguments,
+    /// Only this topic, by its name or its id; without it all. Repeatable
+    #[arg(long = "topic", short, value_name = "TOPIC")]
+    topics: Vec<String>,
+    /// Only topics of the cluster with this id
+    #[arg(long, value_name = "ID")]
+    cluster: Option<String>,
+    /// Replication factor; without it what the topic had, as far as there are brokers
+    #[arg(long, short)]
+    replicas: Option<i16>,
+    /// Leave out where groups were
+    #[arg(long)]
+    no_offsets: bool,
+    /// Only show what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Address of a broker of the cluster to restore into, or several separated by commas
+    #[arg(long, short, default_value = "localhost:9092", env = "STRANDLINE_BOOTSTRAP")]
+    bootstrap: String,
+    /// File of Kafka's client settings: security.protocol, ssl.truststore.location, ssl.keystore.location
+    #[arg(long, value_name = "FILE", env = "STRANDLINE_COMMAND_CONFIG")]
+    command_config: Option<PathBuf>,
+}
+
+/// A topic as the bucket has it.
+struct Found {
+    note: TopicNote,
+    manifests: BTreeMap<PartitionId, Manifest>,
+    /// Whether the cluster has a topic of this name; then whether it is this one.
+    there: Option<bool>,
+}
+
+impl Found {
+    /// Where each partition goes on.
+    fn ends(&self) -> BTreeMap<PartitionId, i64> {
+        let end = |index| self.manifests.get(&index).map_or(0, |m| m.end().unwrap_or(m.log_start));
+        (0..self.note.partitions).map(|index| (index, end(index))).collect()
+    }
+
+    /// A leader epoch that no leader had before.
+    fn next_epoch(&self) -> i32 {
+        let epochs = self.manifests.values().map(|manifest| manifest.leader_epoch);
+        epochs.chain([self.note.leader_epoch]).max().unwrap_or(-1).saturating_add(1)
+    }
+
+    fn records(&self) -> i64 {
+        let of = |m: &Manifest| m.end().unwrap_or(m.log_start) - m.log_start;
+        self.manifests.values().map(of).sum()
+    }
+}
+
+pub(super) async fn run(arguments: RestoreArguments, format: Format) -> anyhow::Result<()> {
+    secure::configure(arguments.command_config.as_deref())?;
+    let tier = tier(&arguments.store)?;
+    let inventory = tier.inventory().await?;
+    complain(&inventory)?;
+    let mut found = select(&tier, inventory, &arguments).await?;
+    let mut cluster = Cluster::connect(&arguments.bootstrap).await?;
+    look_up(&mut cluster, &mut found).await?;
+    if arguments.dry_run {
+        show(&found, "to be restored", format);
+        return Ok(());
+    }
+    for topic in found.iter().filter(|topic| topic.there.is_none()) {
+        create(&mut cluster, topic, arguments.replicas).await?;
+    }
+    let progress = spinner("{spinner} {msg}");
+    for topic in found.iter().filter(|topic| topic.there != Some(false)) {
+        progress.set_message(topic.note.topic.clone());
+        wait_for(&mut cluster, topic).await?;
+    }
+    progress.finish_and_clear();
+    show(&found, "restored", format);
+    if !arguments.no_offsets {
+        let groups = put_groups_back(&tier, &mut cluster, &found).await?;
+        eprintln!("{groups} groups go on where they were.");
+    }
+    Ok(())
+}
+
+/// The topics that are wanted.
+async fn select(
+    tier: &Arc<Tier>,
+    inventory: Inventory,
+    arguments: &RestoreArguments,
+) -> anyhow::Result<Vec<Found>> {
+    let location = &arguments.store.location;
+    let mut topics: BTreeMap<TopicId, Found> = BTreeMap::new();
+    for note in inventory.topics {
+        topics.insert(note.topic_id, Found { note, manifests: BTreeMap::new(), there: None });
+    }
+    for manifest in inventory.manifests {
+        let found = topics.entry(manifest.topic_id).or_insert_with(|| {
+            // A bucket of an earlier release: its topics begin with the settings of the cluster.
+            let mut note = TopicNote::new("", &manifest.topic, manifest.topic_id);
+            note.configs.insert(TIERED.to_owned(), true.to_string());
+            Found { note, manifests: BTreeMap::new(), there: None }
+        });
+        found.note.partitions = found.note.partitions.max(manifest.partition.saturating_add(1));
+        found.manifests.insert(manifest.partition, manifest);
+    }
+    let is_wanted = |found: &Found| {
+        let note = &found.note;
+        let is_named = |name: &String| *name == note.topic || *name == note.topic_id.to_string();
+        (arguments.topics.is_empty() || arguments.topics.iter().any(is_named))
+            && arguments.cluster.as_ref().is_none_or(|id| *id == note.cluster_id)
+    };
+    let (mut wanted, mut names) = (Vec::new(), BTreeSet::new());
+    for found in topics.into_values().filter(is_wanted) {
+        let TopicNote { topic, topic_id, partitions, .. } = &found.note;
+        if tier.is_deleted(topic, *topic_id).await? {
+            eprintln!("{topic} ({topic_id}) was deleted, and is not restored.");
+            continue;
+        }
+        if !(1..=PARTITIONS_MAX).contains(partitions) {
+            bail!("{location} says that {topic} has {partitions} partitions, which can't be");
+        }
+        if !names.insert(topic.clone()) {
+            bail!(
+                "{location} has two topics of the name {topic}: choose with --topic ID or --cluster ID (strandline tier ls shows ids)"
+            );
+        }
+        wanted.push(found);
+    }
+    let is_there = |name: &String| {
+        wanted.iter().any(|f| f.note.topic == *name || f.note.topic_id.to_string() == *name)
+    };
+    if let Some(missing) = arguments.topics.iter().find(|name| !is_there(name)) {
+        bail!("there is nothing of a topic {missing} in {location}");
+    }
+    if wanted.is_empty() {
+        bail!("there is no topic in {location} to restore");
+    }
+    wanted.sort_by(|a, b| a.note.topic.cmp(&b.note.topic));
+    Ok(wanted)
+}
+
+/// Finds out which topics the cluster has.
+async fn look_up(cluster: &mut Cluster, found: &mut [Found]) -> anyhow::Result<()> {
+    let there: BTreeSet<String> =
+        cluster.topics(None).await?.into_iter().map(|topic| topic.name).collect();
+    for topic in found.iter_mut().filter(|found| there.contains(&found.note.topic)) {
+        let values = configs(cluster, TOPIC, &topic.note.topic).await?;
+        let restore = values.iter().find(|(name, ..)| name == RESTORE);
+        let restore = restore.and_then(|(_, text, _)| Restore::parse(text).ok().flatten());
+        topic.there = Some(restore.is_some_and(|restore| restore.topic_id == topic.note.topic_id));
+    }
+    Ok(())
+}
+
+async fn create(cluster: &mut Cluster, found: &Found, replicas: Option<i16>) -> anyhow::Result<()> {
+    let note = &found.note;
+    let brokers = cluster.metadata(Some(Vec::new())).await?.brokers.len();
+    let most = i16::try_from(brokers).unwrap_or(i16::MAX);
+    let factor = replicas.unwrap_or(note.replication_factor.min(most));
+    if replicas.is_none() && factor < note.replication_factor {
+        eprintln!(
+            "{} had {} replicas and gets {factor}: there are no more brokers.",
+            note.topic, note.replication_factor
+        );
+    }
+    let restore = Restore { topic_id: note.topic_id, leader_epoch: found.next_epoch() };
+    let set = |name: &str, value: &str| {
+        CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
+    };
+    let mut settings: Vec<_> = note.configs.iter().map(|(name, value)| set(name, value)).collect();
+    settings.push(set(RESTORE, &restore.to_string()));
+    let topic = CreatableTopic::default()
+        .with_name(TopicName(text(note.topic.as_str())))
+        .with_num_partitions(note.partitions)
+        .with_replication_factor(factor)
+        .with_configs(settings);
+    let request =
+        CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(TIMEOUT_MS);
+    for result in cluster.any().await?.call(5, &request).await?.topics {
+        let about = format!("topic {}", note.topic);
+        check_with(result.error_code, result.error_message.as_deref(), &about)?;
+    }
+    Ok(())
+}
+
+/// Waits until every partition begins where the bucket ends.
+async fn wait_for(cluster: &mut Cluster, found: &Found) -> anyhow::Result<()> {
+    let (topic, wanted) = (&found.note.topic, found.ends());
+    let until = monotonic() + PATIENCE;
+    loop {
+        let now = offsets(cluster, topic, LATEST).await;
+        let is_back = |now: &BTreeMap<i32, i64>| {
+            wanted.iter().all(|(index, end)| now.get(index).is_some_and(|now| now >= end))
+        };
+        match now {
+            Ok(now) if is_back(&now) => return Ok(()),
+            _ if monotonic() < until => {}
+            Ok(now) => bail!("{topic} is at {now:?}, and the bucket goes up to {wanted:?}"),
+            Err(error) => {
+                let why = "is made, but not brought back yet: the brokers go on trying, and their logs say why (is \
+                           remote.storage.url this bucket?)";
+                return Err(error).with_context(|| format!("{topic} {why}"));
+            }
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Commits where groups were, as far as the bucket goes; returns how many groups got something.
+async fn put_groups_back(
+    tier: &Arc<Tier>,
+    cluster: &mut Cluster,
+    found: &[Found],
+) -> anyhow::Result<usize> {
+    let back = found.iter().filter(|topic| topic.there != Some(false));
+    let topics: BTreeMap<&str, &Found> = back.map(|t| (t.note.topic.as_str(), t)).collect();
+    let clusters: BTreeSet<&str> = topics.values().map(|t| t.note.cluster_id.as_str()).collect();
+    let mut count = 0;
+    for cluster_id in clusters.into_iter().filter(|id| !id.is_empty()) {
+        for (group, noted) in tier.noted_groups(cluster_id).await? {
+            let mut wanted: BTreeMap<&str, BTreeMap<i32, (i64, &str)>> = BTreeMap::new();
+            for at in &noted {
+                let Some(topic) = topics.get(at.topic.as_str()) else { continue };
+                let Some(end) = topic.ends().get(&at.partition).copied() else { continue };
+                if topic.note.cluster_id == cluster_id {
+                    let place = (at.offset.min(end), at.metadata.as_str());
+                    wanted.entry(&at.topic).or_default().insert(at.partition, place);
+                }
+            }
+            if wanted.is_empty() {
+                continue;
+            }
+            let known = committed(cluster, &group).await?;
+            let mut is_put = false;
+            for (topic, mut places) in wanted {
+                places.retain(|index, _| !known.contains_key(&(topic.to_owned(), *index)));
+                if !places.is_empty() {
+                    put_back(cluster, (&group, topic), &places).await?;
+                    is_put = true;
+                }
+            }
+            count += usize::from(is_put);
+        }
+    }
+    Ok(count)
+}
+
+async fn put_back(
+    cluster: &mut Cluster,
+    (group, topic): (&str, &str),
+    places: &BTreeMap<i32, (i64, &str)>,
+) -> anyhow::Result<()> {
+    let positions = places.iter().map(|(index, (at, _))| (*index, *at)).collect();
+    let mut request =
+        commit_request(group, topic, &positions).with_generation_id_or_member_epoch(-1);
+    for partition in request.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        let place = places.get(&partition.partition_index);
+        partition.committed_metadata = place.map(|(_, metadata)| text(*metadata));
+    }
+    send_commit(cluster, group, &request).await
+}
+
+fn show(found: &[Found], done: &str, format: Format) {
+    let mut rows = Rows::new(&["topic", "id", "partitions", "records", "bytes", "result"]);
+    for topic in found {
+        let result = match topic.there {
+            None => done,
+            Some(true) => "restored before",
+            Some(false) => "not restored: the cluster has another topic of this name",
+        };
+        rows.add(vec![
+            topic.note.topic.as_str().into(),
+            topic.note.topic_id.to_string().into(),
+            topic.note.partitions.into(),
+            topic.records().into(),
+            topic.manifests.values().map(Manifest::bytes).sum::<u64>().into(),
+            result.into(),
+        ]);
+    }
+    rows.print(format);
+}
