@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    Error, GetOptions, GetRange, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload,
-    PutResult, UpdateVersion,
+    Error, GetOptions, GetRange, GetResultPayload, ObjectStore, PutMode, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, UpdateVersion,
 };
 
+use crate::model::number::to_u64;
 use crate::system::SharedDisk;
 use crate::system::clock::{monotonic, sleep};
 
@@ -203,6 +204,41 @@ impl Store {
         let got = got.map_err(|error| StoreError::of(name, error))?;
         let bytes = got.bytes().await.map_err(|error| StoreError::of(name, error))?;
         whole(name, expected, bytes)
+    }
+
+    /// Shows a range of an object piece by piece, as it comes: exactly those bytes, or an error after what came.
+    pub(crate) async fn each_piece(
+        &self,
+        name: &str,
+        range: Range<u64>,
+        mut see: impl FnMut(&[u8]) + Send,
+    ) -> Result<(), StoreError> {
+        let mut left = range.end.saturating_sub(range.start);
+        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
+        let got = self.inner.get_opts(&self.path(name), options).await;
+        let got = got.map_err(|error| StoreError::of(name, error))?;
+        let mut pieces = match got.payload {
+            // A file is better read at once than in the small pieces that it would come in.
+            GetResultPayload::File(..) => {
+                let bytes = got.bytes().await.map_err(|error| StoreError::of(name, error))?;
+                futures_util::stream::iter([Ok(bytes)]).boxed()
+            }
+            GetResultPayload::Stream(pieces) => pieces,
+        };
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|error| StoreError::of(name, error))?;
+            let Some(after) = left.checked_sub(to_u64(piece.len())) else {
+                return Err(StoreError::Unavailable(format!(
+                    "{name}: more came than was asked for"
+                )));
+            };
+            left = after;
+            see(&piece);
+        }
+        match left {
+            0 => Ok(()),
+            left => Err(StoreError::Unavailable(format!("{name}: {left} bytes did not come"))),
+        }
     }
 
     /// Objects whose names begin with the parts of `prefix`.

@@ -117,6 +117,24 @@ pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
 }
 
+/// The same of bytes that come in pieces.
+pub(crate) struct Crc32c(crc_fast::Digest);
+
+impl Crc32c {
+    pub(crate) fn new() -> Self {
+        Self(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi))
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The checksum of what came, and begins anew.
+    pub(crate) fn take(&mut self) -> u32 {
+        u32::try_from(self.0.finalize_reset()).unwrap_or(u32::MAX)
+    }
+}
+
 /// Splits the first whole batch off `bytes`; `None` if it is cut, too short or not of format v2.
 pub(crate) fn next_batch(bytes: &[u8]) -> Option<(BatchHeader, &[u8], &[u8])> {
     let header = BatchHeader::parse(bytes)?;

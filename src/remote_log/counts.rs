@@ -12,6 +12,15 @@ pub(crate) struct TierCounts {
 }
 
 impl TierCounts {
+    /// A request for bytes was answered; `None`: it failed.
+    pub(super) fn note_read(&self, bytes: Option<u64>) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        match bytes {
+            Some(bytes) => drop(self.read_bytes.fetch_add(bytes, Ordering::Relaxed)),
+            None => self.failed(),
+        }
+    }
+
     pub(crate) fn failed(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
     }

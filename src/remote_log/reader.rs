@@ -4,7 +4,6 @@
 //! at the time; memory is bounded by the setting; nothing here runs on a thread that blocks.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join;
@@ -20,11 +19,14 @@ use crate::log::FoundRecord;
 use crate::model::number::{to_u32, to_u64};
 use crate::model::{Offset, Timestamp};
 use crate::objects::Store;
+use crate::record::batch::Crc32c;
 use crate::record::{BatchHeader, HEADER_BYTES, RecordError, next_batch};
 use crate::system::tasks::spawn;
 
 /// Chunks that are fetched ahead of somebody who reads on.
 const READ_AHEAD: usize = 4;
+/// Chunks that are asked for at once where everything is read again: where the store is a folder they are in memory together.
+const VERIFY_CHUNKS: usize = 2;
 /// Requests under way at once.
 const REQUESTS_MAX: usize = 64;
 
@@ -73,13 +75,7 @@ impl Reader {
     async fn get(&self, object: &str, range: std::ops::Range<u64>) -> Result<Bytes, RemoteError> {
         let _permit = self.requests.acquire().await;
         let got = self.store.get_range(object, range).await;
-        self.counts.reads.fetch_add(1, Ordering::Relaxed);
-        match &got {
-            Ok(bytes) => {
-                self.counts.read_bytes.fetch_add(to_u64(bytes.len()), Ordering::Relaxed);
-            }
-            Err(_) => self.counts.failed(),
-        }
+        self.counts.note_read(got.as_ref().map(|bytes| to_u64(bytes.len())).ok());
         Ok(got?)
     }
 
@@ -186,6 +182,7 @@ impl Reader {
                 if from + to_u64(wanted + CHUNK_BYTES) >= segment.log_bytes {
                     self.read_next_segment(manifest, segment);
                 }
+                let wanted = within_chunk(from, header.total_bytes(), wanted);
                 let bytes = self.bytes((&object, segment), from, wanted).await?;
                 return Ok(whole_batches(&bytes, end));
             }
@@ -261,14 +258,54 @@ impl Reader {
     ) -> Result<(), Shared> {
         let object = manifest.object(segment);
         let trailer = self.trailer(&object, segment).await?;
-        for chunk in 0..chunks_of(segment) {
+        for first in (0..chunks_of(segment)).step_by(VERIFY_CHUNKS) {
             // Past the cache: what is checked is what the store has.
-            let got = self.get(&object, chunk_range(segment, chunk)).await;
-            let bytes = got.map_err(Arc::new)?;
-            trailer.verify(&object, chunk, &bytes).map_err(Arc::new)?;
+            let sums = self.sums(&object, segment, first).await.map_err(Arc::new)?;
+            for (chunk, sum) in (first..).zip(sums) {
+                trailer.compare(&object, chunk, sum).map_err(Arc::new)?;
+            }
         }
         Ok(())
     }
+
+    /// Checksums of the next chunks from one on, none of which is kept.
+    async fn sums(
+        &self,
+        object: &str,
+        segment: &RemoteSegment,
+        first: usize,
+    ) -> Result<Vec<u32>, RemoteError> {
+        let last = (first + VERIFY_CHUNKS).min(chunks_of(segment)) - 1;
+        let range = chunk_range(segment, first).start..chunk_range(segment, last).end;
+        let bytes = range.end - range.start;
+        let (mut sums, mut sum, mut summed) = (Vec::new(), Crc32c::new(), 0);
+        let _permit = self.requests.acquire().await;
+        let read = self.store.each_piece(object, range, |mut piece| {
+            while !piece.is_empty() {
+                let (now, rest) = piece.split_at(piece.len().min(CHUNK_BYTES - summed));
+                sum.update(now);
+                (summed, piece) = (summed + now.len(), rest);
+                if summed == CHUNK_BYTES {
+                    sums.push(sum.take());
+                    summed = 0;
+                }
+            }
+        });
+        let read = read.await;
+        self.counts.note_read(read.as_ref().map(|()| bytes).ok());
+        read?;
+        if summed > 0 {
+            sums.push(sum.take());
+        }
+        Ok(sums)
+    }
+}
+
+/// As many of the `wanted` bytes as the chunk has in which they begin, if that holds the first batch: nothing is copied then.
+fn within_chunk(from: u64, first_batch: usize, wanted: usize) -> usize {
+    let in_chunk = usize::try_from(from % to_u64(CHUNK_BYTES)).unwrap_or(0);
+    let left = CHUNK_BYTES - in_chunk;
+    if first_batch <= left { wanted.min(left) } else { wanted }
 }
 
 /// The bytes of a chunk of a segment's records.

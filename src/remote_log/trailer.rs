@@ -146,7 +146,17 @@ impl Trailer {
         bytes: &[u8],
     ) -> Result<(), RemoteError> {
         debug_assert!(bytes.len() <= self.chunk_bytes);
-        if self.chunk_crc32c.get(chunk) == Some(&crc32c(bytes)) {
+        self.compare(object, chunk, crc32c(bytes))
+    }
+
+    /// The same for whoever has summed up a chunk.
+    pub(crate) fn compare(
+        &self,
+        object: &str,
+        chunk: usize,
+        crc32c: u32,
+    ) -> Result<(), RemoteError> {
+        if self.chunk_crc32c.get(chunk) == Some(&crc32c) {
             return Ok(());
         }
         let reason = format!("the checksum of chunk {chunk} is wrong");
