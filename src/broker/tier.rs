@@ -14,9 +14,11 @@ use crate::objects::{CLOCKS, Location, Store, check, open};
 use crate::remote_log::Tier;
 use crate::replication::{Replicas, TierSettings};
 use crate::system::clock::{millis, sleep};
-use crate::system::tasks::spawn;
+use crate::system::tasks::{Background, spawn};
 use crate::system::{Clock, Random, SharedDisk};
 
+/// Threads that wait for the store and work on what comes; reading files of logs has its own.
+const THREADS: usize = 2;
 /// How long after a bucket failed its first check it is checked again; then twice as long, up to the most.
 const CHECK_AGAIN_MS: i64 = 500;
 const CHECK_AGAIN_MS_MAX: i64 = 30_000;
@@ -27,7 +29,10 @@ pub(super) fn open_tier(
     disk: &SharedDisk,
     replicas: &Replicas,
 ) -> Result<Option<Store>, BrokerError> {
-    let Some(store) = named_store(config, disk)? else { return Ok(None) };
+    let Some(mut location) = location(config)? else { return Ok(None) };
+    location.background = Background::start("tier", THREADS)
+        .map_err(|error| ConfigError::Invalid(format!("no threads for object storage: {error}")))?;
+    let store = open_at(&location, disk)?;
     let cache_bytes = u64::try_from(config.long("remote.fetch.cache.bytes")).unwrap_or(0);
     replicas.set_tier(Tier::new(store.clone(), cache_bytes));
     Ok(Some(store))
@@ -35,14 +40,13 @@ pub(super) fn open_tier(
 
 /// Checks what the settings say, without asking the store.
 pub(super) fn check_tier(config: &Config, disk: &SharedDisk) -> Result<(), BrokerError> {
-    named_store(config, disk).map(drop)
+    let Some(location) = location(config)? else { return Ok(()) };
+    open_at(&location, disk).map(drop)
 }
 
-fn named_store(config: &Config, disk: &SharedDisk) -> Result<Option<Store>, BrokerError> {
-    let Some(location) = location(config)? else { return Ok(None) };
-    let opened = open(&location, disk)
-        .map_err(|error| ConfigError::Invalid(format!("remote.storage.url: {error}")))?;
-    Ok(Some(opened))
+fn open_at(location: &Location, disk: &SharedDisk) -> Result<Store, BrokerError> {
+    let opened = open(location, disk);
+    Ok(opened.map_err(|error| ConfigError::Invalid(format!("remote.storage.url: {error}")))?)
 }
 
 /// Proves the bucket, and then looks after tiered partitions.
@@ -57,9 +61,8 @@ pub(super) fn start_tier(
         copiers: config.size("remote.log.manager.copier.thread.pool.size"),
     };
     let replicas = Arc::clone(replicas);
-    let backup = replicas
-        .tier()
-        .map(|tier| Backup::new(tier, controller, groups, replicas.cluster_id.clone()));
+    let Some(tier) = replicas.tier() else { return };
+    let backup = Backup::new(tier, controller, groups, replicas.cluster_id.clone());
     spawn(async move {
         let mut again_ms = CHECK_AGAIN_MS;
         loop {
@@ -73,9 +76,7 @@ pub(super) fn start_tier(
             again_ms = (again_ms * 2).min(CHECK_AGAIN_MS_MAX);
         }
         replicas.start_tiering(settings);
-        if let Some(backup) = backup {
-            backup.run(settings.interval_ms).await;
-        }
+        backup.run(settings.interval_ms).await;
     });
 }
 
@@ -96,5 +97,5 @@ fn location(config: &Config) -> Result<Option<Location>, ConfigError> {
     }
     let certificates = Some(config.text("remote.storage.certificates"));
     let certificates = certificates.filter(|path| !path.is_empty()).map(Into::into);
-    Ok(Some(Location { url, options, certificates }))
+    Ok(Some(Location { url, options, certificates, background: Background::default() }))
 }

@@ -63,7 +63,7 @@ impl StoreArguments {
             options.push((key.trim().to_ascii_lowercase(), value.to_owned()));
         }
         let certificates = self.certificates.clone();
-        Ok(Location { url: self.location.clone(), options, certificates })
+        Ok(Location { url: self.location.clone(), options, certificates, ..Location::default() })
     }
 }
 

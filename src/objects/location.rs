@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::SpawnedReqwestConnector;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
@@ -17,9 +18,10 @@ use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, Retry
 use super::store::{LOCK_FILE, Store, StoreError, Swap};
 use crate::system::SharedDisk;
 use crate::system::disk::read_file;
+use crate::system::tasks::Background;
 
 /// A store's address and options.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Location {
     /// `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, `file:folder`, `memory:`.
     pub url: String,
@@ -28,6 +30,8 @@ pub(crate) struct Location {
     pub options: Vec<(String, String)>,
     /// PEM file of certificates to trust beside the operating system's.
     pub certificates: Option<PathBuf>,
+    /// Where requests are made; without threads of its own wherever they are asked for.
+    pub background: Background,
 }
 
 /// How often a request is tried, and for how long in all.
@@ -73,6 +77,9 @@ pub(crate) fn open(location: &Location, disk: &SharedDisk) -> Result<Store, Stor
     macro_rules! built {
         ($builder:expr, $key:ty) => {{
             let mut builder = $builder.with_client_options(client).with_retry(retries());
+            if let Some(threads) = location.background.handle() {
+                builder = builder.with_http_connector(SpawnedReqwestConnector::new(threads));
+            }
             for (key, value) in &location.options {
                 let known = key.parse::<$key>().map_err(|_| unknown(key, scheme))?;
                 builder = builder.with_config(known, value);
@@ -98,7 +105,8 @@ pub(crate) fn open(location: &Location, disk: &SharedDisk) -> Result<Store, Stor
             )));
         }
     };
-    Ok(Store::new(inner, prefix, Swap::Conditional))
+    let store = Store::new(inner, prefix, Swap::Conditional);
+    Ok(store.with_background(location.background.clone()))
 }
 
 fn open_folder(folder: &str, location: &Location, disk: &SharedDisk) -> Result<Store, StoreError> {
@@ -118,7 +126,8 @@ fn open_folder(folder: &str, location: &Location, disk: &SharedDisk) -> Result<S
         .with_fsync(true);
     let lock = path.join(LOCK_FILE);
     let swap = Swap::Locked { disk: Arc::clone(disk), lock };
-    Ok(Store::new(Arc::new(folder), Path::default(), swap))
+    let store = Store::new(Arc::new(folder), Path::default(), swap);
+    Ok(store.with_background(location.background.clone()))
 }
 
 fn unknown(key: &str, scheme: &str) -> StoreError {

@@ -19,6 +19,7 @@ use object_store::{
 use crate::model::number::to_u64;
 use crate::system::SharedDisk;
 use crate::system::clock::{monotonic, sleep};
+use crate::system::tasks::Background;
 
 /// The smallest part of an upload in parts (S3's rule, but for the last part).
 pub(crate) const PART_BYTES_MIN: usize = 5 << 20;
@@ -100,6 +101,7 @@ pub(crate) struct Store {
     inner: Arc<dyn ObjectStore>,
     prefix: Path,
     swap: Swap,
+    background: Background,
 }
 
 impl fmt::Debug for Store {
@@ -116,7 +118,16 @@ impl fmt::Display for Store {
 
 impl Store {
     pub(super) fn new(inner: Arc<dyn ObjectStore>, prefix: Path, swap: Swap) -> Self {
-        Self { inner, prefix, swap }
+        Self { inner, prefix, swap, background: Background::none() }
+    }
+
+    pub(super) fn with_background(self, background: Background) -> Self {
+        Self { background, ..self }
+    }
+
+    /// Where work on it is done that nobody is to wait for.
+    pub(crate) fn background(&self) -> &Background {
+        &self.background
     }
 
     fn path(&self, name: &str) -> Path {

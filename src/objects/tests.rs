@@ -82,7 +82,7 @@ fn a_location_that_means_nothing_is_refused_with_the_way_out() {
     let disk: SharedDisk = Arc::new(OsDisk);
     let refused = |url: &str, options: &[(&str, &str)]| {
         let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let location = Location { url: url.to_owned(), options, certificates: None };
+        let location = Location { url: url.to_owned(), options, ..Location::default() };
         open(&location, &disk).expect_err(url).to_string()
     };
     for url in ["", "bucket", "s3:", "s3://", "file:"] {

@@ -24,7 +24,7 @@ use crate::objects::{Store, StoreError, Version};
 use crate::record::batch::crc32c;
 use crate::record::next_batch;
 use crate::system::disk::read_full;
-use crate::system::tasks::blocking;
+use crate::system::tasks::{Background, blocking};
 
 /// What is sent at a time; a smaller segment is one object put at once.
 const PART_CHUNKS: usize = 2;
@@ -94,6 +94,11 @@ impl RemotePartition {
 
     fn name(&self) -> String {
         format!("{}/manifest.json", Manifest::folder(&self.topic, self.topic_id, self.partition))
+    }
+
+    /// Where work on the bucket is done that nobody is to wait for.
+    pub(crate) fn background(&self) -> &Background {
+        self.tier.store.background()
     }
 
     pub(crate) fn reader(&self) -> &Arc<Reader> {

@@ -21,7 +21,6 @@ use crate::model::{Offset, Timestamp};
 use crate::objects::Store;
 use crate::record::batch::Crc32c;
 use crate::record::{BatchHeader, HEADER_BYTES, RecordError, next_batch};
-use crate::system::tasks::spawn;
 
 /// Chunks that are fetched ahead of somebody who reads on.
 const READ_AHEAD: usize = 4;
@@ -60,16 +59,19 @@ impl Reader {
 
     /// What stands after a segment's records.
     pub(crate) async fn trailer(
-        &self,
+        self: &Arc<Self>,
         object: &str,
         segment: &RemoteSegment,
     ) -> Result<Arc<Trailer>, Shared> {
         let fetch = async {
-            let range = segment.log_bytes..segment.object_bytes;
-            let bytes = self.get(object, range).await?;
-            Trailer::decode(object, &bytes, segment).map(Arc::new)
+            let (reader, name, segment) = (Arc::clone(self), object.to_owned(), segment.clone());
+            let work = async move {
+                let bytes = reader.get(&name, segment.log_bytes..segment.object_bytes).await?;
+                Trailer::decode(&name, &bytes, &segment).map(Arc::new)
+            };
+            self.store.background().run(work).await.unwrap_or_else(|| Err(broken(object)))
         };
-        self.trailers.try_get_with(segment.id, fetch).await
+        Box::pin(self.trailers.try_get_with(segment.id, fetch)).await
     }
 
     async fn get(&self, object: &str, range: std::ops::Range<u64>) -> Result<Bytes, RemoteError> {
@@ -80,19 +82,34 @@ impl Reader {
     }
 
     async fn chunk(
-        &self,
+        self: &Arc<Self>,
         object: &str,
         segment: &RemoteSegment,
         chunk: usize,
     ) -> Result<Bytes, Shared> {
         let fetch = async {
-            let get = self.get(object, chunk_range(segment, chunk));
-            let both = join(get, self.trailer(object, segment)).await;
-            let (bytes, trailer) = (both.0?, both.1.map_err(|error| told(object, &error))?);
-            trailer.verify(object, chunk, &bytes)?;
-            Ok(bytes)
+            let (reader, name, segment) = (Arc::clone(self), object.to_owned(), segment.clone());
+            let work = async move { reader.fetch(&name, &segment, chunk).await };
+            self.store.background().run(work).await.unwrap_or_else(|| Err(broken(object)))
         };
-        self.chunks.try_get_with((segment.id, chunk), fetch).await
+        let key = (segment.id, chunk);
+        match self.chunks.get(&key).await {
+            Some(found) => Ok(found),
+            None => Box::pin(self.chunks.try_get_with(key, fetch)).await,
+        }
+    }
+
+    async fn fetch(
+        self: &Arc<Self>,
+        object: &str,
+        segment: &RemoteSegment,
+        chunk: usize,
+    ) -> Result<Bytes, RemoteError> {
+        let get = self.get(object, chunk_range(segment, chunk));
+        let both = join(get, self.trailer(object, segment)).await;
+        let (bytes, trailer) = (both.0?, both.1.map_err(|error| told(object, &error))?);
+        trailer.verify(object, chunk, &bytes)?;
+        Ok(bytes)
     }
 
     /// Exactly `bytes` of the records from `start` on, or up to their end.
@@ -136,7 +153,7 @@ impl Reader {
         let ahead = if reads_on { READ_AHEAD } else { 1 };
         for chunk in (last + 1..chunks).take(ahead).filter(|chunk| !is_here(*chunk)) {
             let (reader, object, segment) = (Arc::clone(self), object.to_owned(), segment.clone());
-            spawn(async move {
+            self.store.background().spawn(async move {
                 // Whoever needs it asks again, and is told what is wrong.
                 let _ = reader.chunk(&object, &segment, chunk).await;
             });
@@ -148,7 +165,7 @@ impl Reader {
         let Some(next) = manifest.find(segment.end_offset) else { return };
         if !self.chunks.contains_key(&(next.id, 0)) {
             let (reader, object, next) = (Arc::clone(self), manifest.object(next), next.clone());
-            spawn(async move {
+            self.store.background().spawn(async move {
                 let _ = reader.chunk(&object, &next, 0).await;
             });
         }
@@ -316,6 +333,11 @@ fn chunk_range(segment: &RemoteSegment, chunk: usize) -> std::ops::Range<u64> {
 
 fn chunks_of(segment: &RemoteSegment) -> usize {
     usize::try_from(segment.log_bytes).unwrap_or(usize::MAX).div_ceil(CHUNK_BYTES)
+}
+
+/// What whoever reads is told where the work for it came to no end.
+fn broken(object: &str) -> RemoteError {
+    RemoteError::Damaged { object: object.to_owned(), reason: "reading it panicked".to_owned() }
 }
 
 /// An error that several were told of.

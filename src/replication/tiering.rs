@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 
+use uuid::Uuid;
+
 use super::error::PartitionError;
 use super::partition::{Partition, PartitionHandle, State};
 use super::reading::ReadRules;
@@ -194,7 +196,7 @@ impl Replicas {
         partition.know(epoch, &manifest);
         while let Some(source) = partition.to_copy(epoch, &manifest) {
             let (from, end) = (source.from, source.end);
-            manifest = remote.copy(source, (epoch, self.random().uuid())).await?;
+            manifest = partition.copy(source, (epoch, self.random().uuid())).await?;
             tracing::info!(partition = %partition.name, from, end, "segment copied to object storage");
             partition.know(epoch, &manifest);
         }
@@ -242,6 +244,22 @@ async fn follow_tier(
 }
 
 impl Partition {
+    /// Copies a segment in the background: only what is found before and noted after it holds up others.
+    async fn copy(
+        self: &Arc<Self>,
+        source: SegmentSource,
+        (epoch, id): (LeaderEpoch, Uuid),
+    ) -> Result<Arc<Manifest>, RemoteError> {
+        let unknown = || RemoteError::Unknown(self.name.to_string());
+        let background = self.remote.as_ref().ok_or_else(unknown)?.background();
+        let partition = Arc::clone(self);
+        let copied = background.run(async move {
+            let remote = partition.remote.as_ref()?;
+            Some(remote.copy(source, (epoch, id)).await)
+        });
+        copied.await.flatten().unwrap_or_else(|| Err(unknown()))
+    }
+
     fn is_tiered(&self) -> bool {
         self.remote.is_some() && self.with_log(|log| log.config().is_tiered).unwrap_or(false)
     }

@@ -4,6 +4,7 @@
 //! runtime with paused time (simulation), where it runs in place so that one seed gives one trace.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) use tokio::task::JoinHandle;
@@ -75,4 +76,78 @@ pub(crate) fn dedicated(
         .name(name.to_owned())
         .spawn(move || runtime.block_on(future))
         .map(|_| ())
+}
+
+/// How much later than others threads of the background get a processor that both want (nice, 0 to 19).
+const NICENESS: i32 = 10;
+
+/// Threads for work that no client waits for, or that waits for something slow anyway: they leave the processors to others where
+/// there are too few for all.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Background(Option<Arc<Threads>>);
+
+#[derive(Debug)]
+struct Threads(Option<tokio::runtime::Runtime>);
+
+impl Background {
+    /// Starts threads; in a simulation there are none.
+    pub(crate) fn start(name: &str, threads: usize) -> std::io::Result<Self> {
+        if IN_PLACE.load(Ordering::Relaxed) {
+            return Ok(Self::none());
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name(name)
+            // Where the system does not allow it, they are threads like others.
+            .on_thread_start(|| {
+                let _ = rustix::process::setpriority_process(None, NICENESS);
+            })
+            .enable_all()
+            .build()?;
+        Ok(Self(Some(Arc::new(Threads(Some(runtime))))))
+    }
+
+    /// No threads of its own: work is done wherever it is asked for.
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
+    /// The runtime of its threads, for libraries that bring their own tasks.
+    pub(crate) fn handle(&self) -> Option<tokio::runtime::Handle> {
+        let threads = self.0.as_ref()?;
+        threads.0.as_ref().map(|runtime| runtime.handle().clone())
+    }
+
+    /// Starts a task there.
+    pub(crate) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        match self.0.as_ref().and_then(|threads| threads.0.as_ref()) {
+            Some(runtime) => runtime.spawn(future),
+            None => spawn(future),
+        }
+    }
+
+    /// Does something there, and waits for it; `None` if it panicked.
+    pub(crate) async fn run<F>(&self, future: F) -> Option<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        if self.0.is_none() {
+            return Some(future.await);
+        }
+        self.spawn(future).await.ok()
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // A task may be the last that knows of it, and may not wait.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
