@@ -14,10 +14,10 @@ use crate::objects::{CLOCKS, Location, Store, check, open};
 use crate::remote_log::Tier;
 use crate::replication::{Replicas, TierSettings};
 use crate::system::clock::{millis, sleep};
-use crate::system::tasks::{Background, spawn};
+use crate::system::tasks::{Background, Yielding, spawn};
 use crate::system::{Clock, Random, SharedDisk};
 
-/// Threads that wait for the store and work on what comes; reading files of logs has its own.
+/// Threads that wait for the store and work on what comes, of either kind; reading files of logs has its own.
 const THREADS: usize = 2;
 /// How long after a bucket failed its first check it is checked again; then twice as long, up to the most.
 const CHECK_AGAIN_MS: i64 = 500;
@@ -30,11 +30,14 @@ pub(super) fn open_tier(
     replicas: &Replicas,
 ) -> Result<Option<Store>, BrokerError> {
     let Some(mut location) = location(config)? else { return Ok(None) };
-    location.background = Background::start("tier", THREADS)
-        .map_err(|error| ConfigError::Invalid(format!("no threads for object storage: {error}")))?;
-    let store = open_at(&location, disk)?;
+    let mut open_with = |how| {
+        location.background = Background::start("tier", THREADS, how)
+            .map_err(|e| ConfigError::Invalid(format!("no threads for object storage: {e}")))?;
+        open_at(&location, disk)
+    };
+    let (store, idle) = (open_with(Yielding::Nice)?, open_with(Yielding::Idle)?);
     let cache_bytes = u64::try_from(config.long("remote.fetch.cache.bytes")).unwrap_or(0);
-    replicas.set_tier(Tier::new(store.clone(), cache_bytes));
+    replicas.set_tier(Tier::with_idle((store.clone(), idle), cache_bytes));
     Ok(Some(store))
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct SegmentSource {
     pub base_offset: Offset,
     pub from: Offset,
     pub end: Offset,
+    /// Closed segments that come after it.
+    pub after: usize,
     /// Where each epoch begins that has records in the range.
     pub epochs: Vec<(LeaderEpoch, Offset)>,
     /// The log's closed segments up to this one, which is the last.
@@ -55,6 +57,7 @@ impl Log {
             base_offset: segment.base_offset,
             from,
             end,
+            after: self.closed.len() - at - 1,
             epochs: self.epochs.between(from, end),
             segments: self.closed.values().take(at + 1).cloned().collect(),
             parts: self.parts.clone(),

@@ -16,7 +16,6 @@ use object_store::{
     PutOptions, PutPayload, PutResult, UpdateVersion,
 };
 
-use crate::model::number::to_u64;
 use crate::system::SharedDisk;
 use crate::system::clock::{monotonic, sleep};
 use crate::system::tasks::Background;
@@ -238,7 +237,8 @@ impl Store {
         };
         while let Some(piece) = pieces.next().await {
             let piece = piece.map_err(|error| StoreError::of(name, error))?;
-            let Some(after) = left.checked_sub(to_u64(piece.len())) else {
+            let Some(after) = left.checked_sub(u64::try_from(piece.len()).unwrap_or(u64::MAX))
+            else {
                 return Err(StoreError::Unavailable(format!(
                     "{name}: more came than was asked for"
                 )));

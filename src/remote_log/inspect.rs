@@ -9,6 +9,7 @@ use super::backup::{TopicNote, is_topic_note};
 use super::error::RemoteError;
 use super::manifest::{LOG_ENDING, Manifest};
 use super::partition::Tier;
+use super::verifying::verify;
 
 const MANIFEST: &str = "/manifest.json";
 
@@ -30,7 +31,7 @@ pub(crate) struct Verified {
     pub segments: usize,
     pub bytes: u64,
     /// Objects that are missing or damaged, and how.
-    pub damaged: Vec<(String, Arc<RemoteError>)>,
+    pub damaged: Vec<(String, RemoteError)>,
 }
 
 impl Tier {
@@ -63,12 +64,13 @@ impl Tier {
     pub(crate) async fn verify(self: &Arc<Self>, manifest: &Manifest) -> Verified {
         let mut verified = Verified { segments: 0, bytes: 0, damaged: Vec::new() };
         for segment in &manifest.segments {
-            match self.reader.verify(manifest, segment).await {
+            let object = manifest.object(segment);
+            match verify(&self.store, &self.counts, &object, segment).await {
                 Ok(()) => {
                     verified.segments += 1;
                     verified.bytes += segment.object_bytes;
                 }
-                Err(error) => verified.damaged.push((manifest.object(segment), error)),
+                Err(error) => verified.damaged.push((object, error)),
             }
         }
         verified

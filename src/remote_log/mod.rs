@@ -4,6 +4,7 @@
 //! is never written twice. Absent: when to copy and what local copies may go (`replication`), who may read (`api`).
 
 mod backup;
+mod copying;
 mod counts;
 mod deleted;
 mod error;
@@ -14,6 +15,7 @@ mod reader;
 #[cfg(test)]
 mod tests;
 mod trailer;
+mod verifying;
 
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use backup::read_note;

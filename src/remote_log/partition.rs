@@ -12,22 +12,17 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::copying::{Copying, panicked};
 use super::counts::TierCounts;
 use super::error::RemoteError;
 use super::manifest::{LOG_ENDING, Manifest, RemoteSegment};
 use super::reader::Reader;
-use super::trailer::{CHUNK_BYTES, Owner, Trailer};
-use crate::log::{LeaderEpochs, OpenSegment, ProducerStates, SegmentSource};
-use crate::model::number::to_u64;
+use crate::log::{LeaderEpochs, ProducerStates, SegmentSource};
 use crate::model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId};
 use crate::objects::{Store, StoreError, Version};
-use crate::record::batch::crc32c;
 use crate::record::next_batch;
-use crate::system::disk::read_full;
-use crate::system::tasks::{Background, blocking};
+use crate::system::tasks::blocking;
 
-/// What is sent at a time; a smaller segment is one object put at once.
-const PART_CHUNKS: usize = 2;
 /// Read at a time to learn of producers.
 const REPLAY_BYTES: usize = 1 << 20;
 
@@ -35,15 +30,21 @@ const REPLAY_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Tier {
     pub store: Store,
+    /// The same store, for work that takes no processor from anybody.
+    idle: Store,
     pub reader: Arc<Reader>,
     pub counts: Arc<TierCounts>,
 }
 
 impl Tier {
     pub(crate) fn new(store: Store, cache_bytes: u64) -> Arc<Self> {
+        Self::with_idle((store.clone(), store), cache_bytes)
+    }
+
+    pub(crate) fn with_idle((store, idle): (Store, Store), cache_bytes: u64) -> Arc<Self> {
         let counts = Arc::<TierCounts>::default();
         let reader = Reader::new(store.clone(), Arc::clone(&counts), cache_bytes);
-        Arc::new(Self { store, reader, counts })
+        Arc::new(Self { store, idle, reader, counts })
     }
 }
 
@@ -94,11 +95,6 @@ impl RemotePartition {
 
     fn name(&self) -> String {
         format!("{}/manifest.json", Manifest::folder(&self.topic, self.topic_id, self.partition))
-    }
-
-    /// Where work on the bucket is done that nobody is to wait for.
-    pub(crate) fn background(&self) -> &Background {
-        self.tier.store.background()
     }
 
     pub(crate) fn reader(&self) -> &Arc<Reader> {
@@ -227,16 +223,19 @@ impl RemotePartition {
         RemoteError::Fenced { partition, leader_epoch }
     }
 
-    /// Copies a segment, looks whether it arrived, and names it in the manifest.
+    /// Copies a segment, looks whether it arrived, and names it in the manifest. Where the partition falls behind that takes its
+    /// share of the processors, else only what nobody wants.
     pub(crate) async fn copy(
         &self,
         source: SegmentSource,
         (leader_epoch, id): (LeaderEpoch, Uuid),
+        falls_behind: bool,
     ) -> Result<Arc<Manifest>, RemoteError> {
         let manifest =
             self.claimed(leader_epoch).ok_or_else(|| RemoteError::Unknown(self.name()))?;
         let (base_offset, from, end, epochs) =
             (source.base_offset, source.from, source.end, source.epochs.clone());
+        // Not in the background: whoever opens a file holds a lock that readers wait for.
         let opened = blocking(move || source.open()).await;
         let opened = Arc::new(opened.unwrap_or_else(|| Err(panicked().into()))?);
         let mut segment = RemoteSegment {
@@ -250,65 +249,22 @@ impl RemotePartition {
             object_bytes: 0,
             epochs,
         };
-        let object = manifest.object(&segment);
-        segment.object_bytes = self.send(&object, &segment, &opened).await?;
-        self.tier
-            .reader
-            .verify(&manifest, &segment)
-            .await
-            .map_err(|error| RemoteError::Damaged { object, reason: error.to_string() })?;
+        let store = if falls_behind { &self.tier.store } else { &self.tier.idle };
+        let copy = Copying {
+            store: store.clone(),
+            counts: Arc::clone(&self.tier.counts),
+            topic: Arc::clone(&self.topic),
+            object: manifest.object(&segment),
+            opened,
+            owner: (self.topic_id, self.partition),
+        };
+        let sent = segment.clone();
+        let sent = store.background().run(async move { copy.run(sent).await });
+        segment.object_bytes = sent.await.unwrap_or_else(|| Err(panicked().into()))?;
         let bytes = segment.object_bytes;
         let manifest = self.change(leader_epoch, |manifest| manifest.add(segment)).await?;
         self.tier.counts.copied_bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(manifest)
-    }
-
-    /// Makes the object; returns its size.
-    async fn send(
-        &self,
-        object: &str,
-        segment: &RemoteSegment,
-        opened: &Arc<OpenSegment>,
-    ) -> Result<u64, RemoteError> {
-        let part_bytes = CHUNK_BYTES * PART_CHUNKS;
-        let is_small = opened.bytes <= to_u64(part_bytes);
-        let (mut upload, mut crcs, mut sent) = (None, Vec::new(), 0);
-        if !is_small {
-            upload = Some(self.tier.store.upload(object).await?);
-        }
-        let mut at = 0;
-        while at < opened.bytes {
-            let wanted = usize::try_from(opened.bytes - at).unwrap_or(part_bytes).min(part_bytes);
-            let read = read_part(opened, at, wanted).await;
-            let (mut part, part_crcs) = match read {
-                Ok(read) => read,
-                Err(error) => return Err(give_up(upload, error).await),
-            };
-            crcs.extend(part_crcs);
-            at += to_u64(wanted);
-            if at >= opened.bytes {
-                let owner = Owner {
-                    topic: &self.topic,
-                    topic_id: self.topic_id,
-                    partition: self.partition,
-                };
-                let kept = (&*opened.index, &opened.producers);
-                part.extend_from_slice(&Trailer::encode(owner, segment, &crcs, kept));
-            }
-            sent += to_u64(part.len());
-            let part = Bytes::from(part);
-            let put = match &mut upload {
-                Some(upload) => upload.part(part).await,
-                None => self.tier.store.create(object, part).await.map(drop),
-            };
-            if let Err(error) = put {
-                return Err(give_up(upload, error.into()).await);
-            }
-        }
-        if let Some(upload) = upload {
-            upload.finish().await?;
-        }
-        Ok(sent)
     }
 
     /// Deletes objects that no reader has needed for `delay_ms`, and then forgets them.
@@ -407,35 +363,4 @@ impl RemotePartition {
         }
         Ok(RestoredState { epochs, producers })
     }
-}
-
-/// Reads a part of a segment, and the checksum of each of its chunks.
-async fn read_part(
-    opened: &Arc<OpenSegment>,
-    at: u64,
-    bytes: usize,
-) -> Result<(Vec<u8>, Vec<u32>), RemoteError> {
-    let opened = Arc::clone(opened);
-    let read = blocking(move || {
-        let mut buffer = vec![0; bytes];
-        if read_full(&*opened.file, &mut buffer, at)? < bytes {
-            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
-        }
-        let crcs: Vec<u32> = buffer.chunks(CHUNK_BYTES).map(crc32c).collect();
-        Ok((buffer, crcs))
-    });
-    Ok(read.await.unwrap_or_else(|| Err(panicked()))?)
-}
-
-fn panicked() -> std::io::Error {
-    std::io::Error::other("reading a segment panicked")
-}
-
-async fn give_up(upload: Option<crate::objects::Upload>, error: RemoteError) -> RemoteError {
-    if let Some(upload) = upload
-        && let Err(error) = upload.abort().await
-    {
-        tracing::warn!(%error, "upload not aborted: its parts stay until the bucket's own rule removes them");
-    }
-    error
 }

@@ -19,13 +19,10 @@ use crate::log::FoundRecord;
 use crate::model::number::{to_u32, to_u64};
 use crate::model::{Offset, Timestamp};
 use crate::objects::Store;
-use crate::record::batch::Crc32c;
 use crate::record::{BatchHeader, HEADER_BYTES, RecordError, next_batch};
 
 /// Chunks that are fetched ahead of somebody who reads on.
 const READ_AHEAD: usize = 4;
-/// Chunks that are asked for at once where everything is read again: where the store is a folder they are in memory together.
-const VERIFY_CHUNKS: usize = 2;
 /// Requests under way at once.
 const REQUESTS_MAX: usize = 64;
 
@@ -266,56 +263,6 @@ impl Reader {
         }
         Ok(None)
     }
-
-    /// Everything of a segment's object, checked; for whoever makes sure that it is there.
-    pub(crate) async fn verify(
-        self: &Arc<Self>,
-        manifest: &Manifest,
-        segment: &RemoteSegment,
-    ) -> Result<(), Shared> {
-        let object = manifest.object(segment);
-        let trailer = self.trailer(&object, segment).await?;
-        for first in (0..chunks_of(segment)).step_by(VERIFY_CHUNKS) {
-            // Past the cache: what is checked is what the store has.
-            let sums = self.sums(&object, segment, first).await.map_err(Arc::new)?;
-            for (chunk, sum) in (first..).zip(sums) {
-                trailer.compare(&object, chunk, sum).map_err(Arc::new)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Checksums of the next chunks from one on, none of which is kept.
-    async fn sums(
-        &self,
-        object: &str,
-        segment: &RemoteSegment,
-        first: usize,
-    ) -> Result<Vec<u32>, RemoteError> {
-        let last = (first + VERIFY_CHUNKS).min(chunks_of(segment)) - 1;
-        let range = chunk_range(segment, first).start..chunk_range(segment, last).end;
-        let bytes = range.end - range.start;
-        let (mut sums, mut sum, mut summed) = (Vec::new(), Crc32c::new(), 0);
-        let _permit = self.requests.acquire().await;
-        let read = self.store.each_piece(object, range, |mut piece| {
-            while !piece.is_empty() {
-                let (now, rest) = piece.split_at(piece.len().min(CHUNK_BYTES - summed));
-                sum.update(now);
-                (summed, piece) = (summed + now.len(), rest);
-                if summed == CHUNK_BYTES {
-                    sums.push(sum.take());
-                    summed = 0;
-                }
-            }
-        });
-        let read = read.await;
-        self.counts.note_read(read.as_ref().map(|()| bytes).ok());
-        read?;
-        if summed > 0 {
-            sums.push(sum.take());
-        }
-        Ok(sums)
-    }
 }
 
 /// As many of the `wanted` bytes as the chunk has in which they begin, if that holds the first batch: nothing is copied then.
@@ -326,12 +273,12 @@ fn within_chunk(from: u64, first_batch: usize, wanted: usize) -> usize {
 }
 
 /// The bytes of a chunk of a segment's records.
-fn chunk_range(segment: &RemoteSegment, chunk: usize) -> std::ops::Range<u64> {
+pub(super) fn chunk_range(segment: &RemoteSegment, chunk: usize) -> std::ops::Range<u64> {
     let start = to_u64(chunk * CHUNK_BYTES);
     start..(start + to_u64(CHUNK_BYTES)).min(segment.log_bytes)
 }
 
-fn chunks_of(segment: &RemoteSegment) -> usize {
+pub(super) fn chunks_of(segment: &RemoteSegment) -> usize {
     usize::try_from(segment.log_bytes).unwrap_or(usize::MAX).div_ceil(CHUNK_BYTES)
 }
 

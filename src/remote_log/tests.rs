@@ -65,7 +65,7 @@ async fn copy_all(
     while let Some(source) =
         log.segment_to_copy(manifest.end().unwrap_or(log.log_start()), log.log_end())
     {
-        manifest = remote.copy(source, (leader_epoch, id())).await?;
+        manifest = remote.copy(source, (leader_epoch, id()), false).await?;
     }
     Ok(manifest)
 }
@@ -131,7 +131,7 @@ async fn of_two_leaders_that_copy_the_same_the_older_one_changes_nothing() {
     let source = || log.segment_to_copy(0, log.log_end()).expect("closed");
     assert_eq!(claimed.end(), None);
     let copied = copy_all(&new, &log, 6).await.expect("copied");
-    let late = old.copy(source(), (5, id())).await;
+    let late = old.copy(source(), (5, id()), true).await;
     assert!(matches!(late, Err(RemoteError::Fenced { leader_epoch: 6, .. })), "{late:?}");
     let again = old.claim(5, (log.epochs(), log.log_end()), 0).await;
     assert!(matches!(again, Err(RemoteError::Fenced { .. })), "{again:?}");
@@ -149,15 +149,14 @@ async fn a_store_that_fails_in_any_way_never_makes_what_is_not_there_count() {
         let manifest = remote.claim(0, (log.epochs(), log.log_end()), 0).await.expect("claimed");
         *switch.lock() = fault;
         let source = log.segment_to_copy(0, log.log_end()).expect("closed");
-        let copied = remote.copy(source, (0, id())).await;
+        let copied = remote.copy(source, (0, id()), false).await;
         assert!(copied.is_err(), "{fault:?}");
         assert_eq!(manifest.end(), None);
         *switch.lock() = Fault::None;
         let manifest = copy_all(&remote, &log, 0).await.expect("copied");
         assert_eq!(offsets(&remote, 0).await, all(0..log.active_base()), "{fault:?}");
-        for segment in &manifest.segments {
-            remote.reader().verify(&manifest, segment).await.expect("whole");
-        }
+        let verified = Tier::new(store, CACHE_BYTES).verify(&manifest).await;
+        assert_eq!((verified.segments, verified.damaged.len()), (manifest.segments.len(), 0));
     }
 }
 
@@ -228,7 +227,7 @@ async fn what_no_manifest_names_goes_after_hours_and_nothing_else_does() {
     remote.claim(0, (log.epochs(), log.log_end()), 0).await.expect("claimed");
     *switch.lock() = Fault::DoneButFailed;
     let source = log.segment_to_copy(0, log.log_end()).expect("closed");
-    assert!(remote.copy(source, (0, id())).await.is_err(), "sent, and nobody knows");
+    assert!(remote.copy(source, (0, id()), false).await.is_err(), "sent, and nobody knows");
     *switch.lock() = Fault::None;
     let manifest = copy_all(&remote, &log, 0).await.expect("copied");
     let folder = "t-00000000000000000000000000000009";

@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 
-use uuid::Uuid;
-
 use super::error::PartitionError;
 use super::partition::{Partition, PartitionHandle, State};
 use super::reading::ReadRules;
@@ -25,6 +23,8 @@ use crate::system::tasks::{blocking, spawn};
 
 /// How often it is looked for what deleted topics left.
 const SWEEP_EVERY: Duration = Duration::from_mins(30);
+/// A partition with more closed segments than this to copy, beside the one at hand, falls behind.
+const BEHIND_SEGMENTS: usize = 2;
 /// An object that no manifest names after this time never will be: its copy was broken off.
 const ORPHAN_AGE_MS: i64 = 6 * 3_600_000;
 const ORPHANS_EVERY_MS: i64 = 3_600_000;
@@ -195,8 +195,8 @@ impl Replicas {
         }
         partition.know(epoch, &manifest);
         while let Some(source) = partition.to_copy(epoch, &manifest) {
-            let (from, end) = (source.from, source.end);
-            manifest = partition.copy(source, (epoch, self.random().uuid())).await?;
+            let (from, end, behind) = (source.from, source.end, source.after > BEHIND_SEGMENTS);
+            manifest = remote.copy(source, (epoch, self.random().uuid()), behind).await?;
             tracing::info!(partition = %partition.name, from, end, "segment copied to object storage");
             partition.know(epoch, &manifest);
         }
@@ -244,22 +244,6 @@ async fn follow_tier(
 }
 
 impl Partition {
-    /// Copies a segment in the background: only what is found before and noted after it holds up others.
-    async fn copy(
-        self: &Arc<Self>,
-        source: SegmentSource,
-        (epoch, id): (LeaderEpoch, Uuid),
-    ) -> Result<Arc<Manifest>, RemoteError> {
-        let unknown = || RemoteError::Unknown(self.name.to_string());
-        let background = self.remote.as_ref().ok_or_else(unknown)?.background();
-        let partition = Arc::clone(self);
-        let copied = background.run(async move {
-            let remote = partition.remote.as_ref()?;
-            Some(remote.copy(source, (epoch, id)).await)
-        });
-        copied.await.flatten().unwrap_or_else(|| Err(unknown()))
-    }
-
     fn is_tiered(&self) -> bool {
         self.remote.is_some() && self.with_log(|log| log.config().is_tiered).unwrap_or(false)
     }

@@ -7,6 +7,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
 pub(crate) use tokio::task::JoinHandle;
 
 /// A future whose type nobody needs to know.
@@ -78,11 +82,19 @@ pub(crate) fn dedicated(
         .map(|_| ())
 }
 
-/// How much later than others threads of the background get a processor that both want (nice, 0 to 19).
+/// How much less than others threads get of a processor that both want (nice, 0 to 19), where somebody waits for what they do.
 const NICENESS: i32 = 10;
 
-/// Threads for work that no client waits for, or that waits for something slow anyway: they leave the processors to others where
-/// there are too few for all.
+/// How much others are let in front.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Yielding {
+    /// A smaller share of the processors.
+    Nice,
+    /// Only what nobody else wants, and it is given up at once (SCHED_IDLE): no lock may be held there that others wait for.
+    Idle,
+}
+
+/// Threads for work that is not to hold up others.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Background(Option<Arc<Threads>>);
 
@@ -91,17 +103,14 @@ struct Threads(Option<tokio::runtime::Runtime>);
 
 impl Background {
     /// Starts threads; in a simulation there are none.
-    pub(crate) fn start(name: &str, threads: usize) -> std::io::Result<Self> {
+    pub(crate) fn start(name: &str, threads: usize, how: Yielding) -> std::io::Result<Self> {
         if IN_PLACE.load(Ordering::Relaxed) {
             return Ok(Self::none());
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name(name)
-            // Where the system does not allow it, they are threads like others.
-            .on_thread_start(|| {
-                let _ = rustix::process::setpriority_process(None, NICENESS);
-            })
+            .on_thread_start(move || step_back(how))
             .enable_all()
             .build()?;
         Ok(Self(Some(Arc::new(Threads(Some(runtime))))))
@@ -148,6 +157,19 @@ impl Drop for Threads {
         // A task may be the last that knows of it, and may not wait.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
+        }
+    }
+}
+
+/// Tells the scheduler about this thread. Where the system does not allow it, it is a thread like others.
+fn step_back(how: Yielding) {
+    match how {
+        Yielding::Nice => {
+            let _ = rustix::process::setpriority_process(None, NICENESS);
+        }
+        Yielding::Idle => {
+            let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+            let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
         }
     }
 }
