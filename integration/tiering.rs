@@ -204,20 +204,24 @@ impl Alone {
         let create = ["topic", "create", "t", "-p", "1", "-c", "remote.storage.enable=true"];
         let small = ["-c", "segment.bytes=1048576", "-c", "local.retention.ms=1"];
         alone.ours(&[&create[..], &small, &["-c", "file.delete.delay.ms=100"]].concat());
-        let input = folder.join("input");
-        std::fs::write(&input, (0..8_000).map(line).collect::<String>()).expect("written");
-        let produced = Command::new(BINARY)
-            .args(["produce", "t", "-b", &alone.address])
-            .stdin(std::fs::File::open(&input).expect("a file"))
-            .stdout(Stdio::null())
-            .status();
-        assert!(produced.expect("runs").success());
+        alone.produce(folder, 0..8_000);
         eventually("the local disk shrinks", || {
             let logs = files(&data.join("t-0"), "*.log");
             let bytes = |path: &PathBuf| std::fs::metadata(path).map_or(0, |meta| meta.len());
             logs.iter().map(bytes).sum::<u64>() < 1_100_000
         });
         alone
+    }
+
+    fn produce(&self, folder: &Path, numbers: std::ops::Range<u32>) {
+        let input = folder.join("input");
+        std::fs::write(&input, numbers.map(line).collect::<String>()).expect("written");
+        let produced = Command::new(BINARY)
+            .args(["produce", "t", "-b", &self.address])
+            .stdin(std::fs::File::open(&input).expect("a file"))
+            .stdout(Stdio::null())
+            .status();
+        assert!(produced.expect("runs").success());
     }
 
     fn ours(&self, words: &[&str]) -> String {
@@ -255,8 +259,6 @@ fn offsets_and_times_reach_into_the_bucket_and_local_disks_shrink() {
         "cleanup.policy=compact",
     ];
     assert!(alone.refusal(&compacted).contains("unsupported for the compacted"));
-    let off = alone.refusal(&["topic", "alter", "t", "remote.storage.enable=false"]);
-    assert!(off.contains("invalid to disable"), "what is in the bucket would be forgotten: {off}");
     let all: String = (0..8_000).map(line).collect();
     assert_eq!(alone.ours(&["consume", "t", "-o", "start", "-e"]), all);
     assert_eq!(alone.ours(&["consume", "t", "-o", "4321", "-n", "1"]), line(4_321));
@@ -312,5 +314,41 @@ fn deletions_and_retention_reach_into_the_bucket() {
     eventually("what is too old goes from the bucket", || {
         files(&alone.tier, "*.log").len() < objects.min(2) && alone.offset("earliest") > 7_000
     });
+    assert!(alone.broker.terminate().success());
+}
+
+#[test]
+fn copying_can_be_stopped_and_go_on_and_a_topic_can_leave_the_bucket() {
+    let (folder, _) = folder();
+    let alone = Alone::start(folder.path());
+    let end = || manifests(&alone.tier).0.first().map_or(0, |(_, end)| *end);
+    let alter = |settings: &[&'static str]| [&["topic", "alter", "t"], settings].concat();
+    let stop = ["remote.log.copy.disable=true"];
+    assert!(alone.refusal(&alter(&stop)).contains("identical value"));
+    alone.ours(&alter(&["remote.log.copy.disable=true", "local.retention.ms=-2"]));
+    let before = end();
+    alone.produce(folder.path(), 8_000..12_000);
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert_eq!(end(), before, "nothing is copied");
+    let all: String = (0..12_000).map(line).collect();
+    assert_eq!(alone.ours(&["consume", "t", "-o", "start", "-e"]), all);
+    alone.ours(&alter(&["remote.log.copy.disable=false", "local.retention.ms=1"]));
+    eventually("copying goes on where it was", || end() > before + 3_000);
+    eventually("the local disk shrinks again", || alone.offset("earliest-local") > 11_000);
+    assert_eq!(alone.ours(&["consume", "t", "-o", "start", "-e"]), all);
+
+    let off = alone.refusal(&alter(&["remote.storage.enable=false"]));
+    assert!(off.contains("invalid to disable"), "what is in the bucket would be forgotten: {off}");
+    let local = u32::try_from(alone.offset("earliest-local")).expect("small");
+    alone.ours(&alter(&["remote.storage.enable=false", "remote.log.delete.on.disable=true"]));
+    eventually("nothing is left in the bucket", || {
+        files(&alone.tier, "*.log").is_empty() && files(&alone.tier, "*.json").is_empty()
+    });
+    assert_eq!(alone.offset("earliest"), i64::from(local));
+    let tail: String = (local..12_000).map(line).collect();
+    assert_eq!(alone.ours(&["consume", "t", "-o", "start", "-e"]), tail);
+    alone.ours(&alter(&["remote.storage.enable=true"]));
+    alone.produce(folder.path(), 12_000..15_000);
+    eventually("and it may come back", || end() > 14_000);
     assert!(alone.broker.terminate().success());
 }

@@ -191,6 +191,10 @@ pub(crate) fn replicas(config: &Config) -> ReplicaSettings {
             config.long("follower.replication.throttled.rate"),
             config.long("replica.alter.log.dirs.io.max.bytes.per.second"),
         ),
+        tier_rates: (
+            config.long("remote.log.manager.copy.max.bytes.per.second"),
+            config.long("remote.log.manager.fetch.max.bytes.per.second"),
+        ),
         cleaner_enabled: config.boolean("log.cleaner.enable"),
         cleaner_backoff_ms: config.long("log.cleaner.backoff.ms"),
         cleaner_buffer_bytes: config.long("log.cleaner.dedupe.buffer.size"),

@@ -157,6 +157,8 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "queued.max.request.bytes" Long, "268435456", 1 << 20, MAX, false, "Bytes of requests in progress on all connections, beyond which sockets are not read.";
     "remote.fetch.cache.bytes" Long, "134217728", 1 << 24, MAX, false, "Memory for what was read from object storage.";
     "remote.log.manager.copier.thread.pool.size" Int, "4", 1, 1000, false, "Partitions whose segments are copied to object storage at the same time; each holds 8 MiB while it does.";
+    "remote.log.manager.copy.max.bytes.per.second" Long, "9223372036854775807", 1, MAX, true, "Most bytes a second that are copied to object storage.";
+    "remote.log.manager.fetch.max.bytes.per.second" Long, "9223372036854775807", 1, MAX, true, "Most bytes a second that are read from object storage for readers.";
     "remote.log.manager.task.interval.ms" Long, "2000", 100, MAX, false, "How often it is looked for segments to copy to object storage, and for what to delete there.";
     "remote.storage.certificates" Str, "", 0, 0, false, "PEM file of certificates that the object storage is trusted by, beside the operating system's.";
     "remote.storage.options" List, "", 0, 0, false, "Options of the object storage as KEY=VALUE, e.g. aws_endpoint=http://localhost:9000; what is not given comes from the environment, a web identity, or the machine.";
@@ -204,10 +206,10 @@ pub(crate) const TOPIC_ROWS: &[TopicRow] = topic_rows! {
     "min.compaction.lag.ms" Long, Some("log.cleaner.min.compaction.lag.ms"), "0", 0, MAX, true, "A record stays uncompacted for at least this time.";
     "min.insync.replicas" Int, Some("min.insync.replicas"), "2", 1, INT, true, "Replicas that must have a record before acks=all is answered; all of them where there are fewer.";
     "preallocate" Bool, None, "false", 0, 0, false, "Reserve a segment's room when it is made.";
-    "remote.copy.lag.bytes" Long, None, "-1", -2, MAX, false, "Belongs to tiering.";
-    "remote.copy.lag.ms" Long, None, "0", -2, MAX, false, "Belongs to tiering.";
-    "remote.log.copy.disable" Bool, None, "false", 0, 0, false, "Belongs to tiering.";
-    "remote.log.delete.on.disable" Bool, None, "false", 0, 0, false, "Belongs to tiering.";
+    "remote.copy.lag.bytes" Long, None, "-1", -2, MAX, true, "A closed segment is copied to object storage once this much comes after it, if it is not old enough before (remote.copy.lag.ms); -1: whatever comes after it, -2: local.retention.bytes.";
+    "remote.copy.lag.ms" Long, None, "0", -2, MAX, true, "A record is copied to object storage once it is this old, and its segment is closed for that; 0: as soon as its segment is closed, -1: whenever remote.copy.lag.bytes says, -2: local.retention.ms.";
+    "remote.log.copy.disable" Bool, None, "false", 0, 0, true, "Whether a tiered topic copies nothing more to object storage; what is there is read on, and expires.";
+    "remote.log.delete.on.disable" Bool, None, "false", 0, 0, true, "Whether what is in object storage is deleted when remote.storage.enable is set to false, which is refused without it.";
     "remote.storage.enable" Bool, None, "false", 0, 0, true, "Whether closed segments are copied to object storage (remote.storage.url), and read there once they are gone here.";
     "remote.storage.restore" Str, None, "", 0, 0, true, "Set where strandline tier restore makes a topic: the id that it has in the bucket, and the leader epoch that its partitions begin with, as ID@EPOCH. Until its log has begun where the bucket's ends, it takes no records.";
     "retention.bytes" Long, Some("log.retention.bytes"), "-1", -1, MAX, true, "Size of a partition above which old segments are deleted; -1: no limit.";

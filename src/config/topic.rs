@@ -11,7 +11,7 @@ use crate::model::number::{to_u64, to_usize};
 use crate::model::{LeaderEpoch, TopicId};
 use crate::record::{Codec, TimestampRules};
 
-/// A local retention that is that of the whole log.
+/// A local retention that is that of the whole log, or a lag that is the local retention.
 const AS_WHOLE: i64 = -2;
 
 /// Where a topic comes from that is brought back.
@@ -84,6 +84,13 @@ pub(crate) struct TopicConfig {
     pub is_tiered: bool,
     pub local_retention_bytes: i64,
     pub local_retention_ms: i64,
+    /// Whether more is copied there.
+    pub is_copied: bool,
+    /// How old a record is, or how much comes after its segment, when it is copied; -1: not because of that.
+    pub copy_lag_ms: i64,
+    pub copy_lag_bytes: i64,
+    /// Whether what is there goes where the topic is tiered no more.
+    pub is_deleted_on_disable: bool,
     /// Whether its logs begin where the bucket ends.
     pub is_restored: bool,
     pub segment_bytes: u64,
@@ -139,6 +146,16 @@ impl TopicConfig {
             is_tiered: is_true("remote.storage.enable"),
             local_retention_bytes: local("local.retention.bytes", "retention.bytes"),
             local_retention_ms: local("local.retention.ms", "retention.ms"),
+            is_copied: is_true("remote.storage.enable") && !is_true("remote.log.copy.disable"),
+            copy_lag_ms: match long("remote.copy.lag.ms") {
+                AS_WHOLE => local("local.retention.ms", "retention.ms"),
+                own => own,
+            },
+            copy_lag_bytes: match long("remote.copy.lag.bytes") {
+                AS_WHOLE => local("local.retention.bytes", "retention.bytes"),
+                own => own,
+            },
+            is_deleted_on_disable: is_true("remote.log.delete.on.disable"),
             is_restored: !text(RESTORE).is_empty(),
             segment_bytes: to_u64(long("segment.bytes")),
             segment_index_bytes: to_usize(long("segment.index.bytes")),
@@ -207,13 +224,15 @@ pub(crate) fn check_topic(
     let config = TopicConfig::resolve(broker, overrides);
     if config.is_restored && !config.is_tiered {
         return Err(format!(
-            "{RESTORE} brings back what is in object storage: set remote.storage.enable=true."
+            "{RESTORE} brings back what is in object storage: set remote.storage.enable=true, or delete {RESTORE}."
         ));
     }
     if !config.is_tiered {
-        return if was_tiered {
-            Err("It is invalid to disable remote storage: what is there would no longer be read. Make another topic, \
-                 copy to it what is needed, and delete this one."
+        return if was_tiered && !config.is_deleted_on_disable {
+            Err("It is invalid to disable remote storage without deleting remote data. If you want to keep the remote data and \
+                 turn to read only, please set `remote.storage.enable=true,remote.log.copy.disable=true`. If you want to \
+                 disable remote storage and delete all remote data, please set \
+                 `remote.storage.enable=false,remote.log.delete.on.disable=true`."
                 .to_owned())
         } else {
             Ok(())
@@ -237,6 +256,24 @@ pub(crate) fn check_topic(
                  {whole}"
             ));
         }
+        if !config.is_copied && local != whole {
+            return Err(format!(
+                "When `remote.log.copy.disable` is set to true, the `local.{name}` and `{name}` must be set to the identical \
+                 value because there will be no more logs copied to the remote storage."
+            ));
+        }
+    }
+    if config.copy_lag_ms < 0 && config.copy_lag_bytes < 0 {
+        return Err("With remote.copy.lag.ms and remote.copy.lag.bytes both -1 nothing would ever be copied to object \
+                    storage."
+            .to_owned());
+    }
+    let (lag, local) = (config.copy_lag_ms, config.local_retention_ms);
+    if local >= 0 && lag > local {
+        return Err(format!(
+            "Invalid value {lag} for configuration remote.copy.lag.ms: Value must not be more than local.retention.ms \
+             property value: {local}"
+        ));
     }
     Ok(())
 }
@@ -318,6 +355,26 @@ mod tests {
             wrong.insert(name.to_owned(), value.to_owned());
             assert!(check_topic(&broker, &none, &wrong).is_err(), "{name}={value}");
         }
+        let mut off = map(&[("remote.log.delete.on.disable", "true")]);
+        assert_eq!(check_topic(&broker, &tiered, &off), Ok(()));
+        off.insert(RESTORE.to_owned(), format!("{}@1", TopicId::from_u128(1)));
+        assert!(check_topic(&broker, &tiered, &off).expect_err("restored").contains(RESTORE));
+        let mut frozen = tiered.clone();
+        frozen.insert("remote.log.copy.disable".to_owned(), "true".to_owned());
+        assert_eq!(check_topic(&broker, &tiered, &frozen), Ok(()));
+        frozen.insert("local.retention.ms".to_owned(), "5".to_owned());
+        let refused = check_topic(&broker, &tiered, &frozen).expect_err("what is not copied");
+        assert!(refused.contains("identical"), "{refused}");
+        let mut late = tiered.clone();
+        late.insert("remote.copy.lag.ms".to_owned(), "-1".to_owned());
+        assert!(check_topic(&broker, &none, &late).expect_err("never").contains("nothing would"));
+        late.insert("remote.copy.lag.bytes".to_owned(), "7".to_owned());
+        assert_eq!(check_topic(&broker, &none, &late), Ok(()));
+        late.insert("remote.copy.lag.ms".to_owned(), "604800001".to_owned());
+        assert!(check_topic(&broker, &none, &late).expect_err("late").contains("must not be more"));
+        late.insert("remote.copy.lag.ms".to_owned(), "-2".to_owned());
+        assert_eq!(check_topic(&broker, &none, &late), Ok(()));
+        assert_eq!(TopicConfig::resolve(&broker, &late).copy_lag_ms, 604_800_000);
         let short = map(&[("remote.storage.enable", "true"), ("local.retention.ms", "5")]);
         assert_eq!(check_topic(&broker, &none, &short), Ok(()));
         let config = TopicConfig::resolve(&broker, &short);

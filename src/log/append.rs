@@ -238,7 +238,11 @@ impl Log {
 
     /// Whether the active segment has passed `segment.ms`.
     pub(super) fn is_old(&self, now_ms: Timestamp) -> bool {
-        let limit = self.parts.config.segment_ms.saturating_sub(self.roll_jitter_ms).max(1);
+        let config = &self.parts.config;
+        let mut limit = config.segment_ms.saturating_sub(self.roll_jitter_ms).max(1);
+        if config.is_copied && config.copy_lag_ms > 0 {
+            limit = limit.min(config.copy_lag_ms);
+        }
         self.active.first_append_ms.is_some_and(|first| now_ms.saturating_sub(first) >= limit)
     }
 }

@@ -11,6 +11,7 @@ use super::index::SegmentIndex;
 use super::local_log::{Log, LogParts};
 use super::producer_state::ProducerStates;
 use super::segment::{Segment, Walk};
+use crate::model::number::to_i64;
 use crate::model::{LeaderEpoch, Offset, Timestamp};
 use crate::system::SharedFile;
 
@@ -43,13 +44,17 @@ pub(crate) struct OpenSegment {
 }
 
 impl Log {
-    /// The first closed segment that holds something at or past `from` and ends at or below `bound`.
-    pub(crate) fn segment_to_copy(&self, from: Offset, bound: Offset) -> Option<SegmentSource> {
+    /// The first closed segment that holds something at or past `from` and ends at or below `bound`, if it is time to copy it.
+    pub(crate) fn segment_to_copy(
+        &self,
+        (from, bound): (Offset, Offset),
+        now_ms: Timestamp,
+    ) -> Option<SegmentSource> {
         let bound = bound.min(self.recovery_point);
         let ends = self.closed.keys().skip(1).copied().chain([self.active.base_offset]);
         let (at, ((_, segment), end)) =
             self.closed.iter().zip(ends).enumerate().find(|(_, (_, end))| *end > from)?;
-        if end > bound || segment.bytes == 0 {
+        if end > bound || segment.bytes == 0 || self.is_early(segment, end, now_ms) {
             return None;
         }
         let from = from.max(segment.base_offset);
@@ -63,6 +68,21 @@ impl Log {
             parts: self.parts.clone(),
             dir: self.dir.clone(),
         })
+    }
+
+    /// Whether a segment waits for its age, or for what is to come after it (KIP-1241).
+    fn is_early(&self, segment: &Segment, end: Offset, now_ms: Timestamp) -> bool {
+        let config = &self.parts.config;
+        let (lag_ms, lag_bytes) = (config.copy_lag_ms, config.copy_lag_bytes);
+        if lag_ms == 0 {
+            return false;
+        }
+        // What can't be read is found out when it is copied.
+        let newest = segment.max_time(&self.parts.cache).ok().flatten();
+        let is_old = lag_ms > 0
+            && newest.is_none_or(|newest| now_ms.saturating_sub(newest.timestamp) >= lag_ms);
+        let is_large = lag_bytes >= 0 && to_i64(self.bytes_from(end)) >= lag_bytes;
+        !is_old && !is_large
     }
 
     /// Bytes of the segments that hold something at or past an offset.

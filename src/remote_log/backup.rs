@@ -136,7 +136,8 @@ pub(super) fn is_topic_note(object: &str) -> bool {
     object.rsplit('/').next() == Some(TOPIC_NOTE) && object.matches('/').count() == 1
 }
 
-fn topic_note(topic: &str, topic_id: TopicId) -> String {
+/// The object that says what a topic is.
+pub(super) fn topic_note(topic: &str, topic_id: TopicId) -> String {
     format!("{}/{TOPIC_NOTE}", Manifest::topic_folder(topic, topic_id))
 }
 

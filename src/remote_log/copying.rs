@@ -17,6 +17,8 @@ use crate::model::number::to_u64;
 use crate::model::{PartitionId, TopicId};
 use crate::objects::{Store, Upload};
 use crate::record::batch::crc32c;
+use crate::system::Throttle;
+use crate::system::clock::uptime_ms;
 use crate::system::disk::read_full;
 use crate::system::tasks::blocking;
 
@@ -27,6 +29,7 @@ const PART_CHUNKS: usize = 2;
 pub(super) struct Copying {
     pub store: Store,
     pub counts: Arc<TierCounts>,
+    pub throttle: Arc<Throttle>,
     pub topic: Arc<str>,
     pub owner: (TopicId, PartitionId),
     /// The name that it gets.
@@ -69,6 +72,8 @@ impl Copying {
                 part.extend_from_slice(&Trailer::encode(owner, segment, &crcs, kept));
             }
             sent += to_u64(part.len());
+            self.throttle.wait().await;
+            self.throttle.note(uptime_ms(), part.len());
             let part = Bytes::from(part);
             let put = match &mut upload {
                 Some(upload) => upload.part(part).await,

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::backup::topic_note;
 use super::copying::{Copying, panicked};
 use super::counts::TierCounts;
 use super::error::RemoteError;
@@ -21,6 +22,7 @@ use crate::log::{LeaderEpochs, ProducerStates, SegmentSource};
 use crate::model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId};
 use crate::objects::{Store, StoreError, Version};
 use crate::record::next_batch;
+use crate::system::Throttle;
 use crate::system::tasks::blocking;
 
 /// Read at a time to learn of producers.
@@ -34,6 +36,8 @@ pub(crate) struct Tier {
     idle: Store,
     pub reader: Arc<Reader>,
     pub counts: Arc<TierCounts>,
+    /// Holds copies to `remote.log.manager.copy.max.bytes.per.second`.
+    copies: Arc<Throttle>,
 }
 
 impl Tier {
@@ -44,7 +48,13 @@ impl Tier {
     pub(crate) fn with_idle((store, idle): (Store, Store), cache_bytes: u64) -> Arc<Self> {
         let counts = Arc::<TierCounts>::default();
         let reader = Reader::new(store.clone(), Arc::clone(&counts), cache_bytes);
-        Arc::new(Self { store, idle, reader, counts })
+        Arc::new(Self { store, idle, reader, counts, copies: Arc::default() })
+    }
+
+    /// Bytes a second that are copied, and that are read.
+    pub(crate) fn set_rates(&self, (copied, read): (i64, i64)) {
+        self.copies.set_rate(copied);
+        self.reader.throttle.set_rate(read);
     }
 }
 
@@ -253,6 +263,7 @@ impl RemotePartition {
         let copy = Copying {
             store: store.clone(),
             counts: Arc::clone(&self.tier.counts),
+            throttle: Arc::clone(&self.tier.copies),
             topic: Arc::clone(&self.topic),
             object: manifest.object(&segment),
             opened,
@@ -287,6 +298,39 @@ impl RemotePartition {
         })
         .await?;
         Ok(due.len())
+    }
+
+    /// Takes everything away that the partition has, and at last its manifest; whether nothing is left.
+    pub(crate) async fn leave(
+        &self,
+        leader_epoch: LeaderEpoch,
+        delay_ms: i64,
+        now_ms: Timestamp,
+    ) -> Result<bool, RemoteError> {
+        if self.claimed(leader_epoch).is_none() {
+            if self.load().await?.version.is_none() {
+                return Ok(true);
+            }
+            let whatever = (&LeaderEpochs::default(), Offset::MAX);
+            self.claim(leader_epoch, whatever, now_ms).await?;
+        }
+        self.change(leader_epoch, |manifest| {
+            manifest.advance(manifest.end().unwrap_or(0), now_ms);
+            Ok(())
+        })
+        .await?;
+        self.sweep(leader_epoch, delay_ms, now_ms).await?;
+        if self.claimed(leader_epoch).is_none_or(|manifest| !manifest.removed.is_empty()) {
+            return Ok(false);
+        }
+        let mut last = vec![self.name()];
+        if self.partition == 0 {
+            last.push(topic_note(&self.topic, self.topic_id));
+        }
+        let _changing = self.changing.lock().await;
+        *self.known.lock() = None;
+        self.tier.store.delete(&last).await?;
+        Ok(true)
     }
 
     /// Deletes what a leader sent that did not come to name it: nobody was ever told of it. Only what is older than

@@ -20,6 +20,8 @@ use crate::model::number::{to_u32, to_u64};
 use crate::model::{Offset, Timestamp};
 use crate::objects::Store;
 use crate::record::{BatchHeader, HEADER_BYTES, RecordError, next_batch};
+use crate::system::Throttle;
+use crate::system::clock::uptime_ms;
 
 /// Chunks that are fetched ahead of somebody who reads on.
 const READ_AHEAD: usize = 4;
@@ -36,6 +38,8 @@ pub(crate) struct Reader {
     chunks: Cache<(Uuid, usize), Bytes>,
     trailers: Cache<Uuid, Arc<Trailer>>,
     requests: Semaphore,
+    /// Holds reads to `remote.log.manager.fetch.max.bytes.per.second`.
+    pub(super) throttle: Throttle,
 }
 
 impl Reader {
@@ -51,7 +55,8 @@ impl Reader {
             .weigher(move |_, chunk: &Bytes| weight(chunk.len()))
             .build();
         let requests = Semaphore::new(REQUESTS_MAX);
-        Arc::new(Self { store, counts, chunks, trailers, requests })
+        let throttle = Throttle::default();
+        Arc::new(Self { store, counts, chunks, trailers, requests, throttle })
     }
 
     /// What stands after a segment's records.
@@ -73,6 +78,9 @@ impl Reader {
 
     async fn get(&self, object: &str, range: std::ops::Range<u64>) -> Result<Bytes, RemoteError> {
         let _permit = self.requests.acquire().await;
+        self.throttle.wait().await;
+        let bytes = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
+        self.throttle.note(uptime_ms(), bytes);
         let got = self.store.get_range(object, range).await;
         self.counts.note_read(got.as_ref().map(|bytes| to_u64(bytes.len())).ok());
         Ok(got?)

@@ -63,7 +63,7 @@ async fn copy_all(
 ) -> Result<Arc<Manifest>, RemoteError> {
     let mut manifest = remote.claim(leader_epoch, (log.epochs(), log.log_end()), 0).await?;
     while let Some(source) =
-        log.segment_to_copy(manifest.end().unwrap_or(log.log_start()), log.log_end())
+        log.segment_to_copy((manifest.end().unwrap_or(log.log_start()), log.log_end()), 0)
     {
         manifest = remote.copy(source, (leader_epoch, id()), false).await?;
     }
@@ -128,7 +128,7 @@ async fn of_two_leaders_that_copy_the_same_the_older_one_changes_nothing() {
     append(&mut log, 5, 30);
     let (old, new) = (remote(&store), remote(&store));
     let claimed = old.claim(5, (log.epochs(), log.log_end()), 0).await.expect("claimed");
-    let source = || log.segment_to_copy(0, log.log_end()).expect("closed");
+    let source = || log.segment_to_copy((0, log.log_end()), 0).expect("closed");
     assert_eq!(claimed.end(), None);
     let copied = copy_all(&new, &log, 6).await.expect("copied");
     let late = old.copy(source(), (5, id()), true).await;
@@ -148,7 +148,7 @@ async fn a_store_that_fails_in_any_way_never_makes_what_is_not_there_count() {
         append(&mut log, 0, 30);
         let manifest = remote.claim(0, (log.epochs(), log.log_end()), 0).await.expect("claimed");
         *switch.lock() = fault;
-        let source = log.segment_to_copy(0, log.log_end()).expect("closed");
+        let source = log.segment_to_copy((0, log.log_end()), 0).expect("closed");
         let copied = remote.copy(source, (0, id()), false).await;
         assert!(copied.is_err(), "{fault:?}");
         assert_eq!(manifest.end(), None);
@@ -226,7 +226,7 @@ async fn what_no_manifest_names_goes_after_hours_and_nothing_else_does() {
     append(&mut log, 0, 40);
     remote.claim(0, (log.epochs(), log.log_end()), 0).await.expect("claimed");
     *switch.lock() = Fault::DoneButFailed;
-    let source = log.segment_to_copy(0, log.log_end()).expect("closed");
+    let source = log.segment_to_copy((0, log.log_end()), 0).expect("closed");
     assert!(remote.copy(source, (0, id()), false).await.is_err(), "sent, and nobody knows");
     *switch.lock() = Fault::None;
     let manifest = copy_all(&remote, &log, 0).await.expect("copied");
@@ -352,4 +352,47 @@ async fn what_is_noted_of_a_cluster_is_read_back_and_a_leader_of_an_older_epoch_
     assert!(!tier.is_deleted("t", TOPIC).await.expect("asked"));
     tier.note_deleted("t", TOPIC).await.expect("noted");
     assert!(tier.is_deleted("t", TOPIC).await.expect("asked"));
+}
+
+#[tokio::test]
+async fn a_topic_that_is_tiered_no_more_leaves_nothing_once_its_readers_had_their_time() {
+    let (store, _) = faulty(Fault::None);
+    let (mut log, old) = (log(), remote(&store));
+    append(&mut log, 0, 30);
+    assert!(old.leave(0, 100, 0).await.expect("asked"), "nothing was ever there");
+    copy_all(&old, &log, 0).await.expect("copied");
+    let mut note = TopicNote::new("c", "t", TOPIC);
+    note.partitions = 1;
+    Tier::new(store.clone(), CACHE_BYTES).note_topic(&note).await.expect("noted");
+    let objects = store.list("").await.expect("listed").len();
+    // Another leader goes on with it.
+    let new = remote(&store);
+    assert!(!new.leave(1, 100, 1_000).await.expect("begun"));
+    assert!(matches!(old.leave(0, 100, 1_000).await, Err(RemoteError::Fenced { .. })));
+    assert!(!new.leave(1, 100, 1_099).await.expect("readers have time"));
+    assert_eq!(store.list("").await.expect("listed").len(), objects);
+    assert!(new.leave(1, 100, 1_101).await.expect("done"));
+    assert_eq!(store.list("").await.expect("listed"), []);
+    // And if it is tiered again, it begins anew.
+    let manifest = copy_all(&new, &log, 2).await.expect("copied");
+    assert_eq!(manifest.end(), Some(log.active_base()));
+}
+
+#[test]
+fn with_a_lag_a_segment_is_copied_when_it_is_old_or_has_enough_after_it() {
+    let mut log = log();
+    append(&mut log, 0, 30);
+    let at = |log: &Log, now_ms| log.segment_to_copy((0, log.log_end()), now_ms).is_some();
+    let first = log.segment_to_copy((0, log.log_end()), 0).expect("at once").end;
+    let mut config = log.config().clone();
+    config.copy_lag_ms = 1_000;
+    log.set_config(Arc::new(config.clone()));
+    // The time of a record is its offset.
+    assert!(!at(&log, first + 998) && at(&log, first + 999));
+    config.copy_lag_bytes = i64::try_from(log.bytes_from(first)).expect("small");
+    log.set_config(Arc::new(config.clone()));
+    assert!(at(&log, 0));
+    config.copy_lag_bytes += 1;
+    log.set_config(Arc::new(config));
+    assert!(!at(&log, 0) && at(&log, first + 999));
 }

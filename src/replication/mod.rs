@@ -7,6 +7,7 @@
 mod checking;
 mod checkpoints;
 mod cleaning;
+mod disabling;
 mod error;
 mod flusher;
 mod following;

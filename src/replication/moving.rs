@@ -13,13 +13,12 @@ use super::log_directory::LogDirectory;
 use super::partition::{Partition, PartitionHandle};
 use super::replica::PartitionState;
 use super::replicas::{PartitionSpec, Replicas};
-use super::throttle::Throttle;
 use crate::log::{Log, LogParts, LogSlice, NewBatch, RecoveryPoint};
 use crate::model::{Offset, TopicPartition};
 use crate::record::next_batch;
-use crate::system::Disk;
 use crate::system::clock::{millis, sleep, uptime_ms};
 use crate::system::tasks::{blocking, spawn};
+use crate::system::{Disk, Throttle};
 
 /// The endings of a copy that is being made, and of an original that a copy is about to replace.
 const COPY_ENDING: &str = "-future";

@@ -81,6 +81,8 @@ pub(super) struct State {
     pub flushed_records_to: Offset,
     /// What this leader knows to be in object storage.
     pub remote: Option<Arc<Manifest>>,
+    /// Whether it is known that nothing is there, where the topic is tiered no more.
+    pub has_left: bool,
     /// When it looks for orphans there.
     pub next_sweep_ms: Option<Timestamp>,
     deleted: bool,
@@ -131,6 +133,7 @@ impl Partition {
             unflushed_since_ms: None,
             flushed_records_to: end.offset,
             remote: None,
+            has_left: false,
             next_sweep_ms: None,
             deleted: false,
         };

@@ -44,6 +44,8 @@ pub(crate) struct ReplicaSettings {
     /// Bytes a second that leaders here send to throttled replicas, that those here fetch, and that are copied between
     /// log directories.
     pub throttled_rates: (i64, i64, i64),
+    /// Bytes a second that are copied to object storage, and that are read there.
+    pub tier_rates: (i64, i64),
     pub cleaner_enabled: bool,
     pub cleaner_backoff_ms: i64,
     pub cleaner_buffer_bytes: i64,

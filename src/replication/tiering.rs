@@ -14,7 +14,7 @@ use super::partition::{Partition, PartitionHandle, State};
 use super::reading::ReadRules;
 use super::replicas::{Replicas, Topic};
 use crate::config::TopicConfig;
-use crate::log::{FoundRecord, LeaderEpochs, SegmentSource};
+use crate::log::{FoundRecord, LeaderEpochs, Log, SegmentSource};
 use crate::model::number::to_i64;
 use crate::model::{LeaderEpoch, Offset, Timestamp};
 use crate::remote_log::{Manifest, RemoteError, RemotePartition, Tier, TierCounts};
@@ -77,6 +77,7 @@ impl State {
 impl Replicas {
     /// Makes a bucket that of all partitions here; before they are opened.
     pub(crate) fn set_tier(&self, tier: Arc<Tier>) {
+        tier.set_rates(self.settings.lock().tier_rates);
         let _ = self.local.tier.set(tier);
     }
 
@@ -99,7 +100,8 @@ impl Replicas {
                 let wanted = replicas.local.restore_wanted.notified();
                 let _ = timeout_at(monotonic() + millis(settings.interval_ms), wanted).await;
                 let partitions = replicas.directories.iter().flat_map(|d| d.partitions());
-                let mut tiered: Vec<_> = partitions.filter(|p| p.is_tiered()).collect();
+                let mut tiered: Vec<_> =
+                    partitions.filter(|p| p.is_tiered() || p.is_leaving()).collect();
                 // Somebody waits for those that are brought back.
                 tiered.sort_by_key(|partition| !partition.awaits_restore());
                 futures_util::stream::iter(tiered)
@@ -159,6 +161,7 @@ impl Replicas {
         let Some(remote) = &partition.remote else { return };
         let now_ms = self.clock.now_ms();
         let done = match partition.begin_tiering(now_ms) {
+            _ if partition.is_leaving() => self.leave_tier(partition, remote).await,
             Some(leading) => self.lead_tier(partition, remote, leading).await,
             None => follow_tier(partition, remote, now_ms).await,
         };
@@ -194,7 +197,7 @@ impl Replicas {
             partition.restore(remote, epoch, &manifest).await?;
         }
         partition.know(epoch, &manifest);
-        while let Some(source) = partition.to_copy(epoch, &manifest) {
+        while let Some(source) = partition.to_copy(epoch, &manifest, self.clock.now_ms()) {
             let (from, end, behind) = (source.from, source.end, source.after > BEHIND_SEGMENTS);
             manifest = remote.copy(source, (epoch, self.random().uuid()), behind).await?;
             tracing::info!(partition = %partition.name, from, end, "segment copied to object storage");
@@ -238,9 +241,19 @@ async fn follow_tier(
     if !state.replica.is_leader()
         && let Some(log) = state.log.as_mut()
     {
-        log.set_copied_to(manifest.end().unwrap_or(0).min(log.log_end()));
+        log.set_copied_to(safe_to(log, &manifest));
     }
     Ok(())
+}
+
+/// Up to where local retention may go: what is in the bucket, or, where nothing is copied any more and nothing is left there,
+/// everything.
+fn safe_to(log: &Log, manifest: &Manifest) -> Offset {
+    match manifest.end() {
+        Some(end) => end.min(log.log_end()),
+        None if log.config().is_copied => 0,
+        None => log.log_end(),
+    }
 }
 
 impl Partition {
@@ -274,11 +287,12 @@ impl Partition {
             return;
         }
         if let Some(log) = state.log.as_mut() {
-            log.set_copied_to(manifest.end().unwrap_or(0).min(log.log_end()));
+            log.set_copied_to(safe_to(log, manifest));
             // What DeleteRecords or retention took away of the whole log is taken away here too.
             log.trim(manifest.log_start.min(state.replica.high_watermark()));
         }
         state.remote = Some(Arc::clone(manifest));
+        state.has_left = false;
     }
 
     /// Whether it is time to look for orphans, spread over an hour from the first look on.
@@ -292,19 +306,24 @@ impl Partition {
         is_due
     }
 
-    fn to_copy(&self, epoch: LeaderEpoch, manifest: &Manifest) -> Option<SegmentSource> {
+    fn to_copy(
+        &self,
+        epoch: LeaderEpoch,
+        manifest: &Manifest,
+        now_ms: Timestamp,
+    ) -> Option<SegmentSource> {
         let state = self.state.lock();
         if !state.replica.is_leader() || state.replica.leader_epoch != epoch {
             return None;
         }
-        let log = state.log.as_ref()?;
+        let log = state.log.as_ref().filter(|log| log.config().is_copied)?;
         let (local, from) = (log.log_start(), manifest.end().unwrap_or(manifest.log_start));
         if !manifest.segments.is_empty() && from < local {
             // Deleting what stands before the gap would be a loss that nobody asked for.
             tracing::warn!(partition = %self.name, from, local, "nothing is copied to object storage: what is between is on this disk no more. DeleteRecords up to the local start gives up what is before");
             return None;
         }
-        log.segment_to_copy(from.max(local), state.replica.high_watermark())
+        log.segment_to_copy((from.max(local), state.replica.high_watermark()), now_ms)
     }
 
     /// Where the whole log is to begin: what is in object storage and too old or too much goes.

@@ -15,9 +15,11 @@ pub(crate) mod sim_disk;
 #[cfg(test)]
 pub(crate) mod sim_nodes;
 pub(crate) mod tasks;
+mod throttle;
 
 pub(crate) use clock::Clock;
 pub(crate) use descriptors::descriptors_max;
 pub(crate) use disk::{Disk, DiskFile, OpenMode, SharedDisk, SharedFile, Space};
 pub(crate) use os_disk::OsDisk;
 pub(crate) use random::Random;
+pub(crate) use throttle::Throttle;
