@@ -4,7 +4,6 @@
 //! log that is left makes them (KIP-101, KIP-320); a cut is on the disk before anything is appended after it.
 
 use std::io::IoSlice;
-use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -14,7 +13,7 @@ use super::leader_epochs::LeaderEpochs;
 use super::local_log::{Log, open_active};
 use super::producer_state::ProducerStates;
 use super::recovery::RecoveryPoint;
-use super::segment::{Segment, Walk, base_of};
+use super::segment::{Segment, Walk};
 use crate::model::number::to_u64;
 use crate::model::{Offset, Timestamp};
 use crate::system::planted::{Bug, is_planted};
@@ -149,13 +148,7 @@ impl Log {
         (self.snapshot_durable, self.snapshot_pending) = (0, None);
         self.epochs.truncate_end(to);
         self.save_epochs()?;
-        let disk = Arc::clone(self.parts.cache.disk());
-        for entry in disk.list(&self.dir)? {
-            // A snapshot past the cut tells of batches that are gone; others may take their offsets.
-            if base_of(&entry.name, ".snapshot").is_some_and(|at| at > to) {
-                disk.remove(&self.dir.join(&entry.name))?;
-            }
-        }
+        self.drop_snapshots_past(to)?;
         let has_producers = !self.producers.is_empty();
         if is_planted(Bug::KeepProducersAfterCut) {
             return Ok(());
@@ -164,7 +157,7 @@ impl Log {
         self.producers_saved_at = None;
         let point = RecoveryPoint { offset: to, log_start: self.log_start, has_producers };
         self.recover_producers(point, false)?;
-        disk.sync_dir(&self.dir)?;
+        self.parts.cache.disk().sync_dir(&self.dir)?;
         Ok(())
     }
 

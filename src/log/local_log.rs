@@ -336,6 +336,27 @@ impl Log {
         disk.sync_dir(dir)
     }
 
+    /// Takes back what `write_snapshot` wrote.
+    pub(crate) fn forget_snapshot(
+        disk: &dyn crate::system::Disk,
+        dir: &std::path::Path,
+        offset: Offset,
+    ) -> std::io::Result<()> {
+        disk.remove(&snapshot_path(dir, offset))?;
+        disk.sync_dir(dir)
+    }
+
+    /// Drops snapshots of more than the log holds: they tell of batches that are gone; others may take their offsets.
+    pub(super) fn drop_snapshots_past(&self, end: Offset) -> std::io::Result<()> {
+        let disk = self.parts.cache.disk();
+        for entry in disk.list(&self.dir)? {
+            if super::segment::base_of(&entry.name, ".snapshot").is_some_and(|at| at > end) {
+                disk.remove(&self.dir.join(&entry.name))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Saves index entries and producers so that a recovery from the recovery point has little to read.
     pub(crate) fn save_hints(&mut self) -> std::io::Result<()> {
         let disk = Arc::clone(self.parts.cache.disk());

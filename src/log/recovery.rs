@@ -103,6 +103,7 @@ impl Log {
             parts,
         };
         log.recover_segments(point, &mut recovered)?;
+        log.drop_snapshots_past(log.log_end)?;
         log.recover_producers(point, are_epochs_lost)?;
         log.epochs.truncate_end(log.log_end);
         if recovered.bytes_checked > 0 || recovered.bytes_cut > 0 {

@@ -14,11 +14,12 @@ pub(crate) enum RemoteError {
     Damaged { object: String, reason: String },
     #[error("another leader, of epoch {leader_epoch}, has the manifest of {partition}")]
     Fenced { partition: String, leader_epoch: i32 },
-    /// An unclean election: the log is shorter than what was committed before.
+    /// The bucket knows more than the leader's log, but not all that the log knows.
     #[error(
-        "{partition} is in object storage up to {end}, and the leader's log ends at {log_end}: nothing is copied or deleted"
+        "{partition} is in object storage from {first} to {end}, and on disk from {start} to {log_end}: nothing is copied. \
+         DeleteRecords up to {first} gives up what is before, and the rest goes on"
     )]
-    Ahead { partition: String, end: i64, log_end: i64 },
+    Ahead { partition: String, first: i64, end: i64, start: i64, log_end: i64 },
     /// A topic that is to come out of this bucket.
     #[error(
         "the bucket has nothing of {partition}: is remote.storage.url the bucket that it is to be restored from?"

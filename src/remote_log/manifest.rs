@@ -151,10 +151,11 @@ impl Manifest {
     }
 
     /// Takes away what a leader with this history contradicts: after an unclean election each offset has one truth, that of
-    /// the leader's lineage. `epoch_at` says which epoch wrote an offset, where the leader knows.
+    /// the leader's lineage. `epoch_at` says which epoch wrote an offset below the end of the leader's log; what lies past it
+    /// contradicts nothing.
     pub(crate) fn follow_lineage(
         &mut self,
-        epoch_at: impl Fn(Offset) -> Option<LeaderEpoch>,
+        (epoch_at, log_end): (impl Fn(Offset) -> Option<LeaderEpoch>, Offset),
         now_ms: Timestamp,
     ) {
         let parts = self.segments.iter().flat_map(|segment| {
@@ -165,9 +166,11 @@ impl Manifest {
                 .zip(ends)
                 .map(|((epoch, start), end)| (epoch, start.max(segment.base_offset), end))
         });
+        let parts = parts.map(|(epoch, start, end)| (epoch, start, end.min(log_end)));
         // The epoch that wrote a range's last offset wrote all of it, or began in it and is another one.
         let wrong = parts
             .into_iter()
+            .filter(|(_, start, end)| start < end)
             .find(|(epoch, _, end)| epoch_at(end - 1).is_some_and(|known| known != *epoch));
         let Some((epoch, start, end)) = wrong else { return };
         let truth = first_of(&epoch_at, epoch, start, end);
@@ -240,7 +243,7 @@ pub(crate) fn read_manifest(bytes: &[u8]) {
         let found = manifest.find(offset).map(|segment| segment.base_offset..segment.end_offset);
         assert!(found.is_none_or(|range| range.contains(&offset)), "{offset}");
     }
-    manifest.follow_lineage(|offset| Some(i32::from(offset > end / 2)), 1);
+    manifest.follow_lineage((|offset| Some(i32::from(offset > end / 2)), end), 1);
     manifest.advance(end / 2, 2);
     assert!(Manifest::decode(&manifest.encode()).is_ok(), "{manifest:?}");
 }

@@ -146,7 +146,8 @@ impl RemotePartition {
         }
     }
 
-    /// Makes the manifest that of the leader of `leader_epoch`, and takes out of it what its log contradicts.
+    /// Makes the manifest that of the leader of `leader_epoch`, and takes out of it what its log contradicts. It may go on past
+    /// the end of the log: after an unclean election, or where all lost what was not flushed, the bucket knows more.
     pub(crate) async fn claim(
         &self,
         leader_epoch: LeaderEpoch,
@@ -159,12 +160,13 @@ impl RemotePartition {
             return Err(self.fenced(known.manifest.leader_epoch));
         }
         let mut manifest = Manifest::clone(&known.manifest);
-        if let Some(end) = manifest.end().filter(|end| *end > log_end) {
-            let partition = format!("{}-{}", self.topic, self.partition);
-            return Err(RemoteError::Ahead { partition, end, log_end });
-        }
         manifest.leader_epoch = leader_epoch;
-        manifest.follow_lineage(|offset| epochs.epoch_at(offset), now_ms);
+        let before = manifest.end();
+        manifest.follow_lineage((|offset| epochs.epoch_at(offset), log_end), now_ms);
+        if before != manifest.end() {
+            let (topic, partition, now) = (&self.topic, self.partition, manifest.end());
+            tracing::error!(%topic, partition, before, now, "the leader's log contradicts what is in object storage, and is the truth: an unclean election");
+        }
         self.swap(known, manifest).await
     }
 
@@ -181,6 +183,11 @@ impl RemotePartition {
             return Err(RemoteError::NotThere { partition });
         }
         self.claim(leader_epoch, (&LeaderEpochs::default(), Offset::MAX), now_ms).await
+    }
+
+    /// Gives the claim up: it has to be made again.
+    pub(crate) fn disclaim(&self) {
+        *self.known.lock() = None;
     }
 
     /// Changes the manifest that this leader has claimed.

@@ -167,6 +167,9 @@ impl Partition {
         if state.replica.is_leader() || state.replica.leader_epoch != fetched.leader_epoch {
             return Err(state.not_leader());
         }
+        if state.is_beginning {
+            return Err(PartitionError::Restoring);
+        }
         let log = state.log_mut()?;
         let unflushed = log.unflushed_bytes();
         let result = append_each(log, fetched);
@@ -268,8 +271,13 @@ impl Partition {
             let disk = partition.directory.disk();
             let written = Log::write_snapshot(&**disk, &dir, offset, &state.producers);
             partition.or_fail(written)?;
-            partition.begin_anew(leader_epoch, (offset, has_producers), |log| {
+            let begun = partition.begin_anew(leader_epoch, (offset, has_producers), |log| {
                 log.restart_with(offset, state.epochs, state.producers)
+            });
+            begun.or_else(|error| {
+                // A log that did not begin there may come there in another way.
+                partition.or_fail(Log::forget_snapshot(&**disk, &dir, offset))?;
+                Err(error)
             })
         });
         restarted.await.unwrap_or(Err(PartitionError::Offline))
@@ -291,16 +299,23 @@ impl Partition {
         (offset, has_producers): (Offset, bool),
         restart: impl FnOnce(&mut Log) -> Result<(), crate::log::OpenError>,
     ) -> Result<(), PartitionError> {
-        if self.leader().1 != leader_epoch {
-            return Err(self.state.lock().not_leader());
+        {
+            let mut state = self.state.lock();
+            if state.is_beginning || !state.may_cut(leader_epoch, Some(offset)) {
+                return Err(state.not_leader());
+            }
+            // What was appended between the promise and the cut would be acknowledged, and given up by a crash.
+            state.is_beginning = true;
         }
-        self.or_fail(self.directory.restart_point(&self.name, offset, has_producers))?;
-        let done = self.apply_cut(leader_epoch, restart);
-        if done.is_err() {
+        let begun = self.or_fail(self.directory.restart_point(&self.name, offset, has_producers));
+        let begun = begun.and_then(|()| self.apply_cut(leader_epoch, Some(offset), restart));
+        let begun = begun.or_else(|error| {
             // The log is what it was: so is what is promised of it.
             self.or_fail(self.directory.write_points())?;
-        }
-        done
+            Err(error)
+        });
+        self.state.lock().is_beginning = false;
+        begun
     }
 
     fn or_fail(&self, done: std::io::Result<()>) -> Result<(), PartitionError> {
@@ -318,18 +333,18 @@ impl Partition {
     ) -> Result<(), PartitionError> {
         // First the promise, then what it was about: a crash between them leaves a log longer than is promised.
         self.or_fail(self.directory.lower_point(&self.name, to))?;
-        self.apply_cut(leader_epoch, cut)
+        self.apply_cut(leader_epoch, None, cut)
     }
 
     fn apply_cut(
         &self,
         leader_epoch: LeaderEpoch,
+        begin: Option<Offset>,
         cut: impl FnOnce(&mut Log) -> Result<(), crate::log::OpenError>,
     ) -> Result<(), PartitionError> {
         let mut state = self.state.lock();
         let state = &mut *state;
-        let may_cut = !state.replica.is_leader() || state.awaits_restore();
-        if !may_cut || state.replica.leader_epoch != leader_epoch {
+        if !state.may_cut(leader_epoch, begin) {
             return Err(state.not_leader());
         }
         if let Err(error) = cut(state.log_mut()?) {

@@ -46,8 +46,8 @@ pub(crate) struct Local {
     pub tier: OnceLock<Arc<Tier>>,
     /// Told when a deleted topic left something there.
     pub topic_deleted: Notify,
-    /// Told when a log is to begin where the bucket ends.
-    pub restore_wanted: Notify,
+    /// Told when this broker leads another tiered partition.
+    pub tier_wanted: Notify,
 }
 
 /// See the file's header.
@@ -81,6 +81,8 @@ pub(super) struct State {
     pub flushed_records_to: Offset,
     /// What this leader knows to be in object storage.
     pub remote: Option<Arc<Manifest>>,
+    /// Whether the log is about to begin anew: nothing is appended meanwhile.
+    pub is_beginning: bool,
     /// Whether it is known that nothing is there, where the topic is tiered no more.
     pub has_left: bool,
     /// When it looks for orphans there.
@@ -133,6 +135,7 @@ impl Partition {
             unflushed_since_ms: None,
             flushed_records_to: end.offset,
             remote: None,
+            is_beginning: false,
             has_left: false,
             next_sweep_ms: None,
             deleted: false,
@@ -355,8 +358,9 @@ impl Partition {
                 self.cut(state);
             }
         }
-        if state.awaits_restore() {
-            self.local.restore_wanted.notify_one();
+        if before != now && now.1 && state.log.as_ref().is_some_and(|log| log.config().is_tiered) {
+            // What the bucket has it learns at once: before that it does not say where the log begins.
+            self.local.tier_wanted.notify_one();
         }
         self.perform(state, effects);
     }
@@ -463,7 +467,7 @@ impl Partition {
         state.marks.push_back(end);
         state.flushed_records_to = state.flushed_records_to.min(end.offset);
         let discarded = if state.replica.is_leader() {
-            state.replica.began(end.offset);
+            state.replica.went_on(end.offset);
             0
         } else {
             state.replica.truncated(end.offset)
@@ -505,7 +509,7 @@ impl State {
     /// The log, where this replica leads.
     fn log_to_lead(&self) -> Result<&Log, PartitionError> {
         let log = self.log()?;
-        if self.awaits_restore() {
+        if self.is_beginning || self.awaits_restore() {
             return Err(PartitionError::Restoring);
         }
         let may_append = self.replica.is_leader() && !self.replica.is_handing_over();
@@ -513,7 +517,7 @@ impl State {
     }
 
     fn cannot_lead(&self) -> PartitionError {
-        if self.awaits_restore() {
+        if self.is_beginning || self.awaits_restore() {
             return PartitionError::Restoring;
         }
         if self.log.is_none() { self.missing() } else { self.not_leader() }

@@ -244,9 +244,9 @@ impl Replica {
         taken_back
     }
 
-    /// A leader's empty log begins at `offset`: what lies before is in object storage, and was committed.
-    pub(super) fn began(&mut self, offset: Offset) {
-        assert!(self.log_end == 0, "leaders_never_truncate: a leader's log began anew");
+    /// A leader's log goes on at `offset`, before it appended anything: what lies before is in object storage, and was committed.
+    pub(super) fn went_on(&mut self, offset: Offset) {
+        assert!(self.log_end <= offset, "leaders_never_truncate: a leader's log began anew");
         (self.log_end, self.flushed, self.high_watermark) = (offset, offset, offset);
         if let Role::Leader(leader) = &mut self.role {
             leader.epoch_start = offset;

@@ -165,7 +165,7 @@ impl Replicas {
                 discarded: AtomicU64::new(0),
                 tier: OnceLock::new(),
                 topic_deleted: Notify::new(),
-                restore_wanted: Notify::new(),
+                tier_wanted: Notify::new(),
             }),
             settings: Mutex::new(settings),
             clock,

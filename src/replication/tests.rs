@@ -485,12 +485,47 @@ async fn a_topic_that_is_brought_back_takes_and_shows_nothing_before_it_knows_wh
     let mut epochs = crate::log::LeaderEpochs::default();
     epochs.assign(2, 5);
     let state = crate::remote_log::RestoredState { epochs, producers: nothing };
-    partition.begin_with(0, 20, state).await.expect("it begins");
+    partition.take_state(&led(3));
+    partition.begin_with(3, 20, state).await.expect("it begins");
     assert_eq!(partition.bounds(-1).map(|bounds| bounds.1).map_err(drop), Err(()), "no manifest");
     let appended = append(&partition, None).expect("taken");
     assert_eq!((appended.base_offset, partition.epoch_at(7)), (20, 2));
     // What a leader has it never gives up.
     let state = crate::remote_log::RestoredState::default();
-    assert!(partition.begin_with(0, 30, state).await.is_err());
+    assert!(partition.begin_with(3, 30, state).await.is_err());
     assert_eq!(partition.with_log(crate::log::Log::log_end), Some(21));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_knows_less_than_the_bucket_goes_on_there_unless_it_appended_something() {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a"]);
+    let mut config = TopicConfig::resolve(&Config::default(), &[].into());
+    (config.is_tiered, config.write_caching) = (true, true);
+    let partition = create_as(&replicas, "t", config);
+    append(&partition, None).expect("taken");
+    append(&partition, None).expect("taken");
+    partition.take_state(&led(3));
+    let state = || {
+        let mut epochs = crate::log::LeaderEpochs::default();
+        epochs.assign(0, 0);
+        epochs.assign(1, 5);
+        crate::remote_log::RestoredState { epochs, ..Default::default() }
+    };
+    assert!(partition.begin_with(3, 1, state()).await.is_err(), "never back");
+    assert!(partition.begin_with(2, 20, state()).await.is_err(), "another epoch");
+    partition.begin_with(3, 20, state()).await.expect("it goes on");
+    assert_eq!((partition.high_watermark(), partition.epoch_at(19)), (20, 1));
+    assert_eq!(append(&partition, None).expect("taken").base_offset, 20);
+    assert!(partition.begin_with(3, 25, state()).await.is_err(), "its own log is the truth");
+    partition.take_state(&led(4));
+    partition.begin_with(4, 30, state()).await.expect("it has appended nothing yet");
+    // After a stop it is all there, and nothing is left of what was refused.
+    replicas.stop(-1);
+    drop((partition, replicas));
+    let names: Vec<String> =
+        disk.list(Path::new("/a/t-0")).expect("listed").into_iter().map(|e| e.name).collect();
+    assert!(names.iter().any(|name| name.ends_with("30.snapshot")), "{names:?}");
+    let refused = |name: &String| name.ends_with("25.snapshot") || name.ends_with("01.snapshot");
+    assert!(!names.iter().any(refused), "{names:?}");
 }

@@ -97,7 +97,7 @@ impl Replicas {
         let replicas = Arc::clone(self);
         spawn(async move {
             loop {
-                let wanted = replicas.local.restore_wanted.notified();
+                let wanted = replicas.local.tier_wanted.notified();
                 let _ = timeout_at(monotonic() + millis(settings.interval_ms), wanted).await;
                 let partitions = replicas.directories.iter().flat_map(|d| d.partitions());
                 let mut tiered: Vec<_> =
@@ -193,9 +193,7 @@ impl Replicas {
             None if is_restoring => remote.claim_to_restore(epoch, self.clock.now_ms()).await?,
             None => remote.claim(epoch, (&epochs, log_end), self.clock.now_ms()).await?,
         };
-        if is_restoring {
-            partition.restore(remote, epoch, &manifest).await?;
-        }
+        partition.go_on(remote, epoch, &manifest).await?;
         partition.know(epoch, &manifest);
         while let Some(source) = partition.to_copy(epoch, &manifest, self.clock.now_ms()) {
             let (from, end, behind) = (source.from, source.end, source.after > BEHIND_SEGMENTS);
