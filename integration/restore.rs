@@ -123,3 +123,53 @@ fn when_all_disks_are_gone_the_commands_of_the_page_bring_everything_back_from_t
     assert!(!refused.status.success());
     ours(&new, &["topic", "rm", "nothing"]);
 }
+
+#[test]
+fn where_the_only_disk_that_had_it_is_lost_the_bucket_still_has_what_was_copied() {
+    let (folder, _) = folder();
+    let s3 = S3::start(folder.path());
+    let mut settings = s3.settings();
+    settings.extend(OFTEN.map(str::to_owned));
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let mut cluster = Cluster::start_with(Cluster::places(folder.path()), &settings);
+    // Brokers that do not vote, so that the cluster goes on without them.
+    let (full, short) =
+        (cluster.add(folder.path(), false, &[]), cluster.add(folder.path(), false, &[]));
+    let bootstrap = cluster.bootstrap();
+    let create = ["--bootstrap-server", &bootstrap, "--create", "--topic", "t"];
+    let tiered = ["--config", "remote.storage.enable=true", "--config", "segment.ms=1500"];
+    let alone = ["--config", "min.insync.replicas=1"];
+    let placed = ["--replica-assignment", &format!("{full}:{short}")];
+    succeed(
+        java("org.apache.kafka.tools.TopicCommand", &create).args(tiered).args(alone).args(placed),
+    );
+    produce(&cluster, folder.path(), "t", &lines(0..1_000));
+    cluster.wait_healthy();
+    cluster.kill(short - 1);
+    produce(&cluster, folder.path(), "t", &lines(1_000..LINES));
+    let bucket = folder.path().join("data/lab");
+    let all = i64::try_from(LINES).expect("small");
+    eventually("everything is in the bucket", || {
+        manifests(&bucket).0.iter().map(|(_, end)| end).sum::<i64>() == all
+    });
+    cluster.kill(full - 1);
+    std::fs::remove_dir_all(folder.path().join(format!("node{full}"))).expect("removed");
+    cluster.start_missing();
+    // Nobody is left who is known to have everything: somebody says that one is to lead all the same.
+    let elect = ["--bootstrap-server", &bootstrap, "--election-type", "unclean"];
+    let elect = [&elect[..], &["--topic", "t", "--partition", "0"]].concat();
+    let elected =
+        crate::kit::finish(&mut java("org.apache.kafka.tools.LeaderElectionCommand", &elect));
+    println!("{}", String::from_utf8_lossy(&elected.stdout));
+    eventually("it is led again", || {
+        let read = run(&["consume", "t", "-o", "start", "-e", "-b", &bootstrap]);
+        read.status.success() && !read.stdout.is_empty()
+    });
+    let read = ours(&cluster, &["consume", "t", "-o", "start", "-e"]);
+    assert_eq!(read.lines().map(str::to_owned).collect::<BTreeSet<_>>(), lines(0..LINES));
+    produce(&cluster, folder.path(), "t", &lines(LINES..LINES + 10));
+    cluster.wait_healthy();
+    let read = ours(&cluster, &["consume", "t", "-o", "start", "-e"]);
+    assert_eq!(read.lines().count(), LINES + 10);
+    assert_eq!(read.lines().map(str::to_owned).collect::<BTreeSet<_>>(), lines(0..LINES + 10));
+}

@@ -79,6 +79,8 @@ pub(super) struct State {
     /// When the oldest unflushed record was appended, for `flush.ms`.
     pub unflushed_since_ms: Option<Timestamp>,
     pub flushed_records_to: Offset,
+    /// Whether there is object storage.
+    pub has_bucket: bool,
     /// What this leader knows to be in object storage.
     pub remote: Option<Arc<Manifest>>,
     /// Whether the log is about to begin anew: nothing is appended meanwhile.
@@ -134,6 +136,7 @@ impl Partition {
             flush_queued: false,
             unflushed_since_ms: None,
             flushed_records_to: end.offset,
+            has_bucket: local.tier.get().is_some(),
             remote: None,
             is_beginning: false,
             has_left: false,

@@ -1,7 +1,7 @@
-//! Leaders that know less than the bucket: their logs go on where it ends. The log of a topic that is brought back is empty; after an
-//! unclean election, or where all replicas lost what was not flushed, it is too short.
+//! Leaders that know less than the bucket: their logs go on where it ends. The log of a topic that is brought back is empty, as is one
+//! whose disk was lost; after an unclean election, or where all replicas lost what was not flushed, it is too short.
 //!
-//! Invariants: the leader of a topic that is brought back takes and shows no records until it knows where its log begins; a leader
+//! Invariants: a leader whose empty log may not be the truth takes and shows no records until it has asked the bucket; a leader
 //! that has appended something in its epoch never begins anew: then its log is the truth.
 
 use std::sync::Arc;
@@ -11,10 +11,17 @@ use crate::model::{LeaderEpoch, Offset};
 use crate::remote_log::{Manifest, RemoteError, RemotePartition};
 
 impl State {
-    /// Whether this leads a topic that is brought back, and does not know yet where its log begins.
+    /// Whether this leader's log is empty and ought not to be believed before the bucket was asked: that of a topic that is brought
+    /// back, or of a tiered one that was led before: maybe its disk was lost.
     pub(super) fn awaits_restore(&self) -> bool {
-        let is_empty = |log: &crate::log::Log| log.config().is_restored && log.log_end() == 0;
-        self.replica.is_leader() && self.remote.is_none() && self.log.as_ref().is_some_and(is_empty)
+        let is_doubtful = |log: &crate::log::Log| {
+            let config = log.config();
+            let was_led = config.is_tiered && self.has_bucket && self.replica.leader_epoch > 0;
+            log.log_end() == 0 && (config.is_restored || was_led)
+        };
+        self.replica.is_leader()
+            && self.remote.is_none()
+            && self.log.as_ref().is_some_and(is_doubtful)
     }
 
     /// Whether the log may be cut, or begin anew: a follower's, and a leader's that only goes forward.

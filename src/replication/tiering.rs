@@ -53,7 +53,6 @@ struct Leading {
     epochs: LeaderEpochs,
     log_end: Offset,
     config: Arc<TopicConfig>,
-    is_restoring: bool,
 }
 
 impl State {
@@ -187,10 +186,12 @@ impl Replicas {
         remote: &RemotePartition,
         leading: Leading,
     ) -> Result<(), RemoteError> {
-        let Leading { epoch, epochs, log_end, config, is_restoring } = leading;
+        let Leading { epoch, epochs, log_end, config } = leading;
         let mut manifest = match remote.claimed(epoch) {
             Some(manifest) => manifest,
-            None if is_restoring => remote.claim_to_restore(epoch, self.clock.now_ms()).await?,
+            None if config.is_restored && log_end == 0 => {
+                remote.claim_to_restore(epoch, self.clock.now_ms()).await?
+            }
             None => remote.claim(epoch, (&epochs, log_end), self.clock.now_ms()).await?,
         };
         partition.go_on(remote, epoch, &manifest).await?;
@@ -266,7 +267,7 @@ impl Partition {
         if !state.replica.is_leader() || !self.local.lease.is_held() {
             return None;
         }
-        let (epoch, is_restoring) = (state.replica.leader_epoch, state.awaits_restore());
+        let epoch = state.replica.leader_epoch;
         let log = state.log.as_mut()?;
         if let Err(error) = log.roll_if_old(now_ms) {
             self.directory.fail(&error, &self.name);
@@ -274,7 +275,7 @@ impl Partition {
             return None;
         }
         let (epochs, log_end) = (log.epochs().clone(), log.log_end());
-        Some(Leading { epoch, epochs, log_end, config: log.shared_config(), is_restoring })
+        Some(Leading { epoch, epochs, log_end, config: log.shared_config() })
     }
 
     /// Takes on what is in object storage, if this replica leads in that epoch still.
