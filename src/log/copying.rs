@@ -93,7 +93,6 @@ impl Log {
     }
 
     /// Where the active segment begins: what lies below is closed.
-    #[cfg(test)]
     pub(crate) fn active_base(&self) -> Offset {
         self.active.base_offset
     }

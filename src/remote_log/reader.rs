@@ -25,8 +25,10 @@ use crate::system::clock::uptime_ms;
 
 /// Chunks that are fetched ahead of somebody who reads on.
 const READ_AHEAD: usize = 4;
-/// Requests under way at once.
-const REQUESTS_MAX: usize = 64;
+/// Permits are for so many bytes on their way here.
+const PERMIT_BYTES: usize = 1 << 20;
+/// So many may be on their way whatever the setting is: four chunks.
+const PERMITS_MIN: usize = 16;
 
 type Shared = Arc<RemoteError>;
 
@@ -37,7 +39,8 @@ pub(crate) struct Reader {
     counts: Arc<TierCounts>,
     chunks: Cache<(Uuid, usize), Bytes>,
     trailers: Cache<Uuid, Arc<Trailer>>,
-    requests: Semaphore,
+    /// Bounds the memory of what is on its way here.
+    coming: Semaphore,
     /// Holds reads to `remote.log.manager.fetch.max.bytes.per.second`.
     pub(super) throttle: Throttle,
 }
@@ -45,18 +48,20 @@ pub(crate) struct Reader {
 impl Reader {
     pub(super) fn new(store: Store, counts: Arc<TierCounts>, cache_bytes: u64) -> Arc<Self> {
         let weight = |bytes: usize| to_u32(i64::try_from(bytes).unwrap_or(i64::MAX)).max(1);
-        // Indexes are a thousandth of what they are of; a tenth of the room keeps those of what is read.
+        // Indexes are a thousandth of what they are of; a tenth of the room keeps those of what is read. Half is for chunks that
+        // are kept, a quarter for those that come, and the rest for what is on its way to readers.
         let trailers = Cache::builder()
             .max_capacity(cache_bytes / 10)
             .weigher(move |_, trailer: &Arc<Trailer>| weight(trailer.bytes))
             .build();
         let chunks = Cache::builder()
-            .max_capacity(cache_bytes - cache_bytes / 10)
+            .max_capacity(cache_bytes / 2)
             .weigher(move |_, chunk: &Bytes| weight(chunk.len()))
             .build();
-        let requests = Semaphore::new(REQUESTS_MAX);
+        let coming = usize::try_from(cache_bytes / 4).unwrap_or(usize::MAX) / PERMIT_BYTES;
+        let coming = Semaphore::new(coming.clamp(PERMITS_MIN, Semaphore::MAX_PERMITS));
         let throttle = Throttle::default();
-        Arc::new(Self { store, counts, chunks, trailers, requests, throttle })
+        Arc::new(Self { store, counts, chunks, trailers, coming, throttle })
     }
 
     /// What stands after a segment's records.
@@ -77,9 +82,10 @@ impl Reader {
     }
 
     async fn get(&self, object: &str, range: std::ops::Range<u64>) -> Result<Bytes, RemoteError> {
-        let _permit = self.requests.acquire().await;
-        self.throttle.wait().await;
         let bytes = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
+        let permits = bytes.div_ceil(PERMIT_BYTES).min(PERMITS_MIN);
+        let _permit = self.coming.acquire_many(u32::try_from(permits).unwrap_or(1)).await;
+        self.throttle.wait().await;
         self.throttle.note(uptime_ms(), bytes);
         let got = self.store.get_range(object, range).await;
         self.counts.note_read(got.as_ref().map(|bytes| to_u64(bytes.len())).ok());
@@ -100,7 +106,12 @@ impl Reader {
         let key = (segment.id, chunk);
         match self.chunks.get(&key).await {
             Some(found) => Ok(found),
-            None => Box::pin(self.chunks.try_get_with(key, fetch)).await,
+            None => {
+                let got = Box::pin(self.chunks.try_get_with(key, fetch)).await;
+                // At once: what the cache drops some time later is memory that nobody meant to give it.
+                self.chunks.run_pending_tasks().await;
+                got
+            }
         }
     }
 
@@ -206,7 +217,10 @@ impl Reader {
                 }
                 let wanted = within_chunk(from, header.total_bytes(), wanted);
                 let bytes = self.bytes((&object, segment), from, wanted).await?;
-                return Ok(whole_batches(&bytes, end));
+                let batches = whole_batches(&bytes, end);
+                // A slow reader is not to hold a whole chunk for a part of it.
+                let is_part = batches.len() < CHUNK_BYTES / 2;
+                return Ok(if is_part { Bytes::copy_from_slice(&batches) } else { batches });
             }
             from += to_u64(header.total_bytes());
         }

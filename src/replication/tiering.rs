@@ -261,7 +261,7 @@ impl Partition {
     }
 
     /// What a leader needs; `None` where this replica does not lead. Rolls a segment that has its age.
-    fn begin_tiering(&self, now_ms: Timestamp) -> Option<Leading> {
+    fn begin_tiering(self: &Arc<Self>, now_ms: Timestamp) -> Option<Leading> {
         let mut state = self.state.lock();
         let state = &mut *state;
         if !state.replica.is_leader() || !self.local.lease.is_held() {
@@ -275,7 +275,12 @@ impl Partition {
             return None;
         }
         let (epochs, log_end) = (log.epochs().clone(), log.log_end());
-        Some(Leading { epoch, epochs, log_end, config: log.shared_config() })
+        let (config, waits) = (log.shared_config(), log.recovery_point() < log.active_base());
+        if waits && config.is_copied {
+            // With `write.caching` nobody else may want that for long.
+            self.queue_flush(state);
+        }
+        Some(Leading { epoch, epochs, log_end, config })
     }
 
     /// Takes on what is in object storage, if this replica leads in that epoch still.
