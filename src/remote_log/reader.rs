@@ -25,6 +25,8 @@ use crate::system::clock::uptime_ms;
 
 /// Chunks that are fetched ahead of somebody who reads on.
 const READ_AHEAD: usize = 4;
+/// What one fetch gets of a partition at most, but for its first batch: many readers' answers are in memory at once.
+const ANSWER_BYTES: usize = 1 << 20;
 /// Permits are for so many bytes on their way here.
 const PERMIT_BYTES: usize = 1 << 20;
 /// So many may be on their way whatever the setting is: four chunks.
@@ -104,15 +106,13 @@ impl Reader {
             self.store.background().run(work).await.unwrap_or_else(|| Err(broken(object)))
         };
         let key = (segment.id, chunk);
-        match self.chunks.get(&key).await {
-            Some(found) => Ok(found),
-            None => {
-                let got = Box::pin(self.chunks.try_get_with(key, fetch)).await;
-                // At once: what the cache drops some time later is memory that nobody meant to give it.
-                self.chunks.run_pending_tasks().await;
-                got
-            }
+        if let Some(found) = self.chunks.get(&key).await {
+            return Ok(found);
         }
+        let got = Box::pin(self.chunks.try_get_with(key, fetch)).await;
+        // At once: what the cache drops some time later is memory that nobody meant to give it.
+        self.chunks.run_pending_tasks().await;
+        got
     }
 
     async fn fetch(
@@ -211,16 +211,14 @@ impl Reader {
                 return Ok(Bytes::new());
             };
             if header.last_offset() >= offset {
-                let wanted = bytes_max.max(header.total_bytes());
+                let wanted = bytes_max.min(ANSWER_BYTES).max(header.total_bytes());
                 if from + to_u64(wanted + CHUNK_BYTES) >= segment.log_bytes {
                     self.read_next_segment(manifest, segment);
                 }
                 let wanted = within_chunk(from, header.total_bytes(), wanted);
                 let bytes = self.bytes((&object, segment), from, wanted).await?;
-                let batches = whole_batches(&bytes, end);
                 // A slow reader is not to hold a whole chunk for a part of it.
-                let is_part = batches.len() < CHUNK_BYTES / 2;
-                return Ok(if is_part { Bytes::copy_from_slice(&batches) } else { batches });
+                return Ok(Bytes::copy_from_slice(&whole_batches(&bytes, end)));
             }
             from += to_u64(header.total_bytes());
         }
