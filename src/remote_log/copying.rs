@@ -23,7 +23,7 @@ use crate::system::disk::read_full;
 use crate::system::tasks::blocking;
 
 /// What is sent at a time; a smaller segment is one object put at once.
-const PART_CHUNKS: usize = 2;
+const PART_CHUNKS: usize = 8;
 
 /// See the file's header.
 pub(super) struct Copying {

@@ -4,10 +4,12 @@
 //! at the time; memory is bounded by the setting; nothing here runs on a thread that blocks.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join;
 use moka::future::Cache;
+use moka::policy::EvictionPolicy;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -24,12 +26,12 @@ use crate::system::Throttle;
 use crate::system::clock::uptime_ms;
 
 /// Chunks that are fetched ahead of somebody who reads on.
-const READ_AHEAD: usize = 4;
+const READ_AHEAD: usize = 16;
 /// What one fetch gets of a partition at most, but for its first batch: many readers' answers are in memory at once.
 const ANSWER_BYTES: usize = 1 << 20;
 /// Permits are for so many bytes on their way here.
 const PERMIT_BYTES: usize = 1 << 20;
-/// So many may be on their way whatever the setting is: four chunks.
+/// So many may be on their way whatever the setting is.
 const PERMITS_MIN: usize = 16;
 
 type Shared = Arc<RemoteError>;
@@ -43,6 +45,8 @@ pub(crate) struct Reader {
     trailers: Cache<Uuid, Arc<Trailer>>,
     /// Bounds the memory of what is on its way here.
     coming: Semaphore,
+    /// Reads under way.
+    readers: AtomicUsize,
     /// Holds reads to `remote.log.manager.fetch.max.bytes.per.second`.
     pub(super) throttle: Throttle,
 }
@@ -58,12 +62,22 @@ impl Reader {
             .build();
         let chunks = Cache::builder()
             .max_capacity(cache_bytes / 2)
+            // Most is read once: what was asked for often before is no better than what was just fetched ahead.
+            .eviction_policy(EvictionPolicy::lru())
             .weigher(move |_, chunk: &Bytes| weight(chunk.len()))
             .build();
         let coming = usize::try_from(cache_bytes / 4).unwrap_or(usize::MAX) / PERMIT_BYTES;
         let coming = Semaphore::new(coming.clamp(PERMITS_MIN, Semaphore::MAX_PERMITS));
         let throttle = Throttle::default();
-        Arc::new(Self { store, counts, chunks, trailers, coming, throttle })
+        Arc::new(Self {
+            store,
+            counts,
+            chunks,
+            trailers,
+            coming,
+            readers: AtomicUsize::new(0),
+            throttle,
+        })
     }
 
     /// What stands after a segment's records.
@@ -145,9 +159,7 @@ impl Reader {
             data.slice(from..to.max(from))
         };
         self.read_ahead(object, segment, first, last);
-        if first == last {
-            return Ok(within(first, &self.chunk(object, segment, first).await?));
-        }
+        // Copied: a slow reader is not to hold whole chunks that the cache has dropped.
         let mut all = BytesMut::with_capacity(usize::try_from(end - start).unwrap_or(0));
         for chunk in first..=last {
             all.extend_from_slice(&within(chunk, &self.chunk(object, segment, chunk).await?));
@@ -166,7 +178,7 @@ impl Reader {
         let is_here = |chunk: usize| self.chunks.contains_key(&(segment.id, chunk));
         let reads_on = first > 0 && is_here(first - 1);
         let chunks = chunks_of(segment);
-        let ahead = if reads_on { READ_AHEAD } else { 1 };
+        let ahead = if reads_on { self.ahead() } else { 1 };
         for chunk in (last + 1..chunks).take(ahead).filter(|chunk| !is_here(*chunk)) {
             let (reader, object, segment) = (Arc::clone(self), object.to_owned(), segment.clone());
             self.store.background().spawn(async move {
@@ -174,6 +186,13 @@ impl Reader {
                 let _ = reader.chunk(&object, &segment, chunk).await;
             });
         }
+    }
+
+    /// How many chunks there is room for ahead of each reader.
+    fn ahead(&self) -> usize {
+        let readers = to_u64(self.readers.load(Ordering::Relaxed).max(1));
+        let room = self.chunks.policy().max_capacity().unwrap_or(0) / 2 / to_u64(CHUNK_BYTES);
+        usize::try_from(room / readers).unwrap_or(READ_AHEAD).clamp(1, READ_AHEAD)
     }
 
     /// Fetches how the next segment begins before anybody comes to it.
@@ -196,6 +215,8 @@ impl Reader {
         bytes_max: usize,
         end: Offset,
     ) -> Result<Bytes, Shared> {
+        self.readers.fetch_add(1, Ordering::Relaxed);
+        let _reading = Reading(&self.readers);
         let segment = manifest.find(offset).ok_or(Arc::new(RemoteError::OutOfRange(offset)))?;
         let object = manifest.object(segment);
         let end = end.min(segment.end_offset);
@@ -215,10 +236,8 @@ impl Reader {
                 if from + to_u64(wanted + CHUNK_BYTES) >= segment.log_bytes {
                     self.read_next_segment(manifest, segment);
                 }
-                let wanted = within_chunk(from, header.total_bytes(), wanted);
                 let bytes = self.bytes((&object, segment), from, wanted).await?;
-                // A slow reader is not to hold a whole chunk for a part of it.
-                return Ok(Bytes::copy_from_slice(&whole_batches(&bytes, end)));
+                return Ok(whole_batches(&bytes, end));
             }
             from += to_u64(header.total_bytes());
         }
@@ -285,11 +304,13 @@ impl Reader {
     }
 }
 
-/// As many of the `wanted` bytes as the chunk has in which they begin, if that holds the first batch: nothing is copied then.
-fn within_chunk(from: u64, first_batch: usize, wanted: usize) -> usize {
-    let in_chunk = usize::try_from(from % to_u64(CHUNK_BYTES)).unwrap_or(0);
-    let left = CHUNK_BYTES - in_chunk;
-    if first_batch <= left { wanted.min(left) } else { wanted }
+/// A read under way, also one that is given up.
+struct Reading<'a>(&'a AtomicUsize);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The bytes of a chunk of a segment's records.

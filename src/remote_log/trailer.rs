@@ -15,7 +15,7 @@ use crate::model::{Offset, PartitionId, TopicId};
 use crate::record::batch::crc32c;
 
 /// Records are read from a store, cached and checked in pieces of this size.
-pub(crate) const CHUNK_BYTES: usize = 4 << 20;
+pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 const CRC_BYTES: usize = 4;
 
 /// The line of JSON.

@@ -11,7 +11,7 @@ use crate::objects::Store;
 use crate::record::batch::Crc32c;
 
 /// Chunks that are asked for at once: where the store is a folder they are in memory together.
-const CHUNKS: usize = 2;
+const CHUNKS: usize = 8;
 
 /// See the file's header.
 pub(super) async fn verify(
