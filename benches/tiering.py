@@ -23,8 +23,8 @@ from harness.brokers import Strandline
 from harness.machine import KIT, cpu_seconds
 
 PARTITIONS = 6
-SEGMENTS = "segment.bytes=16777216,file.delete.delay.ms=100"
-TIERED = SEGMENTS + ",remote.storage.enable=true,local.retention.ms=1,segment.ms=2000"
+SEGMENTS = "segment.bytes=16777216,file.delete.delay.ms=100,segment.ms=2000"
+TIERED = SEGMENTS + ",remote.storage.enable=true,local.retention.ms=1"
 
 
 class Tiered(Strandline):
