@@ -76,7 +76,6 @@ impl Log {
         };
         let epochs = Self::load_epochs(&parts, &dir)?;
         let are_epochs_lost = epochs.is_none();
-        let is_new = closed.is_empty() && active.bytes == 0;
         let mut log = Self {
             partition,
             dir,
@@ -87,6 +86,7 @@ impl Log {
             recovery_point: point.offset,
             unflushed: Vec::new(),
             unflushed_bytes: 0,
+            // A process that was killed may have left names of files that no disk knows yet.
             dir_changed: true,
             producers: ProducerStates::default(),
             producers_saved_at: None,
@@ -111,7 +111,6 @@ impl Log {
             log.close()?;
         } else {
             log.recovery_point = log.log_end;
-            log.dir_changed = is_new;
         }
         Ok((log, recovered))
     }

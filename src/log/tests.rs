@@ -95,6 +95,33 @@ fn a_read_begins_with_the_batch_that_holds_the_offset() {
 }
 
 #[test]
+fn a_segment_that_was_made_before_a_process_died_is_there_after_the_power_was_cut() {
+    for seed in 0..20 {
+        let (disk, config) = (SimDisk::default(), config(&[]));
+        let mut log = open(&disk, &config);
+        put(&mut log, "k", "before", 0);
+        flush(&mut log);
+        let point = RecoveryPoint { offset: 1, log_start: 0, has_producers: false };
+        log.roll().expect("rolled");
+        // The process dies: the next segment's name is nowhere but in the page cache.
+        drop(log);
+        let mut log = open_with(&disk, &config, point).expect("open").0;
+        put(&mut log, "k", "after", 1);
+        let job = log.flush_job().expect("something to flush");
+        for file in &job.files {
+            file.sync().expect("synced");
+        }
+        if let Some(dir) = &job.dir {
+            disk.sync_dir(dir).expect("synced");
+        }
+        drop((job, log));
+        disk.crash(&Random::seeded(seed));
+        let log = open_with(&disk, &config, point).expect("open").0;
+        assert_eq!(log.log_end(), 2, "seed {seed}: what was flushed is lost");
+    }
+}
+
+#[test]
 fn segments_roll_by_size_and_reads_cross_them() {
     let mut config = config(&[]);
     config.segment_bytes = 200;
