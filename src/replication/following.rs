@@ -266,6 +266,10 @@ impl Partition {
     ) -> Result<(), PartitionError> {
         let partition = Arc::clone(self);
         let restarted = blocking(move || {
+            if partition.with_log(|log| log.log_end() >= offset).unwrap_or(false) {
+                // It was told twice: what came since must not be given up.
+                return Ok(());
+            }
             let has_producers = !state.producers.is_empty();
             let dir = partition.with_log(|log| log.dir.clone()).ok_or(PartitionError::Offline)?;
             let disk = partition.directory.disk();
@@ -274,11 +278,11 @@ impl Partition {
             let begun = partition.begin_anew(leader_epoch, (offset, has_producers), |log| {
                 log.restart_with(offset, state.epochs, state.producers)
             });
-            begun.or_else(|error| {
-                // A log that did not begin there may come there in another way.
+            if matches!(begun, Err(PartitionError::NotLeader { .. })) {
+                // Nothing was changed, and the log may come there in another way. One that failed on the way needs the snapshot.
                 partition.or_fail(Log::forget_snapshot(&**disk, &dir, offset))?;
-                Err(error)
-            })
+            }
+            begun
         });
         restarted.await.unwrap_or(Err(PartitionError::Offline))
     }
