@@ -8,7 +8,7 @@ use crate::cluster::Cluster;
 use crate::kit::{eventually, java, succeed};
 use crate::operations::ours;
 use crate::tier::S3;
-use crate::tiering::{OFTEN, files, manifests};
+use crate::tiering::{cluster_on, files, manifests};
 
 const LINES: usize = 20_000;
 const READ: usize = 7_500;
@@ -57,10 +57,7 @@ fn run_page(s3: &S3, bootstrap: &str) {
 fn when_all_disks_are_gone_the_commands_of_the_page_bring_everything_back_from_the_bucket() {
     let (folder, _) = folder();
     let s3 = S3::start(folder.path());
-    let mut settings = s3.settings();
-    settings.extend(OFTEN.map(str::to_owned));
-    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-    let old = Cluster::start_with(Cluster::places(folder.path()), &settings);
+    let old = cluster_on(s3.settings(), folder.path());
     let tiered = ["-c", "remote.storage.enable=true", "-c", "segment.ms=1500"];
     let more =
         ["-p", "3", "-r", "3", "-c", "local.retention.ms=1", "-c", "max.message.bytes=2777777"];
@@ -87,7 +84,7 @@ fn when_all_disks_are_gone_the_commands_of_the_page_bring_everything_back_from_t
         std::fs::remove_dir_all(folder.path().join(format!("node{node}"))).expect("removed");
     }
 
-    let new = Cluster::start_with(Cluster::places(folder.path()), &settings);
+    let new = cluster_on(s3.settings(), folder.path());
     run_page(&s3, &new.bootstrap());
     // A second time changes nothing.
     let mut again = s3.ours(&["tier", "restore", "s3://lab/tier", "-b", &new.bootstrap()]);
@@ -128,10 +125,7 @@ fn when_all_disks_are_gone_the_commands_of_the_page_bring_everything_back_from_t
 fn where_the_only_disk_that_had_it_is_lost_the_bucket_still_has_what_was_copied() {
     let (folder, _) = folder();
     let s3 = S3::start(folder.path());
-    let mut settings = s3.settings();
-    settings.extend(OFTEN.map(str::to_owned));
-    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-    let mut cluster = Cluster::start_with(Cluster::places(folder.path()), &settings);
+    let mut cluster = cluster_on(s3.settings(), folder.path());
     // Brokers that do not vote, so that the cluster goes on without them.
     let (full, short) =
         (cluster.add(folder.path(), false, &[]), cluster.add(folder.path(), false, &[]));

@@ -16,8 +16,14 @@ use crate::tier::S3;
 /// Segments of a second and a half, copied at once, and gone here as soon as they are there.
 const TOPICS: &str = r#"{"remote.storage.enable": "true", "segment.ms": "1500", "local.retention.ms": "1",
     "file.delete.delay.ms": "500"}"#;
-pub(crate) const OFTEN: [&str; 2] =
+const OFTEN: [&str; 2] =
     ["log.retention.check.interval.ms=500", "remote.log.manager.task.interval.ms=300"];
+
+/// Three nodes with a bucket that they look after often.
+pub(crate) fn cluster_on(bucket: Vec<String>, folder: &Path) -> Cluster {
+    let settings: Vec<&str> = bucket.iter().map(String::as_str).chain(OFTEN).collect();
+    Cluster::start_with(Cluster::places(folder), &settings)
+}
 
 pub(crate) fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let found = Command::new("find").arg(folder).args(["-type", "f", "-name"]).arg(ending).output();
@@ -65,10 +71,7 @@ fn local_starts(data: &Path, topic: &str) -> Vec<i64> {
 fn a_tiered_topic_loses_nothing_while_nodes_are_killed_and_a_new_broker_begins_from_the_bucket() {
     let (folder, _) = folder();
     let s3 = S3::start(folder.path());
-    let mut settings = s3.settings();
-    settings.extend(OFTEN.map(str::to_owned));
-    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-    let mut cluster = Cluster::start_with(Cluster::places(folder.path()), &settings);
+    let mut cluster = cluster_on(s3.settings(), folder.path());
     let bootstrap = cluster.bootstrap();
     let judge = Judge::start_on(&bootstrap, 40, TOPICS);
     std::thread::sleep(Duration::from_secs(4));
@@ -135,10 +138,7 @@ fn a_bucket_that_fails_in_every_way_loses_nothing_and_is_caught_up_with_afterwar
     let (folder, _) = folder();
     let s3 = S3::start(folder.path());
     let between = Between::start(s3.address());
-    let mut settings = S3::settings_through(between.address);
-    settings.extend(OFTEN.map(str::to_owned));
-    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-    let mut cluster = Cluster::start_with(Cluster::places(folder.path()), &settings);
+    let mut cluster = cluster_on(S3::settings_through(between.address), folder.path());
     let judge = Judge::start_on(&cluster.bootstrap(), 45, TOPICS);
     std::thread::sleep(Duration::from_secs(4));
     between.set(Weather::Foul);
