@@ -11,21 +11,20 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use super::cluster_client::{Cluster, check_with};
+use super::cluster_client::Cluster;
 use super::group::{commit_request, committed, send_commit};
 use super::output::{Format, Rows, spinner};
 use super::secure;
 use super::tier::{StoreArguments, complain, tier};
-use super::topic::{LATEST, configs, offsets};
+use super::topic::{self, LATEST, configs, offsets};
 use crate::config::{RESTORE, Restore};
 use crate::model::{PartitionId, TopicId};
+use crate::protocol::messages::TopicName;
 use crate::protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
-use crate::protocol::messages::{CreateTopicsRequest, TopicName};
 use crate::protocol::text;
 use crate::remote_log::{Inventory, Manifest, Tier, TopicNote};
 use crate::system::clock::{monotonic, sleep};
 
-const TIMEOUT_MS: i32 = 30_000;
 /// How long the brokers may take to find out where the logs begin.
 const PATIENCE: Duration = Duration::from_mins(2);
 const LOOK: Duration = Duration::from_millis(200);
@@ -210,13 +209,7 @@ async fn create(cluster: &mut Cluster, found: &Found, replicas: Option<i16>) -> 
         .with_num_partitions(note.partitions)
         .with_replication_factor(factor)
         .with_configs(settings);
-    let request =
-        CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(TIMEOUT_MS);
-    for result in cluster.any().await?.call(5, &request).await?.topics {
-        let about = format!("topic {}", note.topic);
-        check_with(result.error_code, result.error_message.as_deref(), &about)?;
-    }
-    Ok(())
+    topic::create(cluster, topic).await
 }
 
 /// Waits until every partition begins where the bucket ends.

@@ -129,27 +129,33 @@ fn pair(item: &str) -> anyhow::Result<(&str, &str)> {
     }
 }
 
-async fn make(create: Create, cluster: &mut Cluster) -> anyhow::Result<()> {
+async fn make(wish: Create, cluster: &mut Cluster) -> anyhow::Result<()> {
     let mut configs = Vec::new();
-    for item in &create.configs {
+    for item in &wish.configs {
         let (name, value) = pair(item)?;
         configs.push(
             CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value))),
         );
     }
     let topic = CreatableTopic::default()
-        .with_name(TopicName(text(create.topic.as_str())))
-        .with_num_partitions(create.partitions)
-        .with_replication_factor(create.replicas)
+        .with_name(TopicName(text(wish.topic.as_str())))
+        .with_num_partitions(wish.partitions)
+        .with_replication_factor(wish.replicas)
         .with_configs(configs);
+    create(cluster, topic).await?;
+    wait_for_leaders(cluster, &wish.topic).await?;
+    println!("{} is made.", wish.topic);
+    Ok(())
+}
+
+/// Makes a topic, whose partitions may have no leaders yet.
+pub(super) async fn create(cluster: &mut Cluster, topic: CreatableTopic) -> anyhow::Result<()> {
+    let about = format!("topic {}", topic.name.as_str());
     let request =
         CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(TIMEOUT_MS);
     for result in cluster.any().await?.call(5, &request).await?.topics {
-        let about = format!("topic {}", create.topic);
         check_with(result.error_code, result.error_message.as_deref(), &about)?;
     }
-    wait_for_leaders(cluster, &create.topic).await?;
-    println!("{} is made.", create.topic);
     Ok(())
 }
 

@@ -57,24 +57,30 @@ impl Partition {
             return Ok(());
         };
         let first = manifest.segments.first().map_or(end, |segment| segment.base_offset);
-        if start < first && start < log_end {
-            remote.disclaim();
+        let gone_on = if start < first && start < log_end {
             let partition = self.name.to_string();
-            return Err(RemoteError::Ahead { partition, first, end, start, log_end });
-        }
-        let gone_on = match remote.state_at(end).await {
-            Ok(state) => self.begin_with(epoch, end, state).await,
-            Err(error) => {
-                remote.disclaim();
-                return Err(error);
-            }
+            Err(RemoteError::Ahead { partition, first, end, start, log_end })
+        } else {
+            self.begin_at_end(remote, epoch, end).await
         };
-        if let Err(error) = gone_on {
+        if gone_on.is_err() {
             remote.disclaim();
-            tracing::debug!(partition = %self.name, %error, "not gone on where the bucket ends");
-            return Err(RemoteError::Unknown(self.name.to_string()));
+            return gone_on;
         }
         tracing::warn!(partition = %self.name, log_end, end, "the bucket knew more than this log, which goes on where it ends");
         Ok(())
+    }
+
+    async fn begin_at_end(
+        self: &Arc<Self>,
+        remote: &RemotePartition,
+        epoch: LeaderEpoch,
+        end: Offset,
+    ) -> Result<(), RemoteError> {
+        let state = remote.state_at(end).await?;
+        self.begin_with(epoch, end, state).await.map_err(|error| {
+            tracing::debug!(partition = %self.name, %error, "not gone on where the bucket ends");
+            RemoteError::Unknown(self.name.to_string())
+        })
     }
 }
