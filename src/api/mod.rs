@@ -50,7 +50,7 @@ use crate::controller::Controller;
 use crate::coordinator::Groups;
 use crate::error::ErrorCode;
 use crate::metadata::{Image, PartitionImage};
-use crate::model::{BrokerId, PartitionId, TopicPartition};
+use crate::model::{BrokerId, OFFSETS_TOPIC, PartitionId, TopicPartition};
 use crate::protocol::FetchNode;
 use crate::protocol::messages::BrokerId as WireBrokerId;
 use crate::replication::{PartitionHandle, Replicas};
@@ -58,8 +58,6 @@ use crate::security::{Authorizer, Operation, Principal, Resource};
 use crate::system::Clock;
 use crate::system::tasks::blocking;
 
-/// The topic that holds committed offsets.
-pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
 /// "Not asked for" in places where authorized operations stand.
 const NO_OPERATIONS: i32 = i32::MIN;
 

@@ -8,7 +8,7 @@ use super::broker::Config;
 use super::table::{Kind, TOPIC_ROWS, broker_row, check_value, topic_row};
 use super::throttled::ThrottledReplicas;
 use crate::model::number::{to_u64, to_usize};
-use crate::model::{LeaderEpoch, TopicId};
+use crate::model::{LeaderEpoch, OFFSETS_TOPIC, TopicId};
 use crate::record::{Codec, TimestampRules};
 
 /// A local retention that is that of the whole log, or a lag that is the local retention.
@@ -107,13 +107,15 @@ impl TopicConfig {
     pub(crate) fn resolve(broker: &Config, overrides: &BTreeMap<String, String>) -> Self {
         let text = |name: &str| effective(broker, overrides, name);
         let long = |name: &str| text(name).trim().parse::<i64>().unwrap_or(0);
-        let local = |name: &str, whole: &str| match long(name) {
-            AS_WHOLE => long(whole),
-            own => own,
-        };
         let is_true = |name: &str| text(name).eq_ignore_ascii_case("true");
         let policy = text("cleanup.policy");
         let has = |word: &str| policy.split(',').any(|item| item.trim() == word);
+        let local = |name: &str, whole: &str| match long(name) {
+            // What is only compacted never goes as a whole.
+            AS_WHOLE if !has("delete") => -1,
+            AS_WHOLE => long(whole),
+            own => own,
+        };
         Self {
             is_compacted: has("compact"),
             is_deleted: has("delete"),
@@ -216,6 +218,7 @@ pub(crate) fn check_topic_override(name: &str, value: &str) -> Result<(), String
 
 /// Checks what a topic's overrides are together, as Kafka does; `before` is what they were.
 pub(crate) fn check_topic(
+    topic: &str,
     broker: &Config,
     before: &BTreeMap<String, String>,
     overrides: &BTreeMap<String, String>,
@@ -243,13 +246,14 @@ pub(crate) fn check_topic(
                     log storage: set remote.storage.url."
             .to_owned());
     }
-    if config.is_compacted {
-        return Err("Remote log storage is unsupported for the compacted topics".to_owned());
+    if topic == OFFSETS_TOPIC {
+        return Err(format!("Remote log storage is unsupported for the internal topic {topic}"));
     }
     for (name, local, whole) in [
         ("retention.ms", config.local_retention_ms, config.retention_ms),
         ("retention.bytes", config.local_retention_bytes, config.retention_bytes),
     ] {
+        let whole = if config.is_deleted { whole } else { -1 };
         if whole >= 0 && (local > whole || local == -1) {
             return Err(format!(
                 "Invalid value {local} for configuration local.{name}: Value must not be more than {name} property value: \
@@ -339,44 +343,46 @@ mod tests {
         };
         let mut broker = Config::default();
         let (none, tiered) = (map(&[]), map(&[("remote.storage.enable", "true")]));
-        let refused = check_topic(&broker, &none, &tiered).expect_err("no bucket");
+        let refused = check_topic("t", &broker, &none, &tiered).expect_err("no bucket");
         assert!(refused.contains("remote.storage.url"), "{refused}");
         broker.set("remote.storage.url", "file:x", Origin::File).expect("set");
-        assert_eq!(check_topic(&broker, &none, &tiered), Ok(()));
+        assert_eq!(check_topic("t", &broker, &none, &tiered), Ok(()));
         assert!(
-            check_topic(&broker, &tiered, &none).expect_err("off").contains("invalid to disable")
+            check_topic("t", &broker, &tiered, &none)
+                .expect_err("off")
+                .contains("invalid to disable")
         );
-        for (name, value) in [
-            ("cleanup.policy", "compact"),
-            ("local.retention.ms", "604800001"),
-            ("local.retention.ms", "-1"),
-        ] {
+        for (name, value) in [("local.retention.ms", "604800001"), ("local.retention.ms", "-1")] {
             let mut wrong = tiered.clone();
             wrong.insert(name.to_owned(), value.to_owned());
-            assert!(check_topic(&broker, &none, &wrong).is_err(), "{name}={value}");
+            assert!(check_topic("t", &broker, &none, &wrong).is_err(), "{name}={value}");
         }
         let mut off = map(&[("remote.log.delete.on.disable", "true")]);
-        assert_eq!(check_topic(&broker, &tiered, &off), Ok(()));
+        assert_eq!(check_topic("t", &broker, &tiered, &off), Ok(()));
         off.insert(RESTORE.to_owned(), format!("{}@1", TopicId::from_u128(1)));
-        assert!(check_topic(&broker, &tiered, &off).expect_err("restored").contains(RESTORE));
+        assert!(check_topic("t", &broker, &tiered, &off).expect_err("restored").contains(RESTORE));
         let mut frozen = tiered.clone();
         frozen.insert("remote.log.copy.disable".to_owned(), "true".to_owned());
-        assert_eq!(check_topic(&broker, &tiered, &frozen), Ok(()));
+        assert_eq!(check_topic("t", &broker, &tiered, &frozen), Ok(()));
         frozen.insert("local.retention.ms".to_owned(), "5".to_owned());
-        let refused = check_topic(&broker, &tiered, &frozen).expect_err("what is not copied");
+        let refused = check_topic("t", &broker, &tiered, &frozen).expect_err("what is not copied");
         assert!(refused.contains("identical"), "{refused}");
         let mut late = tiered.clone();
         late.insert("remote.copy.lag.ms".to_owned(), "-1".to_owned());
-        assert!(check_topic(&broker, &none, &late).expect_err("never").contains("nothing would"));
+        assert!(
+            check_topic("t", &broker, &none, &late).expect_err("never").contains("nothing would")
+        );
         late.insert("remote.copy.lag.bytes".to_owned(), "7".to_owned());
-        assert_eq!(check_topic(&broker, &none, &late), Ok(()));
+        assert_eq!(check_topic("t", &broker, &none, &late), Ok(()));
         late.insert("remote.copy.lag.ms".to_owned(), "604800001".to_owned());
-        assert!(check_topic(&broker, &none, &late).expect_err("late").contains("must not be more"));
+        assert!(
+            check_topic("t", &broker, &none, &late).expect_err("late").contains("must not be more")
+        );
         late.insert("remote.copy.lag.ms".to_owned(), "-2".to_owned());
-        assert_eq!(check_topic(&broker, &none, &late), Ok(()));
+        assert_eq!(check_topic("t", &broker, &none, &late), Ok(()));
         assert_eq!(TopicConfig::resolve(&broker, &late).copy_lag_ms, 604_800_000);
         let short = map(&[("remote.storage.enable", "true"), ("local.retention.ms", "5")]);
-        assert_eq!(check_topic(&broker, &none, &short), Ok(()));
+        assert_eq!(check_topic("t", &broker, &none, &short), Ok(()));
         let config = TopicConfig::resolve(&broker, &short);
         assert_eq!((config.local_retention_ms, config.local_retention_bytes), (5, -1));
     }

@@ -52,7 +52,8 @@ pub(super) fn create_topic(
             value: Some(value.trim().to_owned()),
         });
     }
-    check_topic(config, &BTreeMap::new(), &overrides).map_err(ControllerError::Config)?;
+    check_topic(&topic.name, config, &BTreeMap::new(), &overrides)
+        .map_err(ControllerError::Config)?;
     Ok(records)
 }
 

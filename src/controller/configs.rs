@@ -105,9 +105,9 @@ pub(super) fn alter(
             });
         }
     }
-    if matches!(resource, ConfigResource::Topic(_)) {
+    if let ConfigResource::Topic(topic) = resource {
         let overrides = after(&current, &records)?;
-        check_topic(&broker, &current, &overrides).map_err(ControllerError::Config)?;
+        check_topic(topic, &broker, &current, &overrides).map_err(ControllerError::Config)?;
     }
     Ok(records)
 }

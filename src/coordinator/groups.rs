@@ -17,7 +17,7 @@ use super::records::GroupRecord;
 use super::timers::Timers;
 use crate::controller::{Controller, ControllerError, NewTopic};
 use crate::model::number::{to_i32, to_usize};
-use crate::model::{BrokerId, LeaderEpoch, Offset, PartitionId, TopicPartition};
+use crate::model::{BrokerId, LeaderEpoch, OFFSETS_TOPIC, Offset, PartitionId, TopicPartition};
 use crate::record::BatchBuilder;
 use crate::replication::{
     AckWaiter, AppendRequest, Appending, PartitionError, PartitionHandle, Replicas,
@@ -25,9 +25,6 @@ use crate::replication::{
 use crate::system::clock::uptime_ms;
 use crate::system::tasks::spawn;
 use crate::system::{Clock, Random};
-
-/// The topic of the groups' records.
-pub(super) const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// Settings of groups.
 #[derive(Debug, Clone, Copy)]

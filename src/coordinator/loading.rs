@@ -10,9 +10,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::group::Group;
-use super::groups::{Cell, Groups, OFFSETS_TOPIC, Shard};
+use super::groups::{Cell, Groups, Shard};
 use super::records::GroupRecord;
-use crate::model::{Offset, TopicPartition};
+use crate::model::{OFFSETS_TOPIC, Offset, TopicPartition};
 use crate::record::{Records, next_batch};
 use crate::replication::{PartitionError, ReadRules};
 use crate::system::clock::{monotonic, sleep, uptime_ms};

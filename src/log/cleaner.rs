@@ -1,20 +1,19 @@
-//! Compaction: of each key the newest record stays (KIP-58, KIP-280's default order, KIP-534 horizons).
+//! Compaction of a local log.
 //!
-//! Invariants: the active segment is never touched; every kept record keeps its offset; the last batch of a cleaned
-//! segment and the last batch of each live producer stay, emptied if need be; control batches stay; a crash at any
-//! point leaves either the old segment or the new one.
-//! Left to others: which log is next, and pauses (`replication`).
+//! Invariants: the active segment is never touched; the last batch of a cleaned segment and the last batch of each live
+//! producer stay, emptied if need be; a crash at any point leaves either the old segment or the new one.
+//! Left to others: which records stay (`compaction.rs`), which log is next, and pauses (`replication`).
 
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use super::compaction::{Compaction, CompactionRules, Kept};
 use super::error::ReadError;
 use super::local_log::{Log, LogParts};
-use super::offset_map::OffsetMap;
 use super::segment::{Segment, Walk};
 use crate::model::number::{to_f64, to_i64, to_u64};
 use crate::model::{Offset, Timestamp};
-use crate::record::{BatchBuilder, BatchHeader, Codec, Records};
+use crate::record::BatchHeader;
 use crate::system::{OpenMode, SharedFile};
 
 /// What a pass needs, taken under the log's lock; the work itself holds none.
@@ -119,7 +118,15 @@ impl CleanPlan {
     /// Reads, compacts and writes beside the old segments.
     /// `pace` is told of bytes moved, and may pause.
     pub(crate) fn run(&self, pace: &mut dyn FnMut(u64)) -> Result<Cleaned, ReadError> {
-        let mut map = OffsetMap::new(self.map_bytes_max);
+        let config = &self.parts.config;
+        let rules = CompactionRules {
+            now_ms: self.now_ms,
+            delete_retention_ms: config.delete_retention_ms,
+            plain_bytes_max: config.plain_bytes_max,
+            // What is in object storage only is not seen here.
+            keeps_tombstones: config.is_tiered,
+        };
+        let mut compaction = Compaction::new(rules, self.map_bytes_max);
         let mut cleaned = Cleaned {
             replaced: Vec::new(),
             cleaned_to: self.cleaned_to,
@@ -127,14 +134,14 @@ impl CleanPlan {
             bytes_written: 0,
         };
         for segment in self.segments.iter().filter(|s| s.base_offset >= self.cleaned_to) {
-            if map.is_full() {
+            if compaction.is_full() {
                 break;
             }
-            cleaned.cleaned_to = self.note_keys(segment, &mut map, pace)?;
+            cleaned.cleaned_to = self.note_keys(segment, &mut compaction, pace)?;
             cleaned.bytes_read += segment.bytes;
         }
         for segment in self.segments.iter().filter(|s| s.base_offset < cleaned.cleaned_to) {
-            let bytes = self.rewrite(segment, &map, pace)?;
+            let bytes = self.rewrite(segment, &compaction, pace)?;
             cleaned.bytes_read += segment.bytes;
             cleaned.bytes_written += bytes;
             cleaned.replaced.push((Arc::clone(segment), bytes));
@@ -142,28 +149,19 @@ impl CleanPlan {
         Ok(cleaned)
     }
 
-    /// Puts a segment's keys into the map; returns the offset after its last batch. A segment is taken whole even
-    /// if the map fills up meanwhile: it is bounded by `segment.bytes`.
+    /// Notes a segment's keys; returns the offset after its last batch. A segment is taken whole even if the table fills up
+    /// meanwhile: it is bounded by `segment.bytes`.
     fn note_keys(
         &self,
         segment: &Segment,
-        map: &mut OffsetMap,
+        compaction: &mut Compaction,
         pace: &mut dyn FnMut(u64),
     ) -> Result<Offset, ReadError> {
         let mut next = segment.base_offset;
         self.each_batch(segment, |header, batch, _| {
             pace(to_u64(batch.len()));
             next = header.last_offset() + 1;
-            if header.is_control() {
-                return Ok(());
-            }
-            for record in &open(header, batch, self, segment)? {
-                let record = record.map_err(|_| corrupt(segment))?;
-                if let Some(key) = record.key {
-                    map.put(key, record.offset);
-                }
-            }
-            Ok(())
+            compaction.note(header, batch).map_err(|_| corrupt(segment))
         })?;
         Ok(next)
     }
@@ -171,7 +169,7 @@ impl CleanPlan {
     fn rewrite(
         &self,
         segment: &Segment,
-        map: &OffsetMap,
+        compaction: &Compaction,
         pace: &mut dyn FnMut(u64),
     ) -> Result<u64, ReadError> {
         let path = segment.path.with_extension("cleaned");
@@ -180,65 +178,18 @@ impl CleanPlan {
         self.each_batch(segment, |header, batch, is_last| {
             pace(to_u64(2 * batch.len()));
             let must_stay = is_last || self.producer_ends.contains(&header.last_offset());
-            let Some(kept) = self.filter(header, batch, segment, map, must_stay)? else {
-                return Ok(());
+            let kept = compaction.keep(header, batch, must_stay).map_err(|_| corrupt(segment))?;
+            let kept = match &kept {
+                Kept::Whole => batch,
+                Kept::Part(batch) => batch,
+                Kept::Nothing => return Ok(()),
             };
-            file.write_at(&[IoSlice::new(&kept)], written)?;
+            file.write_at(&[IoSlice::new(kept)], written)?;
             written += to_u64(kept.len());
             Ok(())
         })?;
         file.sync()?;
         Ok(written)
-    }
-
-    /// What stays of a batch; `None` if nothing does.
-    fn filter(
-        &self,
-        header: &BatchHeader,
-        batch: &[u8],
-        segment: &Segment,
-        map: &OffsetMap,
-        must_stay: bool,
-    ) -> Result<Option<Vec<u8>>, ReadError> {
-        if header.is_control() {
-            return Ok(Some(batch.to_vec()));
-        }
-        let records = open(header, batch, self, segment)?;
-        let horizon = header.delete_horizon_ms();
-        let horizon_passed = horizon.is_some_and(|horizon| horizon < self.now_ms);
-        let mut builder = BatchBuilder::like(header)
-            .codec(Codec::from_bits(header.codec_bits()).unwrap_or(Codec::None));
-        let (mut kept, mut has_tombstone) = (0, false);
-        let mut all = Vec::new();
-        for record in &records {
-            let record = record.map_err(|_| corrupt(segment))?;
-            let Some(key) = record.key else { continue };
-            let newest = map.get(key).is_none_or(|newest| record.offset >= newest);
-            if newest && !(record.value.is_none() && horizon_passed) {
-                has_tombstone |= record.value.is_none();
-                all.push(record);
-            }
-        }
-        let wants_horizon = has_tombstone && horizon.is_none();
-        if wants_horizon {
-            builder
-                .delete_horizon(self.now_ms.saturating_add(self.parts.config.delete_retention_ms));
-        }
-        for record in &all {
-            builder.keep(record);
-            kept += 1;
-        }
-        if kept == header.count && !wants_horizon {
-            return Ok(Some(batch.to_vec()));
-        }
-        if kept == 0 && !must_stay {
-            return Ok(None);
-        }
-        builder.reach(header.last_offset());
-        if header.is_log_append_time() {
-            builder.max_timestamp(header.max_timestamp);
-        }
-        Ok(Some(builder.build()))
     }
 
     fn each_batch(
@@ -257,15 +208,6 @@ impl CleanPlan {
         }
         Ok(())
     }
-}
-
-fn open<'a>(
-    header: &BatchHeader,
-    batch: &'a [u8],
-    plan: &CleanPlan,
-    segment: &Segment,
-) -> Result<Records<'a>, ReadError> {
-    Records::open(*header, batch, plan.parts.config.plain_bytes_max).map_err(|_| corrupt(segment))
 }
 
 fn corrupt(segment: &Segment) -> ReadError {

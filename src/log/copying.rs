@@ -1,7 +1,7 @@
 //! What a copy of a segment in remote storage needs of the log (KIP-405).
 //!
-//! Invariants: only closed segments below the bound that the caller gives; what is found is read without the log's lock, from a
-//! segment that nothing changes (compacted logs are not copied).
+//! Invariants: only closed segments below the bound that the caller gives; what is found is read without the log's lock, and
+//! counts only if compaction put nothing else in its place meanwhile.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ pub(crate) struct SegmentSource {
     pub after: usize,
     /// Where each epoch begins that has records in the range.
     pub epochs: Vec<(LeaderEpoch, Offset)>,
+    pub is_compacted: bool,
     /// The log's closed segments up to this one, which is the last.
     segments: Vec<Arc<Segment>>,
     parts: LogParts,
@@ -64,6 +65,7 @@ impl Log {
             end,
             after: self.closed.len() - at - 1,
             epochs: self.epochs.between(from, end),
+            is_compacted: self.parts.config.is_compacted,
             segments: self.closed.values().take(at + 1).cloned().collect(),
             parts: self.parts.clone(),
             dir: self.dir.clone(),
@@ -99,8 +101,9 @@ impl Log {
 }
 
 impl SegmentSource {
-    /// Opens the segment's file and reads what belongs to it. Blocks on the disk.
-    pub(crate) fn open(&self) -> Result<OpenSegment, ReadError> {
+    /// Opens the segment's file and reads what belongs to it; `None` if compaction put another one in its place meanwhile.
+    /// Blocks on the disk.
+    pub(crate) fn open(&self) -> Result<Option<OpenSegment>, ReadError> {
         let segment = self.segments.last().ok_or(ReadError::OutOfRange {
             offset: self.from,
             start: self.from,
@@ -110,13 +113,9 @@ impl SegmentSource {
         let index = segment.index(cache)?;
         let max_timestamp = segment.max_time(cache)?.map_or(-1, |max| max.timestamp);
         let file = cache.file(&segment.path)?;
-        Ok(OpenSegment {
-            file,
-            bytes: segment.bytes,
-            index,
-            max_timestamp,
-            producers: self.producers()?,
-        })
+        let producers = self.producers()?;
+        let opened = OpenSegment { file, bytes: segment.bytes, index, max_timestamp, producers };
+        Ok((!segment.is_retired()).then_some(opened))
     }
 
     /// Replays headers past the newest snapshot that helps.

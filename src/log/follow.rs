@@ -136,7 +136,8 @@ impl Log {
         self.save_epochs()?;
         self.producers = producers;
         // `write_snapshot` has put it on the disk before.
-        (self.producers_saved_at, self.snapshot_durable) = (Some(offset), offset);
+        self.producers_saved_at = Some(offset);
+        self.snapshots.durable.insert(offset);
         self.close()
     }
 
@@ -145,7 +146,7 @@ impl Log {
         self.recovery_point = self.recovery_point.min(to);
         self.cleaned_to = self.cleaned_to.min(to);
         self.copied_to = self.copied_to.min(to);
-        (self.snapshot_durable, self.snapshot_pending) = (0, None);
+        self.snapshots.cut(to);
         self.epochs.truncate_end(to);
         self.save_epochs()?;
         self.drop_snapshots_past(to)?;

@@ -197,6 +197,11 @@ impl SegmentIndex {
         })
     }
 
+    /// Nothing more is noted: makes the largest timestamp the last entry.
+    pub(crate) fn close(&mut self) {
+        self.push_time();
+    }
+
     fn push_time(&mut self) {
         if let Some(max) = self.max_time
             && self.times.last().is_none_or(|last| last.timestamp < max.timestamp)
@@ -216,6 +221,6 @@ fn append(disk: &dyn Disk, path: &Path, at: usize, bytes: &[u8], close: bool) ->
 }
 
 /// Segments hold at most this many offsets, since indexes store them in 31 bits.
-pub(super) fn fits(base_offset: Offset, last_offset: Offset) -> bool {
+pub(crate) fn fits(base_offset: Offset, last_offset: Offset) -> bool {
     to_i32(last_offset.saturating_sub(base_offset)) < i32::MAX
 }

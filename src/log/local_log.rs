@@ -15,13 +15,13 @@ use super::index::SegmentIndex;
 use super::leader_epochs::LeaderEpochs;
 use super::producer_state::ProducerStates;
 use super::segment::{Segment, log_name};
+use super::snapshots::Snapshots;
 use crate::config::TopicConfig;
 use crate::model::{LeaderEpoch, Offset, Timestamp, TopicPartition};
 use crate::system::{OpenMode, SharedFile};
 
 const EPOCHS_FILE: &str = "leader-epoch-checkpoint";
 const EPOCHS_KIND: &str = "strandline-leader-epochs";
-const SNAPSHOT_KIND: &str = "strandline-producers";
 
 /// A place between two batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,8 +54,8 @@ pub(crate) struct FlushJob {
     /// The folder, if names in it are new.
     pub dir: Option<PathBuf>,
     pub end: Position,
-    /// A snapshot of producers among the files.
-    snapshot: Option<Offset>,
+    /// Snapshots of producers among the files.
+    snapshots: Vec<Offset>,
     /// How often the log had been cut when the job began.
     cuts: u64,
 }
@@ -84,9 +84,7 @@ pub(crate) struct Log {
     pub(super) epochs: LeaderEpochs,
     pub(super) producers: ProducerStates,
     pub(super) producers_saved_at: Option<Offset>,
-    /// Up to where a snapshot of the producers is on stable storage; and the newest one that the next flush makes so.
-    pub(super) snapshot_durable: Offset,
-    pub(super) snapshot_pending: Option<Offset>,
+    pub(super) snapshots: Snapshots,
     /// Whether retention waits for a snapshot: segments that it could be made again from are not deleted before.
     pub(super) retention_waits: bool,
     /// Up to where a tiered log is known to be in remote storage.
@@ -165,8 +163,8 @@ impl Log {
         files.push(Arc::clone(&self.active.file));
         let dir = std::mem::take(&mut self.dir_changed).then(|| self.dir.clone());
         self.unflushed_bytes = 0;
-        let snapshot = self.snapshot_pending.take();
-        Some(FlushJob { files, dir, end: self.end(), snapshot, cuts: self.cuts })
+        let snapshots = std::mem::take(&mut self.snapshots.pending);
+        Some(FlushJob { files, dir, end: self.end(), snapshots, cuts: self.cuts })
     }
 
     /// Notes that a flush job was carried out; `false` if the log was cut meanwhile, and nothing is known by it.
@@ -177,7 +175,7 @@ impl Log {
         let end = job.end.offset;
         assert!(end <= self.log_end, "flushed past the end of {}", self.partition);
         self.recovery_point = self.recovery_point.max(end);
-        self.snapshot_durable = self.snapshot_durable.max(job.snapshot.unwrap_or(0));
+        self.snapshots.durable.extend(&job.snapshots);
         true
     }
 
@@ -244,119 +242,6 @@ impl Log {
         }
     }
 
-    /// Writes the producers' snapshot at the log's end and drops older ones; no file where there are none.
-    pub(super) fn save_producers(&mut self) -> std::io::Result<()> {
-        if self.producers_saved_at == Some(self.log_end) {
-            return Ok(());
-        }
-        let disk = self.parts.cache.disk();
-        if !self.producers.is_empty() {
-            let path = snapshot_path(&self.dir, self.log_end);
-            let text = checkpoint::encode(SNAPSHOT_KIND, 1, &self.producers.lines());
-            let file = disk.open(&path, OpenMode::Replace)?;
-            file.write_at(&[std::io::IoSlice::new(text.as_bytes())], 0)?;
-            self.unflushed.push(file);
-            self.dir_changed = true;
-            self.snapshot_pending = Some(self.log_end);
-        }
-        self.producers_saved_at = Some(self.log_end);
-        self.drop_snapshots()
-    }
-
-    /// Drops snapshots that are older than one that is surely on disk; of a tiered log those stay from which that of a
-    /// segment can be made that is to be copied.
-    fn drop_snapshots(&self) -> std::io::Result<()> {
-        let disk = self.parts.cache.disk();
-        let offset =
-            |entry: &crate::system::disk::Entry| super::segment::base_of(&entry.name, ".snapshot");
-        let mut all: Vec<Offset> = disk.list(&self.dir)?.iter().filter_map(offset).collect();
-        all.sort_unstable();
-        let is_tiered = self.parts.config.is_tiered;
-        let bound = if is_tiered { self.copied_to } else { Offset::MAX }.min(self.snapshot_durable);
-        let needed = all.iter().rev().find(|offset| **offset <= bound).copied().unwrap_or(0);
-        for old in all.iter().filter(|offset| **offset < needed) {
-            disk.remove(&snapshot_path(&self.dir, *old))?;
-        }
-        Ok(())
-    }
-
-    /// Reads the newest snapshot at or below `end` that verifies.
-    pub(super) fn load_producers(
-        parts: &LogParts,
-        dir: &std::path::Path,
-        end: Offset,
-    ) -> std::io::Result<Option<(Offset, ProducerStates)>> {
-        let disk = parts.cache.disk();
-        let names = disk.list(dir)?;
-        let mut offsets: Vec<Offset> =
-            names.iter().filter_map(|e| super::segment::base_of(&e.name, ".snapshot")).collect();
-        offsets.sort_unstable();
-        for offset in offsets.into_iter().rev().filter(|offset| *offset <= end) {
-            let path = snapshot_path(dir, offset);
-            match checkpoint::read(&**disk, &path, SNAPSHOT_KIND, 1) {
-                Ok(Some(lines)) => {
-                    if let Some(states) = ProducerStates::parse(&lines) {
-                        return Ok(Some((offset, states)));
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "producer snapshot dropped");
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Makes the snapshot that retention waits for, which the next flush makes durable; whether there is one to flush.
-    pub(crate) fn snapshot_for_retention(&mut self) -> std::io::Result<bool> {
-        if !std::mem::take(&mut self.retention_waits) {
-            return Ok(false);
-        }
-        if self.snapshot_pending.is_none() {
-            // One that is there may be from before a crash or a cut: nobody knows whether it is durable.
-            self.producers_saved_at = None;
-            self.save_producers()?;
-        }
-        Ok(self.snapshot_pending.is_some())
-    }
-
-    /// Writes what the producers were at an offset past the log's end, before the log begins anew there: whatever happens
-    /// then, it is known.
-    pub(crate) fn write_snapshot(
-        disk: &dyn crate::system::Disk,
-        dir: &std::path::Path,
-        offset: Offset,
-        producers: &ProducerStates,
-    ) -> std::io::Result<()> {
-        let text = checkpoint::encode(SNAPSHOT_KIND, 1, &producers.lines());
-        let file = disk.open(&snapshot_path(dir, offset), OpenMode::Replace)?;
-        file.write_at(&[std::io::IoSlice::new(text.as_bytes())], 0)?;
-        file.sync()?;
-        disk.sync_dir(dir)
-    }
-
-    /// Takes back what `write_snapshot` wrote.
-    pub(crate) fn forget_snapshot(
-        disk: &dyn crate::system::Disk,
-        dir: &std::path::Path,
-        offset: Offset,
-    ) -> std::io::Result<()> {
-        disk.remove(&snapshot_path(dir, offset))?;
-        disk.sync_dir(dir)
-    }
-
-    /// Drops snapshots of more than the log holds: they tell of batches that are gone; others may take their offsets.
-    pub(super) fn drop_snapshots_past(&self, end: Offset) -> std::io::Result<()> {
-        let disk = self.parts.cache.disk();
-        for entry in disk.list(&self.dir)? {
-            if super::segment::base_of(&entry.name, ".snapshot").is_some_and(|at| at > end) {
-                disk.remove(&self.dir.join(&entry.name))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Saves index entries and producers so that a recovery from the recovery point has little to read.
     pub(crate) fn save_hints(&mut self) -> std::io::Result<()> {
         let disk = Arc::clone(self.parts.cache.disk());
@@ -379,10 +264,6 @@ impl Log {
         }
         Ok(())
     }
-}
-
-fn snapshot_path(dir: &std::path::Path, offset: Offset) -> PathBuf {
-    dir.join(format!("{offset:020}.snapshot"))
 }
 
 /// Opens (or makes) the file that will be the active segment.

@@ -7,6 +7,7 @@
 mod append;
 pub(crate) mod checkpoint;
 pub(crate) mod cleaner;
+pub(crate) mod compaction;
 mod copying;
 pub(crate) mod dump;
 mod error;
@@ -21,6 +22,7 @@ mod producer_state;
 mod recovery;
 mod retention;
 mod segment;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 

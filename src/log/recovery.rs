@@ -13,6 +13,7 @@ use super::index::SegmentIndex;
 use super::local_log::{Active, Log, LogParts, open_active};
 use super::producer_state::ProducerStates;
 use super::segment::{Segment, Walk, base_of};
+use super::snapshots::Snapshots;
 use crate::model::number::to_u64;
 use crate::model::{Offset, TopicPartition};
 use crate::record::batch::checksum;
@@ -90,8 +91,7 @@ impl Log {
             dir_changed: true,
             producers: ProducerStates::default(),
             producers_saved_at: None,
-            snapshot_durable: 0,
-            snapshot_pending: None,
+            snapshots: Snapshots::default(),
             retention_waits: false,
             copied_to: 0,
             cleaned_to: 0,
@@ -138,6 +138,8 @@ impl Log {
                 self.end_at(&segment, recovered)?;
                 break;
             }
+            // Maybe only the page cache has it.
+            self.unflushed.push(file);
             self.parts.cache.forget(&segment.path);
             let disk = Arc::clone(self.parts.cache.disk());
             let _ = disk.remove(&segment.path.with_extension("index"));

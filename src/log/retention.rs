@@ -50,11 +50,17 @@ impl Log {
         // Recovery relies on this: what is missing past the recovery point was lost, not deleted. The caller's bound is not
         // past the one that is written.
         let bound = bound.min(self.recovery_point);
-        let with_snapshot =
-            if self.producers.is_empty() { Offset::MAX } else { self.snapshot_durable };
+        self.snapshots.committed = bound;
+        let with_snapshot = if self.producers.is_empty() {
+            Offset::MAX
+        } else {
+            self.snapshots.last_durable(bound)
+        };
         let (retention_ms, _) = limits(&config);
+        // What is in object storage may go here whatever becomes of it there.
+        let is_limited = config.is_deleted || config.is_tiered;
         let mut deleted = Vec::new();
-        if config.is_deleted
+        if is_limited
             && retention_ms >= 0
             && self.closed.is_empty()
             && self.is_expired_active(now_ms)
@@ -69,7 +75,7 @@ impl Log {
                 break;
             }
             let below_start = next <= self.log_start;
-            let expired = config.is_deleted && self.is_expired(&segment, now_ms)?;
+            let expired = is_limited && self.is_expired(&segment, now_ms)?;
             // What is wanted still goes only once it is known to be in remote storage.
             let is_safe = !config.is_tiered || next <= self.copied_to;
             let goes = below_start || (expired && is_safe);

@@ -83,6 +83,10 @@ impl Segment {
         *self.retired.lock() = true;
     }
 
+    pub(super) fn is_retired(&self) -> bool {
+        *self.retired.lock()
+    }
+
     /// Removes the segment's files.
     pub(super) fn delete_files(&self, cache: &FileCache) {
         self.retire();

@@ -25,5 +25,8 @@ pub(crate) type ProducerEpoch = i16;
 /// Milliseconds since 1970-01-01 UTC.
 pub(crate) type Timestamp = i64;
 
+/// The topic that holds committed offsets.
+pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
 /// The timestamp that stands for "none" on the wire.
 pub(crate) const NO_TIMESTAMP: Timestamp = -1;

@@ -105,6 +105,14 @@ impl BatchBuilder {
         builder
     }
 
+    /// A batch without records in place of offsets that compaction took away.
+    pub(crate) fn gap(offsets: &std::ops::Range<Offset>, leader_epoch: LeaderEpoch) -> Vec<u8> {
+        let mut builder = Self::new();
+        (builder.base_offset, builder.leader_epoch) = (offsets.start, leader_epoch);
+        builder.reach(offsets.end - 1);
+        builder.build()
+    }
+
     /// Adds a record of another batch at its own offset.
     pub(crate) fn keep(&mut self, record: &Record<'_>) {
         let delta = to_i32(record.offset.saturating_sub(self.base_offset));

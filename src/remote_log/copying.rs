@@ -5,25 +5,20 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::counts::TierCounts;
 use super::error::RemoteError;
 use super::manifest::RemoteSegment;
+use super::sending::{PART_BYTES, Sending};
 use super::trailer::{CHUNK_BYTES, Owner, Trailer};
 use super::verifying::verify;
 use crate::log::OpenSegment;
 use crate::model::number::to_u64;
 use crate::model::{PartitionId, TopicId};
-use crate::objects::{Store, Upload};
+use crate::objects::Store;
 use crate::record::batch::crc32c;
 use crate::system::Throttle;
-use crate::system::clock::uptime_ms;
 use crate::system::disk::read_full;
 use crate::system::tasks::blocking;
-
-/// What is sent at a time; a smaller segment is one object put at once.
-const PART_CHUNKS: usize = 8;
 
 /// See the file's header.
 pub(super) struct Copying {
@@ -49,44 +44,34 @@ impl Copying {
 
     /// Makes the object; returns its size.
     async fn send(&self, segment: &RemoteSegment) -> Result<u64, RemoteError> {
-        let Self { store, topic, owner: (topic_id, partition), object, opened, .. } = self;
-        let part_bytes = CHUNK_BYTES * PART_CHUNKS;
-        let is_small = opened.bytes <= to_u64(part_bytes);
-        let (mut upload, mut crcs, mut sent) = (None, Vec::new(), 0);
-        if !is_small {
-            upload = Some(store.upload(object).await?);
+        let (store, throttle) = (self.store.clone(), Arc::clone(&self.throttle));
+        let mut sending = Sending::new(store, throttle, self.object.clone());
+        let sent = self.send_through(&mut sending, segment).await;
+        if sent.is_err() {
+            sending.give_up().await;
         }
-        let mut at = 0;
-        while at < opened.bytes {
-            let wanted = usize::try_from(opened.bytes - at).unwrap_or(part_bytes).min(part_bytes);
-            let read = read_part(opened, at, wanted).await;
-            let (mut part, part_crcs) = match read {
-                Ok(read) => read,
-                Err(error) => return Err(give_up(upload, error).await),
-            };
-            crcs.extend(part_crcs);
-            at += to_u64(wanted);
-            if at >= opened.bytes {
-                let owner = Owner { topic, topic_id: *topic_id, partition: *partition };
-                let kept = (&*opened.index, &opened.producers);
-                part.extend_from_slice(&Trailer::encode(owner, segment, &crcs, kept));
+        sent
+    }
+
+    async fn send_through(
+        &self,
+        sending: &mut Sending,
+        segment: &RemoteSegment,
+    ) -> Result<u64, RemoteError> {
+        let Self { topic, owner: (topic_id, partition), opened, .. } = self;
+        loop {
+            let left = opened.bytes - sending.log_bytes;
+            let bytes = usize::try_from(left).unwrap_or(PART_BYTES).min(PART_BYTES);
+            let (part, crcs) = read_part(opened, sending.log_bytes, bytes).await?;
+            if to_u64(bytes) < left {
+                sending.part(part, crcs).await?;
+                continue;
             }
-            sent += to_u64(part.len());
-            self.throttle.wait().await;
-            self.throttle.note(uptime_ms(), part.len());
-            let part = Bytes::from(part);
-            let put = match &mut upload {
-                Some(upload) => upload.part(part).await,
-                None => store.create(object, part).await.map(drop),
-            };
-            if let Err(error) = put {
-                return Err(give_up(upload, error.into()).await);
-            }
+            let owner = Owner { topic, topic_id: *topic_id, partition: *partition };
+            let kept = (&*opened.index, &opened.producers);
+            let trailer = |crcs: &[u32]| Trailer::encode(owner, segment, crcs, kept);
+            return sending.finish((part, crcs), trailer).await;
         }
-        if let Some(upload) = upload {
-            upload.finish().await?;
-        }
-        Ok(sent)
     }
 }
 
@@ -110,13 +95,4 @@ async fn read_part(
 
 pub(super) fn panicked() -> std::io::Error {
     std::io::Error::other("reading a segment panicked")
-}
-
-async fn give_up(upload: Option<Upload>, error: RemoteError) -> RemoteError {
-    if let Some(upload) = upload
-        && let Err(error) = upload.abort().await
-    {
-        tracing::warn!(%error, "upload not aborted: its parts stay until the bucket's own rule removes them");
-    }
-    error
 }

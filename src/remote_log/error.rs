@@ -27,6 +27,8 @@ pub(crate) enum RemoteError {
     NotThere { partition: String },
     #[error("the manifest of {0} is not read yet")]
     Unknown(String),
+    #[error("segments of {0} were changed meanwhile: it is looked at again")]
+    Changed(String),
     #[error("offset {0} is not in remote storage")]
     OutOfRange(i64),
     #[error("segment not readable: {0}")]

@@ -31,6 +31,9 @@ pub(crate) struct RemoteSegment {
     pub object_bytes: u64,
     /// Where each leader epoch begins that has records in it.
     pub epochs: Vec<(LeaderEpoch, Offset)>,
+    /// Whether offsets may be missing, since the log is compacted.
+    #[serde(default)]
+    pub is_compacted: bool,
 }
 
 /// An object that no reader needs any more, and since when.
@@ -53,6 +56,9 @@ pub(crate) struct Manifest {
     pub log_start: Offset,
     pub segments: Vec<RemoteSegment>,
     pub removed: Vec<Removed>,
+    /// Below this, of each key only the newest record is left that is below it.
+    #[serde(default)]
+    pub cleaned_to: Offset,
 }
 
 impl Manifest {
@@ -66,6 +72,7 @@ impl Manifest {
             log_start: 0,
             segments: Vec::new(),
             removed: Vec::new(),
+            cleaned_to: 0,
         }
     }
 
@@ -180,7 +187,33 @@ impl Manifest {
             last.end_offset = last.end_offset.min(truth);
             last.epochs.retain(|(_, start)| *start < truth);
         }
+        self.cleaned_to = self.cleaned_to.min(truth);
         self.remove(&gone, now_ms);
+    }
+
+    /// Puts one segment in place of several that lie one after the other, of the same offsets.
+    pub(crate) fn replace(
+        &mut self,
+        old: &[Uuid],
+        new: RemoteSegment,
+        now_ms: Timestamp,
+    ) -> Result<(), String> {
+        let first = self.segments.iter().position(|segment| old.first() == Some(&segment.id));
+        let range = first.map(|first| first..first + old.len());
+        let found = range.and_then(|range| Some((self.segments.get(range.clone())?, range)));
+        let Some((there, range)) = found else {
+            return Err("the segments that were compacted are not there any more".to_owned());
+        };
+        let offsets =
+            |all: &[RemoteSegment]| Some((all.first()?.base_offset, all.last()?.end_offset));
+        if !there.iter().map(|segment| &segment.id).eq(old)
+            || offsets(there) != offsets(std::slice::from_ref(&new))
+        {
+            return Err("the segments that were compacted were changed meanwhile".to_owned());
+        }
+        let gone: Vec<_> = self.segments.splice(range, [new]).collect();
+        self.remove(&gone, now_ms);
+        self.check()
     }
 
     fn remove(&mut self, gone: &[RemoteSegment], now_ms: Timestamp) {
@@ -265,6 +298,7 @@ pub(crate) fn sample() -> Manifest {
             log_bytes: 10,
             object_bytes: 20,
             epochs,
+            is_compacted: base_offset > 0,
         };
         manifest.add(segment).expect("sound");
     }

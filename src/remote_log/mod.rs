@@ -4,6 +4,9 @@
 //! is never written twice. Absent: when to copy and what local copies may go (`replication`), who may read (`api`).
 
 mod backup;
+mod compacting;
+#[cfg(test)]
+mod compacting_tests;
 mod copying;
 mod counts;
 mod deleted;
@@ -12,6 +15,8 @@ mod inspect;
 mod manifest;
 mod partition;
 mod reader;
+mod rewriting;
+mod sending;
 #[cfg(test)]
 mod tests;
 mod trailer;
@@ -22,6 +27,7 @@ pub(crate) use backup::read_note;
 #[cfg(test)]
 pub(crate) use backup::sample_notes;
 pub(crate) use backup::{GroupsNote, NotedOffset, TopicNote};
+pub(crate) use compacting::CompactionSettings;
 pub(crate) use counts::TierCounts;
 pub(crate) use error::RemoteError;
 pub(crate) use inspect::Inventory;

@@ -6,13 +6,15 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::backup::topic_note;
+use super::compacting::Pass;
 use super::copying::{Copying, panicked};
 use super::counts::TierCounts;
 use super::error::RemoteError;
@@ -33,11 +35,13 @@ const REPLAY_BYTES: usize = 1 << 20;
 pub(crate) struct Tier {
     pub store: Store,
     /// The same store, for work that takes no processor from anybody.
-    idle: Store,
+    pub(super) idle: Store,
     pub reader: Arc<Reader>,
     pub counts: Arc<TierCounts>,
     /// Holds copies to `remote.log.manager.copy.max.bytes.per.second`.
-    copies: Arc<Throttle>,
+    pub(super) copies: Arc<Throttle>,
+    /// Held by the pass of compaction that is under way.
+    pub(super) compacting: Arc<Semaphore>,
 }
 
 impl Tier {
@@ -48,7 +52,8 @@ impl Tier {
     pub(crate) fn with_idle((store, idle): (Store, Store), cache_bytes: u64) -> Arc<Self> {
         let counts = Arc::<TierCounts>::default();
         let reader = Reader::new(store.clone(), Arc::clone(&counts), cache_bytes);
-        Arc::new(Self { store, idle, reader, counts, copies: Arc::default() })
+        let compacting = Arc::new(Semaphore::new(1));
+        Arc::new(Self { store, idle, reader, counts, copies: Arc::default(), compacting })
     }
 
     /// Bytes a second that are copied, and that are read.
@@ -61,15 +66,18 @@ impl Tier {
 /// See the file's header.
 #[derive(Debug)]
 pub(crate) struct RemotePartition {
-    tier: Arc<Tier>,
-    topic: Arc<str>,
+    pub(super) tier: Arc<Tier>,
+    pub(super) topic: Arc<str>,
     topic_id: TopicId,
-    partition: PartitionId,
+    pub(super) partition: PartitionId,
     known: Mutex<Option<Known>>,
     /// Whether a replica is learning from here how its log is to begin.
     pub restoring: AtomicBool,
     /// Held by whoever changes the manifest.
     changing: tokio::sync::Mutex<()>,
+    /// How often the manifest may have become another one than that which follows from what this leader did.
+    pub(super) claims: AtomicU64,
+    pub(super) pass: Mutex<Option<Pass>>,
 }
 
 #[derive(Debug, Clone)]
@@ -100,6 +108,8 @@ impl RemotePartition {
             known: Mutex::default(),
             restoring: AtomicBool::new(false),
             changing: tokio::sync::Mutex::default(),
+            claims: AtomicU64::new(0),
+            pass: Mutex::default(),
         }
     }
 
@@ -155,6 +165,7 @@ impl RemotePartition {
         now_ms: Timestamp,
     ) -> Result<Arc<Manifest>, RemoteError> {
         let _changing = self.changing.lock().await;
+        self.claims.fetch_add(1, Ordering::AcqRel);
         let known = self.load().await?;
         if known.manifest.leader_epoch > leader_epoch {
             return Err(self.fenced(known.manifest.leader_epoch));
@@ -250,11 +261,12 @@ impl RemotePartition {
     ) -> Result<Arc<Manifest>, RemoteError> {
         let manifest =
             self.claimed(leader_epoch).ok_or_else(|| RemoteError::Unknown(self.name()))?;
-        let (base_offset, from, end, epochs) =
-            (source.base_offset, source.from, source.end, source.epochs.clone());
+        let SegmentSource { base_offset, from, end, is_compacted, .. } = source;
+        let epochs = source.epochs.clone();
         // Not in the background: whoever opens a file holds a lock that readers wait for.
         let opened = blocking(move || source.open()).await;
-        let opened = Arc::new(opened.unwrap_or_else(|| Err(panicked().into()))?);
+        let opened = opened.unwrap_or_else(|| Err(panicked().into()))?;
+        let opened = Arc::new(opened.ok_or_else(|| RemoteError::Changed(self.name()))?);
         let mut segment = RemoteSegment {
             id,
             base_offset: from,
@@ -265,6 +277,7 @@ impl RemotePartition {
             log_bytes: opened.bytes,
             object_bytes: 0,
             epochs,
+            is_compacted,
         };
         let store = if falls_behind { &self.tier.store } else { &self.tier.idle };
         let copy = Copying {
@@ -399,17 +412,13 @@ impl RemotePartition {
         while at < start {
             let bytes =
                 self.tier.reader.read(&manifest, at, REPLAY_BYTES, start).await.map_err(told)?;
-            let (mut rest, before) = (&*bytes, at);
+            let mut rest = &*bytes;
             while let Some((header, _, after)) = next_batch(rest) {
                 rest = after;
                 if header.base_offset >= at {
                     producers.note(&header);
                 }
                 at = header.last_offset() + 1;
-            }
-            if at == before {
-                // Nothing more in this segment: its end is the next one's beginning.
-                at = manifest.find(at).map_or(start, |segment| segment.end_offset.min(start));
             }
         }
         Ok(RestoredState { epochs, producers })

@@ -21,7 +21,7 @@ use crate::log::FoundRecord;
 use crate::model::number::{to_u32, to_u64};
 use crate::model::{Offset, Timestamp};
 use crate::objects::Store;
-use crate::record::{BatchHeader, HEADER_BYTES, RecordError, next_batch};
+use crate::record::{BatchBuilder, BatchHeader, HEADER_BYTES, RecordError, next_batch};
 use crate::system::Throttle;
 use crate::system::clock::uptime_ms;
 
@@ -229,7 +229,7 @@ impl Reader {
         // The index names a batch near the offset: what stands between is skipped.
         loop {
             let Some(header) = self.header(&object, segment, from).await? else {
-                return Ok(Bytes::new());
+                return gap(&object, segment, offset..end);
             };
             if header.last_offset() >= offset {
                 let wanted = bytes_max.min(ANSWER_BYTES).max(header.total_bytes());
@@ -237,7 +237,11 @@ impl Reader {
                     self.read_next_segment(manifest, segment);
                 }
                 let bytes = self.bytes((&object, segment), from, wanted).await?;
-                return Ok(whole_batches(&bytes, end));
+                let batches = whole_batches(&bytes, end);
+                if batches.is_empty() {
+                    return gap(&object, segment, offset..end);
+                }
+                return Ok(batches);
             }
             from += to_u64(header.total_bytes());
         }
@@ -326,6 +330,20 @@ pub(super) fn chunks_of(segment: &RemoteSegment) -> usize {
 /// What whoever reads is told where the work for it came to no end.
 fn broken(object: &str) -> RemoteError {
     RemoteError::Damaged { object: object.to_owned(), reason: "reading it panicked".to_owned() }
+}
+
+/// What stands for offsets of which nothing is left: whoever reads on has to get somewhere. Only compaction may leave none.
+fn gap(
+    object: &str,
+    segment: &RemoteSegment,
+    offsets: std::ops::Range<Offset>,
+) -> Result<Bytes, Shared> {
+    if !segment.is_compacted || offsets.is_empty() {
+        let reason = format!("no batch holds offset {}", offsets.start);
+        return Err(Arc::new(RemoteError::Damaged { object: object.to_owned(), reason }));
+    }
+    let epoch = segment.epochs.last().map_or(-1, |(epoch, _)| *epoch);
+    Ok(BatchBuilder::gap(&offsets, epoch).into())
 }
 
 /// An error that several were told of.

@@ -16,20 +16,25 @@ use crate::objects::faulty::{Fault, faulty};
 use crate::record::{BatchBuilder, BatchHeader, next_batch};
 use crate::system::sim_disk::SimDisk;
 
-const TOPIC: Uuid = Uuid::from_u128(9);
-const CACHE_BYTES: u64 = 1 << 26;
+pub(super) const TOPIC: Uuid = Uuid::from_u128(9);
+pub(super) const CACHE_BYTES: u64 = 1 << 26;
 
 /// A number that nothing else has.
-fn id() -> Uuid {
+pub(super) fn id() -> Uuid {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     Uuid::from_u128(NEXT.fetch_add(1, Ordering::Relaxed).into())
 }
 
 /// A log whose segments hold a few records each.
 fn log() -> Log {
+    log_with(|_| {})
+}
+
+pub(super) fn log_with(change: impl FnOnce(&mut TopicConfig)) -> Log {
     let mut config = TopicConfig::resolve(&Config::default(), &std::collections::BTreeMap::new());
     config.segment_bytes = 400;
     config.index_interval_bytes = 100;
+    change(&mut config);
     let cache = Arc::new(FileCache::new(Arc::new(SimDisk::default()), 8, 8));
     let parts = LogParts { cache, config: Arc::new(config) };
     let dir = PathBuf::from("/data/t-0");
@@ -51,7 +56,7 @@ fn append(log: &mut Log, leader_epoch: LeaderEpoch, count: i64) {
     log.close().expect("flushed");
 }
 
-fn remote(store: &Store) -> RemotePartition {
+pub(super) fn remote(store: &Store) -> RemotePartition {
     RemotePartition::new(&Tier::new(store.clone(), CACHE_BYTES), &"t".into(), TOPIC, 0)
 }
 

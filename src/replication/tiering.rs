@@ -14,10 +14,13 @@ use super::partition::{Partition, PartitionHandle, State};
 use super::reading::ReadRules;
 use super::replicas::{Replicas, Topic};
 use crate::config::TopicConfig;
+use crate::log::compaction::CompactionRules;
 use crate::log::{FoundRecord, LeaderEpochs, Log, SegmentSource};
 use crate::model::number::to_i64;
 use crate::model::{LeaderEpoch, Offset, Timestamp};
-use crate::remote_log::{Manifest, RemoteError, RemotePartition, Tier, TierCounts};
+use crate::remote_log::{
+    CompactionSettings, Manifest, RemoteError, RemotePartition, Tier, TierCounts,
+};
 use crate::system::clock::{millis, monotonic, sleep, timeout_at};
 use crate::system::tasks::{blocking, spawn};
 
@@ -166,7 +169,11 @@ impl Replicas {
         };
         match done {
             Ok(()) => {}
-            Err(error @ (RemoteError::Fenced { .. } | RemoteError::Unknown(_))) => {
+            Err(
+                error @ (RemoteError::Fenced { .. }
+                | RemoteError::Unknown(_)
+                | RemoteError::Changed(_)),
+            ) => {
                 tracing::info!(partition = %partition.name, %error, "object storage");
             }
             Err(error) => {
@@ -214,6 +221,15 @@ impl Replicas {
             partition.know(epoch, &manifest);
         }
         remote.sweep(epoch, config.file_delete_delay_ms, now_ms).await?;
+        if let Some(settings) = self.compaction_settings(&config)
+            && remote.compact(epoch, self.random().uuid(), settings).await?
+        {
+            if let Some(manifest) = remote.claimed(epoch) {
+                partition.know(epoch, &manifest);
+            }
+            // The next step comes after what is to be copied meanwhile.
+            self.local.tier_wanted.notify_one();
+        }
         if partition.is_sweep_due(now_ms) {
             let orphans = remote.sweep_orphans(epoch, ORPHAN_AGE_MS, now_ms).await?;
             if orphans > 0 {
@@ -221,6 +237,31 @@ impl Replicas {
             }
         }
         Ok(())
+    }
+}
+
+impl Replicas {
+    /// How what is in object storage is compacted; `None` if it is not.
+    fn compaction_settings(&self, config: &TopicConfig) -> Option<CompactionSettings> {
+        let (is_enabled, map_bytes_max) = {
+            let settings = self.settings.lock();
+            (settings.cleaner_enabled, settings.cleaner_buffer_bytes)
+        };
+        let rules = CompactionRules {
+            now_ms: self.clock.now_ms(),
+            delete_retention_ms: config.delete_retention_ms,
+            plain_bytes_max: config.plain_bytes_max,
+            keeps_tombstones: false,
+        };
+        (is_enabled && config.is_compacted).then_some(CompactionSettings {
+            rules,
+            map_bytes_max,
+            dirty_ratio_min: config.dirty_ratio_min,
+            min_lag_ms: config.min_compaction_lag_ms,
+            max_lag_ms: config.max_compaction_lag_ms,
+            segment_bytes: config.segment_bytes,
+            index_interval_bytes: config.index_interval_bytes,
+        })
     }
 }
 

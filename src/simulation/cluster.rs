@@ -14,7 +14,7 @@ use super::producer::Producer;
 use crate::controller::NewTopic;
 use crate::objects::faulty::{Fault as BucketFault, renew_shared};
 use crate::system::Random;
-use crate::system::clock::{Instant, monotonic, simulate_uptime, sleep};
+use crate::system::clock::{Instant, monotonic, simulate_uptime, sleep, timeout_at};
 use crate::system::sim_disk::Faults;
 use crate::system::sim_nodes::reset;
 use crate::system::tasks::{JoinHandle, run_blocking_in_place, spawn};
@@ -103,6 +103,9 @@ pub(super) fn run(seed: u64, seconds: u64) -> ClusterRun {
     run_with(seed, seconds, false)
 }
 
+/// After this time nothing is still under way that will come to an end.
+const STUCK_AFTER: Duration = Duration::from_mins(10);
+
 /// The same with a bucket, which fails too, and segments that are on disk for a moment only.
 pub(super) fn run_tiered(seed: u64, seconds: u64) -> ClusterRun {
     run_with(seed, seconds, true)
@@ -133,7 +136,11 @@ fn run_with(seed: u64, seconds: u64, is_tiered: bool) -> ClusterRun {
         let closing = net.clone();
         let spoiled = is_tiered.then(|| spawn(spoil(Arc::clone(&bucket), Random::seeded(!seed))));
         let world = World { random, net, nodes, run, kinds, started, is_tiered, bucket, spoiled };
-        let run = world.live(seconds).await;
+        let until = started + Duration::from_secs(seconds) + STUCK_AFTER;
+        let run = timeout_at(until, world.live(seconds)).await.unwrap_or_else(|_| {
+            let wrong = vec!["something waits for what never comes".to_owned()];
+            ClusterRun { wrong, ..ClusterRun::default() }
+        });
         closing.close();
         run
     });

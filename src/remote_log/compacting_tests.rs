@@ -1,0 +1,274 @@
+//! Compaction of what is in a bucket, beside that of the local log.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::tests::{CACHE_BYTES, TOPIC, id, log_with, remote};
+use super::*;
+use crate::log::compaction::CompactionRules;
+use crate::log::{Log, Stamp};
+use crate::model::{LeaderEpoch, Offset};
+use crate::objects::faulty::{Fault, faulty};
+use crate::record::{BatchBuilder, BatchHeader, Records, next_batch};
+use crate::system::Random;
+
+const HORIZON_MS: i64 = 1_000;
+/// Keys, and the newest value of each.
+type Table = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn settings(now_ms: i64) -> CompactionSettings {
+    CompactionSettings {
+        rules: CompactionRules {
+            now_ms,
+            delete_retention_ms: HORIZON_MS,
+            plain_bytes_max: 1 << 20,
+            keeps_tombstones: false,
+        },
+        map_bytes_max: 1 << 20,
+        dirty_ratio_min: 0.0,
+        min_lag_ms: 0,
+        max_lag_ms: i64::MAX,
+        segment_bytes: 1_500,
+        index_interval_bytes: 100,
+    }
+}
+
+fn compacted_log() -> Log {
+    log_with(|config| {
+        (config.is_compacted, config.is_tiered, config.is_deleted) = (true, true, false);
+        config.dirty_ratio_min = 0.0;
+        config.delete_retention_ms = 100;
+    })
+}
+
+fn put(log: &mut Log, epoch: LeaderEpoch, key: u64, value: Option<&str>) {
+    let at = log.log_end();
+    let key = format!("key-{key}");
+    let batch = BatchBuilder::new()
+        .producer(7, 0, i32::try_from(at).expect("small"))
+        .record(at, Some(key.as_bytes()), value.map(str::as_bytes))
+        .build();
+    let header = BatchHeader::parse(&batch).expect("header");
+    log.append(&header, &batch, Stamp { leader_epoch: epoch, now_ms: at }).expect("appended");
+}
+
+async fn copy(remote: &RemotePartition, log: &Log, epoch: LeaderEpoch) -> Arc<Manifest> {
+    let mut manifest = match remote.claimed(epoch) {
+        Some(manifest) => manifest,
+        None => remote.claim(epoch, (log.epochs(), log.log_end()), 0).await.expect("claimed"),
+    };
+    while let Some(source) =
+        log.segment_to_copy((manifest.end().unwrap_or(log.log_start()), log.log_end()), 0)
+    {
+        manifest = remote.copy(source, (epoch, id()), false).await.expect("copied");
+    }
+    manifest
+}
+
+/// Steps until there is nothing more to do; how many.
+async fn compact(remote: &RemotePartition, epoch: LeaderEpoch, now_ms: i64) -> usize {
+    let before = remote.manifest().expect("known").cleaned_to;
+    let mut steps = 0;
+    while remote.compact(epoch, id(), settings(now_ms)).await.expect("compacted") {
+        steps += 1;
+        if remote.manifest().is_some_and(|manifest| manifest.cleaned_to > before) {
+            break;
+        }
+    }
+    steps
+}
+
+/// What whoever reads all of it knows at last, and how many records it reads.
+async fn read(remote: &RemotePartition, from: Offset) -> (Table, usize) {
+    let manifest = remote.manifest().expect("known");
+    let (mut at, mut table, mut count) = (from, Table::new(), 0);
+    while manifest.find(at).is_some() {
+        let bytes = remote.reader().read(&manifest, at, 700, Offset::MAX).await.expect("read");
+        let mut rest = &*bytes;
+        while let Some((header, batch, after)) = next_batch(rest) {
+            rest = after;
+            let records = Records::open(header, batch, 1 << 20).expect("open");
+            for record in records.iter().map(|record| record.expect("record")) {
+                count += 1;
+                apply(&mut table, record.key.expect("a key"), record.value);
+            }
+            assert!(header.last_offset() >= at, "reading on gets somewhere");
+            at = header.last_offset() + 1;
+        }
+    }
+    assert_eq!(Some(at), manifest.end());
+    (table, count)
+}
+
+fn apply(table: &mut Table, key: &[u8], value: Option<&[u8]>) {
+    match value {
+        Some(value) => drop(table.insert(key.to_vec(), value.to_vec())),
+        None => drop(table.remove(key)),
+    }
+}
+
+#[tokio::test]
+async fn of_each_key_the_newest_record_stays_in_the_bucket_and_small_segments_become_one() {
+    let (store, _) = faulty(Fault::None);
+    let (mut log, remote) = (compacted_log(), remote(&store));
+    for round in 0..20 {
+        for key in 0..10 {
+            put(&mut log, 0, key, Some(&format!("value {round}")));
+        }
+    }
+    log.close().expect("flushed");
+    let before = copy(&remote, &log, 0).await;
+    let (table, all) = read(&remote, 0).await;
+    assert!(compact(&remote, 0, 1_000).await > before.segments.len());
+    let after = remote.manifest().expect("known");
+    let (same, few) = read(&remote, 0).await;
+    assert_eq!((same, after.end()), (table, before.end()));
+    assert!(all > 150 && few < 15, "{few} of {all}");
+    assert_eq!(after.removed.len(), before.segments.len() - unchanged(&before, &after));
+    assert!(!remote.compact(0, id(), settings(1_000)).await.expect("asked"), "there is no more");
+    // Once more with nothing new but one segment: what was small is merged.
+    for key in 0..10 {
+        put(&mut log, 0, key, Some("last"));
+    }
+    log.close().expect("flushed");
+    copy(&remote, &log, 0).await;
+    compact(&remote, 0, 1_000).await;
+    let merged = remote.manifest().expect("known");
+    assert!(merged.segments.len() < 4, "{} segments", merged.segments.len());
+    let tier = Tier::new(store.clone(), CACHE_BYTES);
+    assert_eq!(tier.verify(&merged).await.damaged.len(), 0);
+    // Producers are known as before, and what nobody reads goes.
+    let state = remote.state_at(merged.end().expect("some")).await.expect("known");
+    let sequence = i32::try_from(merged.end().expect("some")).expect("small");
+    let next = BatchBuilder::new().producer(7, 0, sequence).record(0, None, None).build();
+    assert!(state.producers.check(&BatchHeader::parse(&next).expect("header")).is_ok());
+    remote.sweep(0, 10, 100_000).await.expect("swept");
+    let objects = store.list("").await.expect("listed").len();
+    assert_eq!(objects, merged.segments.len() + 1);
+}
+
+fn unchanged(before: &Manifest, after: &Manifest) -> usize {
+    before.segments.iter().filter(|s| after.segments.iter().any(|now| now.id == s.id)).count()
+}
+
+#[tokio::test]
+async fn whatever_is_compacted_where_and_when_readers_know_the_same_at_last() {
+    for seed in 0..8 {
+        let (store, switch) = faulty(Fault::None);
+        let (mut log, random) = (compacted_log(), Random::seeded(seed));
+        let mut remote = remote(&store);
+        let (mut table, mut epoch, mut now_ms) = (Table::new(), 0, 0);
+        for _ in 0..60 {
+            now_ms += i64::try_from(random.below(400)).expect("small");
+            for _ in 0..random.below(12) {
+                let (key, value) = (random.below(8), random.below(4) > 0);
+                let value = value.then(|| format!("value at {}", log.log_end()));
+                put(&mut log, epoch, key, value.as_deref());
+                let key = format!("key-{key}");
+                apply(&mut table, key.as_bytes(), value.as_deref().map(str::as_bytes));
+            }
+            log.close().expect("flushed");
+            if random.below(6) == 0 {
+                copy(&remote, &log, epoch).await;
+            }
+            for _ in 0..random.below(8) {
+                if random.below(10) == 0 {
+                    let faults = [Fault::Short, Fault::Flipped, Fault::Down, Fault::DoneButFailed];
+                    let at = usize::try_from(random.below(4)).expect("small");
+                    *switch.lock() = faults[at];
+                }
+                if remote.compact(epoch, id(), settings(now_ms)).await.is_err() {
+                    *switch.lock() = Fault::None;
+                    copy(&remote, &log, epoch).await;
+                }
+                *switch.lock() = Fault::None;
+            }
+            if random.below(2) == 0
+                && let Some(plan) = log.clean_plan(now_ms, log.log_end(), 1 << 20)
+            {
+                let cleaned = plan.run(&mut |_| {}).expect("cleaned");
+                log.swap_cleaned(cleaned).expect("swapped");
+            }
+            if random.below(6) == 0 {
+                // Another leader, with the same log.
+                epoch += 1;
+                remote = self::remote(&store);
+            }
+            remote.sweep(epoch, 0, now_ms).await.expect("swept");
+        }
+        copy(&remote, &log, epoch).await;
+        let end = log.active_base();
+        let (mut seen, _) = read(&remote, 0).await;
+        let rest = log.slice(end, log.end(), 1 << 20, true).expect("local");
+        let rest = rest.map(|slice| slice.read().expect("read")).unwrap_or_default();
+        let mut rest = &*rest;
+        while let Some((header, batch, after)) = next_batch(rest) {
+            rest = after;
+            for record in &Records::open(header, batch, 1 << 20).expect("open") {
+                let record = record.expect("record");
+                apply(&mut seen, record.key.expect("a key"), record.value);
+            }
+        }
+        assert_eq!(seen, table, "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn a_tombstone_stays_for_its_time_and_then_goes() {
+    let (store, _) = faulty(Fault::None);
+    let (mut log, remote) = (compacted_log(), remote(&store));
+    let fill = |log: &mut Log| {
+        for key in 100..110 {
+            put(log, 0, key, Some("filler"));
+        }
+        log.close().expect("flushed");
+    };
+    put(&mut log, 0, 1, Some("old"));
+    fill(&mut log);
+    put(&mut log, 0, 1, None);
+    fill(&mut log);
+    copy(&remote, &log, 0).await;
+    compact(&remote, 0, 0).await;
+    let (_, with) = read(&remote, 0).await;
+    assert_eq!(with, 11, "ten fillers and a tombstone");
+    fill(&mut log);
+    copy(&remote, &log, 0).await;
+    compact(&remote, 0, HORIZON_MS).await;
+    assert_eq!(read(&remote, 0).await.1, 11, "its time is not over");
+    fill(&mut log);
+    copy(&remote, &log, 0).await;
+    compact(&remote, 0, HORIZON_MS + 1).await;
+    assert_eq!(read(&remote, 0).await.1, 10);
+}
+
+#[tokio::test]
+async fn what_an_unclean_election_cut_is_compacted_without_what_was_cut() {
+    let (store, _) = faulty(Fault::None);
+    let (mut lost, old) = (compacted_log(), remote(&store));
+    for at in 0..40 {
+        put(&mut lost, i32::from(at >= 25), at % 5, Some(&format!("value {at}")));
+    }
+    lost.close().expect("flushed");
+    copy(&old, &lost, 1).await;
+    // The other one never had what epoch 1 wrote.
+    let (mut log, mut table) = (compacted_log(), Table::new());
+    for at in 0..60 {
+        let (epoch, key) = if at < 25 { (0, at % 5) } else { (2, at % 7 + 10) };
+        put(&mut log, epoch, key, Some(&format!("value {at}")));
+    }
+    log.close().expect("flushed");
+    let remote = remote(&store);
+    let manifest = copy(&remote, &log, 2).await;
+    assert!(manifest.segments.iter().any(|segment| segment.end_offset == 25), "{manifest:?}");
+    compact(&remote, 2, 0).await;
+    let end = u64::try_from(manifest.end().expect("some")).expect("positive");
+    for at in 0..end {
+        let key = if at < 25 { at % 5 } else { at % 7 + 10 };
+        apply(&mut table, format!("key-{key}").as_bytes(), Some(format!("value {at}").as_bytes()));
+    }
+    assert_eq!(read(&remote, 0).await.0, table);
+    let state = remote.state_at(25).await.expect("known");
+    let batch = BatchBuilder::new().producer(7, 0, 25).record(0, None, None).build();
+    assert!(state.producers.check(&BatchHeader::parse(&batch).expect("header")).is_ok());
+    assert_eq!(remote.manifest().expect("known").topic_id, TOPIC);
+}

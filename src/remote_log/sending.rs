@@ -1,0 +1,84 @@
+//! One object on its way into the bucket, part after part.
+//!
+//! Invariants: it shows nothing before it is finished; one that is small is put at once; what is broken off leaves nothing behind
+//! that the store lets us take away.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::RemoteError;
+use super::trailer::CHUNK_BYTES;
+use crate::model::number::to_u64;
+use crate::objects::{Store, Upload};
+use crate::system::Throttle;
+use crate::system::clock::uptime_ms;
+
+/// What is sent at a time.
+pub(super) const PART_BYTES: usize = 8 * CHUNK_BYTES;
+
+/// See the file's header.
+pub(super) struct Sending {
+    pub store: Store,
+    pub throttle: Arc<Throttle>,
+    /// The name that it gets.
+    pub object: String,
+    pub upload: Option<Upload>,
+    /// Checksums of the chunks of its records so far.
+    pub crcs: Vec<u32>,
+    /// Bytes of records so far.
+    pub log_bytes: u64,
+}
+
+impl Sending {
+    pub(super) fn new(store: Store, throttle: Arc<Throttle>, object: String) -> Self {
+        Self { store, throttle, object, upload: None, crcs: Vec::new(), log_bytes: 0 }
+    }
+
+    /// Sends `PART_BYTES` of records, after which more come, and notes the checksums of their chunks.
+    pub(super) async fn part(&mut self, part: Vec<u8>, crcs: Vec<u32>) -> Result<(), RemoteError> {
+        self.note(part.len(), crcs).await;
+        if self.upload.is_none() {
+            self.upload = Some(self.store.upload(&self.object).await?);
+        }
+        let Some(upload) = &mut self.upload else { return Ok(()) };
+        let sent = upload.part(Bytes::from(part)).await;
+        Ok(sent?)
+    }
+
+    /// Sends the rest of the records and what `trailer` makes of all checksums; returns the object's size.
+    pub(super) async fn finish(
+        &mut self,
+        (mut rest, crcs): (Vec<u8>, Vec<u32>),
+        trailer: impl FnOnce(&[u32]) -> Vec<u8>,
+    ) -> Result<u64, RemoteError> {
+        let before = self.log_bytes;
+        self.note(rest.len(), crcs).await;
+        rest.extend_from_slice(&trailer(&self.crcs));
+        let object_bytes = before + to_u64(rest.len());
+        match &mut self.upload {
+            Some(upload) => upload.part(Bytes::from(rest)).await?,
+            None => drop(self.store.create(&self.object, Bytes::from(rest)).await?),
+        }
+        if let Some(upload) = self.upload.take() {
+            upload.finish().await?;
+        }
+        Ok(object_bytes)
+    }
+
+    async fn note(&mut self, bytes: usize, crcs: Vec<u32>) {
+        self.throttle.wait().await;
+        self.throttle.note(uptime_ms(), bytes);
+        self.crcs.extend(crcs);
+        self.log_bytes += to_u64(bytes);
+    }
+
+    /// Takes away what was sent.
+    pub(super) async fn give_up(self) {
+        if let Some(upload) = self.upload
+            && let Err(error) = upload.abort().await
+        {
+            tracing::warn!(%error, "upload not aborted: its parts stay until the bucket's own rule removes them");
+        }
+    }
+}
