@@ -305,7 +305,7 @@ async fn join_cluster(
     limits: &Arc<ConnectionLimits>,
 ) -> Result<Joined, BrokerError> {
     let Parts { config, disk, clock, random, replicas, peers, dialer, .. } = parts;
-    let state = ClusterState::new(config.clone());
+    let state = ClusterState::new(config.clone(), random);
     let directory = replicas.metadata_directory(METADATA_FOLDER)?;
     let storage = QuorumStorage::open(disk, &directory.path)?;
     let machine: Arc<dyn StateMachine> = Arc::<ClusterState>::clone(&state);

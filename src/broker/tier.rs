@@ -21,7 +21,7 @@ use crate::system::{Clock, Random, SharedDisk};
 const THREADS: usize = 2;
 /// How long after a bucket failed its first check it is checked again; then twice as long, up to the most.
 const CHECK_AGAIN_MS: i64 = 500;
-const CHECK_AGAIN_MS_MAX: i64 = 30_000;
+const CHECK_AGAIN_MS_MAX: i64 = 5_000;
 
 /// Opens the store, if one is named, and gives it to the partitions that are about to be opened.
 pub(super) fn open_tier(

@@ -26,7 +26,7 @@ pub(crate) async fn alone(
     let identity = Identity { node, directory: Uuid::from_u128(1), cluster: None };
     let dialer: Dialer = Arc::new(TcpDialer);
     let peers = Peers::new(identity, Arc::clone(&dialer));
-    let state = ClusterState::new(config);
+    let state = ClusterState::new(config, &random);
     let storage = QuorumStorage::open(disk, folder).expect("opens");
     let machine: Arc<dyn StateMachine> = Arc::<ClusterState>::clone(&state);
     let settings = QuorumSettings {

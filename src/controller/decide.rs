@@ -49,7 +49,8 @@ pub(super) fn decide(state: &ClusterState, image: &Image, base: u64, command: &C
             done(if *validate_only { Vec::new() } else { records })
         }
         Command::ProducerIds => {
-            let first = image.next_producer_id;
+            let is_first = image.next_producer_id == 0;
+            let first = if is_first { state.first_producer_id } else { image.next_producer_id };
             let next = first + PRODUCER_ID_BLOCK;
             let record = MetadataRecord::ProducerIds { next };
             Ok((vec![record], Answer::ProducerIds { first, next }))

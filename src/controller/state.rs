@@ -12,8 +12,13 @@ use uuid::Uuid;
 use super::configs;
 use crate::config::Config;
 use crate::metadata::{Image, MetadataRecord, Publisher};
-use crate::model::{BrokerId, PartitionId, TopicId};
+use crate::model::number::to_u64;
+use crate::model::{BrokerId, PartitionId, ProducerId, TopicId};
 use crate::quorum::{StateMachine, VoterDisks};
+use crate::system::Random;
+
+/// Where a cluster's first producer id is.
+const PRODUCER_IDS_FROM: std::ops::Range<i64> = 1 << 33..1 << 61;
 
 /// See the file's header.
 pub(crate) struct ClusterState {
@@ -23,6 +28,9 @@ pub(crate) struct ClusterState {
     pub(super) started_with: Config,
     config: ArcSwap<Config>,
     publisher: OnceLock<Arc<dyn Publisher>>,
+    /// Where a new cluster begins to number producers: what is brought back from a bucket knows those of another cluster, and
+    /// must not take a new one for one of them.
+    pub(super) first_producer_id: ProducerId,
     /// Held while an entry is applied.
     applying: Mutex<()>,
 }
@@ -34,8 +42,10 @@ impl std::fmt::Debug for ClusterState {
 }
 
 impl ClusterState {
-    pub(crate) fn new(started_with: Config) -> Arc<Self> {
+    pub(crate) fn new(started_with: Config, random: &Random) -> Arc<Self> {
+        let drawn = i64::try_from(random.below(to_u64(PRODUCER_IDS_FROM.end))).unwrap_or(0);
         Arc::new(Self {
+            first_producer_id: drawn.max(PRODUCER_IDS_FROM.start),
             node_id: started_with.int("node.id"),
             image: ArcSwap::from_pointee(Image::default()),
             config: ArcSwap::from_pointee(started_with.clone()),

@@ -53,6 +53,7 @@ async fn producer_ids_never_repeat_over_a_crash() {
     let disk = SimDisk::default();
     let controller = open(&disk).await;
     let first = controller.next_producer_id().await.expect("id");
+    assert!(first > 1 << 32, "{first}: another cluster may have begun with it");
     assert_eq!(controller.next_producer_id().await.expect("id"), first + 1);
     drop(controller);
     disk.crash(&Random::seeded(3));
