@@ -177,16 +177,25 @@ fn lines(path: &Path) -> usize {
     std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
 }
 
+/// Where Connect keeps what it knows.
+pub(crate) const CONNECT_TOPICS: [&str; 3] =
+    ["connect-configs", "connect-offsets", "connect-status"];
+
 #[test]
 fn kafka_connect_moves_a_file_through_a_topic_and_survives_the_death_of_its_worker() {
     let (folder, data) = folder();
     let broker = Broker::start(&data);
+    through_connect(folder.path(), &broker.address, || {});
+}
+
+/// Moves a file through a topic, and another part of it with a new worker after the first one died and `meanwhile` was done.
+pub(crate) fn through_connect(folder: &Path, address: &str, meanwhile: impl FnOnce()) {
     let rest = std::net::TcpListener::bind("127.0.0.1:0")
         .and_then(|l| l.local_addr())
         .expect("a port")
         .port();
     let base = format!("http://127.0.0.1:{rest}/connectors");
-    let (source, sink) = (folder.path().join("in.txt"), folder.path().join("out.txt"));
+    let (source, sink) = (folder.join("in.txt"), folder.join("out.txt"));
     let write = |from: usize, to: usize| {
         let text = (from..to).fold(String::new(), |all, n| all + &format!("line {n}\n"));
         let mut all = std::fs::read_to_string(&source).unwrap_or_default();
@@ -194,7 +203,7 @@ fn kafka_connect_moves_a_file_through_a_topic_and_survives_the_death_of_its_work
         std::fs::write(&source, all).expect("written");
     };
     write(0, 500);
-    let worker = connect(folder.path(), &broker.address, rest);
+    let worker = connect(folder, address, rest);
     eventually("Connect starts", || curl(&[&base]).is_some());
     let put = |name: &str, config: &str| {
         let url = format!("{base}/{name}/config");
@@ -219,18 +228,19 @@ fn kafka_connect_moves_a_file_through_a_topic_and_survives_the_death_of_its_work
     );
     eventually("500 lines arrive", || lines(&sink) >= 500);
     drop(worker);
+    meanwhile();
     write(500, 1000);
-    let _worker = connect(folder.path(), &broker.address, rest);
+    let _worker = connect(folder, address, rest);
     // A sink may write lines again after its worker's death (it commits now and then), but it leaves none out.
     eventually("every line arrives", || {
         let text = std::fs::read_to_string(&sink).unwrap_or_default();
         let arrived: std::collections::HashSet<&str> = text.lines().collect();
         (0..1000).all(|n| arrived.contains(format!("line {n}").as_str()))
     });
-    for topic in ["connect-configs", "connect-offsets", "connect-status"] {
+    for topic in CONNECT_TOPICS {
         let out = succeed(&mut java(
             "org.apache.kafka.tools.TopicCommand",
-            &["--bootstrap-server", &broker.address, "--describe", "--topic", topic],
+            &["--bootstrap-server", address, "--describe", "--topic", topic],
         ));
         assert!(out.contains("cleanup.policy=compact"), "{out}");
     }

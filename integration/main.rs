@@ -10,6 +10,7 @@ mod bucket;
 mod chaos;
 mod clients;
 mod cluster;
+mod compacted;
 mod crash;
 mod faults;
 mod first_run;

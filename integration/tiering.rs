@@ -9,7 +9,7 @@ use crate::broker::{BINARY, Broker, folder, run};
 use crate::bucket::{Between, Weather};
 use crate::cluster::Cluster;
 use crate::judges::Judge;
-use crate::kit::{eventually, java, python_script, succeed};
+use crate::kit::{eventually, go_client, java, python_script, succeed};
 use crate::operations::ours;
 use crate::tier::S3;
 
@@ -167,10 +167,10 @@ fn a_bucket_that_fails_in_every_way_loses_nothing_and_is_caught_up_with_afterwar
 }
 
 /// One broker with a folder for a bucket, and eight thousand lines in a topic `t`, most of them in the bucket only.
-struct Alone {
-    broker: Broker,
-    address: String,
-    tier: PathBuf,
+pub(crate) struct Alone {
+    pub broker: Broker,
+    pub address: String,
+    pub tier: PathBuf,
 }
 
 /// The only partition of a bucket, as `tier ls` tells.
@@ -185,8 +185,8 @@ fn line(number: u32) -> String {
 }
 
 impl Alone {
-    fn start(folder: &Path) -> Self {
-        let (data, tier) = (folder.join("data"), folder.join("tier"));
+    /// The same without a topic.
+    pub(crate) fn begin(data: &Path, tier: PathBuf) -> Self {
         let mut command = Command::new(BINARY);
         command.args(["serve", "--tier", &format!("file:{}", tier.display())]);
         let own = [
@@ -200,7 +200,12 @@ impl Alone {
         }
         let broker = Broker::start_command(command);
         let address = broker.address.clone();
-        let alone = Self { broker, address, tier };
+        Self { broker, address, tier }
+    }
+
+    fn start(folder: &Path) -> Self {
+        let data = folder.join("data");
+        let alone = Self::begin(&data, folder.join("tier"));
         let create = ["topic", "create", "t", "-p", "1", "-c", "remote.storage.enable=true"];
         let small = ["-c", "segment.bytes=1048576", "-c", "local.retention.ms=1"];
         alone.ours(&[&create[..], &small, &["-c", "file.delete.delay.ms=100"]].concat());
@@ -224,7 +229,7 @@ impl Alone {
         assert!(produced.expect("runs").success());
     }
 
-    fn ours(&self, words: &[&str]) -> String {
+    pub(crate) fn ours(&self, words: &[&str]) -> String {
         let output = run(&[words, &["-b", &self.address]].concat());
         let err = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{words:?}: {err}");
@@ -237,9 +242,13 @@ impl Alone {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    /// An offset by Kafka's own tool.
     fn offset(&self, time: &str) -> i64 {
-        let arguments = ["--bootstrap-server", &self.address, "--topic", "t", "--time", time];
+        self.offset_of("t", time)
+    }
+
+    /// An offset by Kafka's own tool.
+    pub(crate) fn offset_of(&self, topic: &str, time: &str) -> i64 {
+        let arguments = ["--bootstrap-server", &self.address, "--topic", topic, "--time", time];
         let said = succeed(&mut java("org.apache.kafka.tools.GetOffsetShell", &arguments));
         said.trim().rsplit(':').next().and_then(|text| text.parse().ok()).expect("an offset")
     }
@@ -249,16 +258,6 @@ impl Alone {
 fn offsets_and_times_reach_into_the_bucket_and_local_disks_shrink() {
     let (folder, _) = folder();
     let alone = Alone::start(folder.path());
-    let compacted = [
-        "topic",
-        "create",
-        "c",
-        "-c",
-        "remote.storage.enable=true",
-        "-c",
-        "cleanup.policy=compact",
-    ];
-    assert!(alone.refusal(&compacted).contains("unsupported for the compacted"));
     let all: String = (0..8_000).map(line).collect();
     assert_eq!(alone.ours(&["consume", "t", "-o", "start", "-e"]), all);
     assert_eq!(alone.ours(&["consume", "t", "-o", "4321", "-n", "1"]), line(4_321));
@@ -278,6 +277,7 @@ fn offsets_and_times_reach_into_the_bucket_and_local_disks_shrink() {
     // librdkafka reads everything while it tails, and finds times in what is only in the bucket.
     let mut clients = python_script("tiered.py");
     print!("{}", succeed(clients.args([&alone.address, "t", "8000"])));
+    print!("{}", succeed(Command::new(go_client()).args(["tiered", &alone.address, "t"])));
     let tier = format!("file:{}", alone.tier.display());
     let tiered = alone.offset("latest-tiered");
     let listed = listed(&tier);

@@ -27,6 +27,8 @@ func main() {
 		franz(os.Args[2])
 	case "sarama":
 		saramaClient(os.Args[2])
+	case "tiered":
+		tiered(os.Args[2], os.Args[3])
 	}
 	fmt.Println("good")
 }
@@ -67,6 +69,50 @@ func franz(address string) {
 	}
 	consumer.Close()
 	first.Close()
+}
+
+// Reads partition 0 from its beginning to its end, and from the time of a record in the middle on.
+func tiered(address, topic string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	client, err := kgo.NewClient(kgo.SeedBrokers(address))
+	check(err)
+	admin := kadm.NewClient(client)
+	ends, err := admin.ListEndOffsets(ctx, topic)
+	check(err)
+	end, _ := ends.Lookup(topic, 0)
+	all := readFrom(ctx, address, topic, 0, end.Offset)
+	middle := all[len(all)/2]
+	since, err := admin.ListOffsetsAfterMilli(ctx, middle.Timestamp.UnixMilli(), topic)
+	check(err)
+	found, _ := since.Lookup(topic, 0)
+	if found.Offset > middle.Offset || found.Offset < 0 {
+		check(fmt.Errorf("the time of offset %d is found at %d", middle.Offset, found.Offset))
+	}
+	rest := readFrom(ctx, address, topic, found.Offset, end.Offset)
+	if rest[0].Timestamp.UnixMilli() < middle.Timestamp.UnixMilli() {
+		check(fmt.Errorf("offset %d is older than what was asked for", found.Offset))
+	}
+	fmt.Println(len(all), "records,", len(rest), "from the middle on")
+	client.Close()
+}
+
+func readFrom(ctx context.Context, address, topic string, from, end int64) (all []*kgo.Record) {
+	client, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().At(from)}}), kgo.KeepControlRecords())
+	check(err)
+	for len(all) == 0 || all[len(all)-1].Offset < end-1 {
+		fetches := client.PollFetches(ctx)
+		check(ctx.Err())
+		fetches.EachError(func(_ string, _ int32, err error) { check(err) })
+		fetches.EachRecord(func(r *kgo.Record) {
+			if len(all) > 0 && r.Offset <= all[len(all)-1].Offset {
+				check(fmt.Errorf("offset %d comes after %d", r.Offset, all[len(all)-1].Offset))
+			}
+			all = append(all, r)
+		})
+	}
+	client.Close()
+	return all
 }
 
 type handler struct {
