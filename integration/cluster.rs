@@ -270,21 +270,31 @@ fn a_rolling_restart_loses_nothing_even_of_what_only_the_leader_acknowledged() {
 #[test]
 fn a_consumer_that_names_its_rack_is_served_by_the_follower_there() {
     let (folder, _) = folder();
+    let cluster = Cluster::start_at(racks(folder.path()));
+    read_in_rack(&cluster, &[]);
+}
+
+/// Places in racks of their own, where consumers are sent to the follower in theirs.
+pub(crate) fn racks(folder: &Path) -> Vec<Place> {
     let selector =
         "replica.selector.class=org.apache.kafka.common.replica.RackAwareReplicaSelector";
-    let mut places = Cluster::places(folder.path());
+    let mut places = Cluster::places(folder);
     for (index, place) in places.iter_mut().enumerate() {
         place.settings = vec![format!("broker.rack=rack{}", index + 1), selector.to_owned()];
     }
-    let cluster = Cluster::start_at(places);
+    places
+}
+
+/// Reads as a consumer of a follower's rack; which follower.
+pub(crate) fn read_in_rack(cluster: &Cluster, more: &[&str]) -> usize {
     let mut script = python_script("racks.py");
-    let output = script.args([&cluster.bootstrap(), "rack2"]).output().expect("python runs");
-    let out = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{out}\n{}", String::from_utf8_lossy(&output.stderr));
+    let out = crate::kit::succeed(script.arg(cluster.bootstrap()).args(more));
     let result: serde_json::Value = serde_json::from_str(out.trim()).expect("JSON");
+    let follower = result["follower"].as_u64().expect("an id");
     let fetches = |id: u64| result["fetches"][id.to_string()].as_u64().unwrap_or(0);
-    let others: u64 = [1, 3].into_iter().map(fetches).sum();
-    assert!(fetches(2) > others, "{out}");
+    let others: u64 = (1..=3).filter(|id| *id != follower).map(fetches).sum();
+    assert!(fetches(follower) > others, "{out}");
+    usize::try_from(follower).expect("small")
 }
 
 #[test]

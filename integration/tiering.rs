@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::broker::{BINARY, Broker, folder, run};
 use crate::bucket::{Between, Weather};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, racks, read_in_rack};
 use crate::judges::Judge;
 use crate::kit::{eventually, go_client, java, python_script, succeed};
 use crate::operations::ours;
@@ -269,9 +269,7 @@ fn offsets_and_times_reach_into_the_bucket_and_local_disks_shrink() {
     let at = alone.offset(shown.trim());
     let again = alone.ours(&["consume", "t", "-o", &at.to_string(), "-n", "1", "-f", "%T"]);
     assert!(at <= 2_000 && again == shown, "{at}");
-    let metrics = succeed(
-        Command::new("curl").args(["-s", &format!("http://{}/metrics", alone.broker.http)]),
-    );
+    let metrics = metrics(&alone.broker);
     let bytes = metrics.lines().find(|line| line.starts_with("strandline_remote_bytes"));
     assert!(bytes.is_some_and(|line| line.contains("topic=\"t\"")), "{metrics}");
     // librdkafka reads everything while it tails, and finds times in what is only in the bucket.
@@ -294,6 +292,32 @@ fn offsets_and_times_reach_into_the_bucket_and_local_disks_shrink() {
     let said = String::from_utf8_lossy(&verified.stderr).into_owned();
     assert!(!verified.status.success() && said.contains("checksum"), "{said}");
     assert!(alone.broker.terminate().success());
+}
+
+#[test]
+fn a_consumer_that_names_its_rack_reads_the_bucket_through_the_follower_there() {
+    let (folder, _) = folder();
+    let s3 = S3::start(folder.path());
+    let bucket = s3.settings();
+    let settings: Vec<&str> = bucket.iter().map(String::as_str).chain(OFTEN).collect();
+    let cluster = Cluster::start_with(racks(folder.path()), &settings);
+    let follower = read_in_rack(&cluster, &["tiered"]);
+    let broker = cluster.nodes[follower - 1].as_ref().expect("running");
+    let metrics = metrics(broker);
+    let read = metrics.lines().find_map(|line| line.strip_prefix("strandline_remote_reads "));
+    assert!(read.is_some_and(|count| count.trim() != "0"), "{metrics}");
+    let told = s3
+        .ours(&["tier", "status", "s3://lab/tier", "-b", &cluster.bootstrap(), "--format", "json"])
+        .output();
+    let told = told.expect("runs");
+    let rows: serde_json::Value = serde_json::from_slice(&told.stdout).expect("JSON");
+    let number = |column: &str| rows[0][column].as_i64().expect("a number");
+    assert_eq!((number("records"), number("unknown")), (600, 0), "{rows}");
+    assert!(number("segments") > 0 && number("uncopied_records") < 600, "{rows}");
+}
+
+fn metrics(broker: &Broker) -> String {
+    succeed(Command::new("curl").args(["-s", &format!("http://{}/metrics", broker.http)]))
 }
 
 #[test]

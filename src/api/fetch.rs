@@ -278,7 +278,7 @@ impl Fetching {
                 found.is_throttled = self.is_throttled(&handle);
                 let has_to_wait = found.is_throttled && self.throttled_ms() > 0;
                 found.slice = read.slice.filter(|_| found.preferred < 0 && !has_to_wait);
-                found.remote = read.remote;
+                found.remote = read.remote.filter(|_| found.preferred < 0);
                 found.handle = Some(handle);
             }
             Err(error) => {
@@ -328,9 +328,7 @@ impl Fetching {
 
     /// A follower in sync in the consumer's rack (KIP-392); -1 if there is none, or none is wanted.
     fn preferred(&self, handle: &PartitionHandle, offset: Offset) -> BrokerId {
-        let is_local = offset >= handle.local_start();
-        let Some(rack) = self.rack.as_ref().filter(|_| self.limits.follower.is_none() && is_local)
-        else {
+        let Some(rack) = self.rack.as_ref().filter(|_| self.limits.follower.is_none()) else {
             return -1;
         };
         let image = self.context.image();

@@ -25,6 +25,7 @@ mod restore;
 mod secure;
 mod serve;
 mod tier;
+mod tier_status;
 mod topic;
 
 use std::future::Future;

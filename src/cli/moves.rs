@@ -70,7 +70,10 @@ pub(super) async fn how_things_lie(
 }
 
 /// The size of each partition's largest replica.
-async fn sizes(cluster: &mut Cluster, ids: &[i32]) -> anyhow::Result<BTreeMap<(String, i32), u64>> {
+pub(super) async fn sizes(
+    cluster: &mut Cluster,
+    ids: &[i32],
+) -> anyhow::Result<BTreeMap<(String, i32), u64>> {
     let mut sizes: BTreeMap<(String, i32), u64> = BTreeMap::new();
     for id in ids {
         let request = DescribeLogDirsRequest::default().with_topics(None);

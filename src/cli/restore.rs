@@ -4,7 +4,6 @@
 //! something in the cluster keeps it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +13,8 @@ use clap::Args;
 use super::cluster_client::Cluster;
 use super::group::{commit_request, committed, send_commit};
 use super::output::{Format, Rows, spinner};
-use super::secure;
 use super::tier::{StoreArguments, complain, tier};
+use super::tier_status::ClusterArguments;
 use super::topic::{self, LATEST, configs, offsets};
 use crate::config::{RESTORE, Restore};
 use crate::model::{PartitionId, TopicId};
@@ -53,12 +52,8 @@ pub(super) struct RestoreArguments {
     /// Only show what would be done
     #[arg(long)]
     dry_run: bool,
-    /// Address of a broker of the cluster to restore into, or several separated by commas
-    #[arg(long, short, default_value = "localhost:9092", env = "STRANDLINE_BOOTSTRAP")]
-    bootstrap: String,
-    /// File of Kafka's client settings: security.protocol, ssl.truststore.location, ssl.keystore.location
-    #[arg(long, value_name = "FILE", env = "STRANDLINE_COMMAND_CONFIG")]
-    command_config: Option<PathBuf>,
+    #[command(flatten)]
+    into: ClusterArguments,
 }
 
 /// A topic as the bucket has it.
@@ -89,12 +84,11 @@ impl Found {
 }
 
 pub(super) async fn run(arguments: RestoreArguments, format: Format) -> anyhow::Result<()> {
-    secure::configure(arguments.command_config.as_deref())?;
     let tier = tier(&arguments.store)?;
     let inventory = tier.inventory().await?;
     complain(&inventory)?;
     let mut found = select(&tier, inventory, &arguments).await?;
-    let mut cluster = Cluster::connect(&arguments.bootstrap).await?;
+    let mut cluster = arguments.into.connect().await?;
     look_up(&mut cluster, &mut found).await?;
     if arguments.dry_run {
         show(&found, "to be restored", format);

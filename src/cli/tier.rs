@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::output::{Format, Rows, spinner};
 use super::restore::{self, RestoreArguments};
+use super::tier_status::{self, StatusArguments};
 use crate::objects::{Finding, Location, check, open};
 use crate::remote_log::{Inventory, Tier};
 use crate::system::{Clock, OsDisk, Random, SharedDisk};
@@ -43,6 +44,8 @@ pub(super) enum TierCommand {
     },
     /// Bring topics back from a bucket into a cluster that has them no more: records, settings, and where groups were
     Restore(RestoreArguments),
+    /// Show what of a cluster's tiered topics is in the bucket, on disk, and not copied yet, and what that costs
+    Status(StatusArguments),
     /// Read every byte in a bucket again and compare it with its checksum
     Verify {
         #[command(flatten)]
@@ -71,6 +74,7 @@ pub(super) async fn run(command: TierCommand, format: Format) -> anyhow::Result<
     match command {
         TierCommand::Check { store } => prove(&store, format).await,
         TierCommand::Ls { store } => list(&store, format).await,
+        TierCommand::Status(arguments) => tier_status::run(arguments, format).await,
         TierCommand::Restore(arguments) => restore::run(arguments, format).await,
         TierCommand::Verify { store, topic } => verify(&store, topic.as_deref(), format).await,
     }

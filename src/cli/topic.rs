@@ -30,6 +30,9 @@ const TIMEOUT_MS: i32 = 30_000;
 pub(super) const BROKER: i8 = 4;
 pub(super) const EARLIEST: i64 = -2;
 pub(super) const LATEST: i64 = -1;
+/// Where a log begins on its leader's disk (KIP-405), and the last offset that is in object storage (KIP-1005).
+pub(super) const LOCAL_START: i64 = -4;
+pub(super) const TIERED_END: i64 = -5;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TopicCommand {
@@ -221,7 +224,7 @@ pub(super) async fn offsets(
         let request = ListOffsetsRequest::default()
             .with_replica_id(crate::protocol::messages::BrokerId(-1))
             .with_topics(vec![wanted]);
-        let answered = cluster.node(leader).await?.call(5, &request).await?;
+        let answered = cluster.node(leader).await?.call(9, &request).await?;
         for partition in answered.topics.into_iter().flat_map(|topic| topic.partitions) {
             check(partition.error_code, &format!("{topic}-{}", partition.partition_index))?;
             offsets.insert(partition.partition_index, partition.offset);

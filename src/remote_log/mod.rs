@@ -37,7 +37,7 @@ pub(crate) use manifest::read_manifest;
 #[cfg(test)]
 pub(crate) use manifest::sample as sample_manifest;
 pub(crate) use partition::{RemotePartition, RestoredState, Tier};
-pub(crate) use reader::Reader;
+pub(crate) use sending::requests_to_copy;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use trailer::read_trailer;
 #[cfg(test)]

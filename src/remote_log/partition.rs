@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -25,6 +26,7 @@ use crate::model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId};
 use crate::objects::{Store, StoreError, Version};
 use crate::record::next_batch;
 use crate::system::Throttle;
+use crate::system::clock::{Instant, monotonic};
 use crate::system::tasks::blocking;
 
 /// Read at a time to learn of producers.
@@ -84,6 +86,7 @@ pub(crate) struct RemotePartition {
 struct Known {
     manifest: Arc<Manifest>,
     version: Option<Version>,
+    since: Instant,
 }
 
 /// What a log that begins in the middle has to know of what was before.
@@ -133,7 +136,17 @@ impl RemotePartition {
 
     /// Reads the manifest anew; an empty one where there is none.
     pub(crate) async fn refresh(&self) -> Result<Arc<Manifest>, RemoteError> {
+        self.not_older(Duration::ZERO).await
+    }
+
+    /// The manifest as it was at most so long ago.
+    pub(crate) async fn not_older(&self, age: Duration) -> Result<Arc<Manifest>, RemoteError> {
+        let asked = monotonic();
         let _changing = self.changing.lock().await;
+        let known = self.known.lock().clone();
+        if let Some(known) = known.filter(|known| known.since + age >= asked) {
+            return Ok(known.manifest);
+        }
         let known = self.load().await?;
         let manifest = Arc::clone(&known.manifest);
         *self.known.lock() = Some(known);
@@ -141,16 +154,16 @@ impl RemotePartition {
     }
 
     async fn load(&self) -> Result<Known, RemoteError> {
-        let name = self.name();
+        let (name, since) = (self.name(), monotonic());
         match self.tier.store.get(&name).await {
             Ok((bytes, version)) => {
                 let manifest = Manifest::decode(&bytes)
                     .map_err(|reason| RemoteError::Damaged { object: name, reason })?;
-                Ok(Known { manifest: Arc::new(manifest), version: Some(version) })
+                Ok(Known { manifest: Arc::new(manifest), version: Some(version), since })
             }
             Err(StoreError::NotFound(_)) => {
                 let manifest = Manifest::new(&self.topic, self.topic_id, self.partition);
-                Ok(Known { manifest: Arc::new(manifest), version: None })
+                Ok(Known { manifest: Arc::new(manifest), version: None, since })
             }
             Err(error) => Err(error.into()),
         }
@@ -227,7 +240,10 @@ impl RemotePartition {
             None => self.tier.store.create(&name, bytes).await,
         };
         let known = match put {
-            Ok(version) => Known { manifest: Arc::new(manifest), version: Some(version) },
+            Ok(version) => {
+                let manifest = Arc::new(manifest);
+                Known { manifest, version: Some(version), since: monotonic() }
+            }
             Err(error) => {
                 // What failed may have been done all the same: only what the store says now is known.
                 *self.known.lock() = None;

@@ -17,6 +17,12 @@ use crate::system::clock::uptime_ms;
 /// What is sent at a time.
 pub(super) const PART_BYTES: usize = 8 * CHUNK_BYTES;
 
+/// How many requests it took to write an object of so many bytes: its parts, what begins and ends them, and the manifest.
+pub(crate) fn requests_to_copy(object_bytes: u64) -> u64 {
+    let parts = object_bytes.div_ceil(to_u64(PART_BYTES)).max(1);
+    if parts == 1 { 2 } else { parts + 3 }
+}
+
 /// See the file's header.
 pub(super) struct Sending {
     pub store: Store,

@@ -57,7 +57,7 @@ pub(crate) struct Partition {
     pub directory: Arc<LogDirectory>,
     pub(super) local: Arc<Local>,
     /// Its segments in object storage, where there is some.
-    pub(super) remote: Option<RemotePartition>,
+    pub(super) remote: Option<Arc<RemotePartition>>,
     high_watermark: AtomicI64,
     /// The leader epoch, where this replica leads; -1 where it does not.
     leading: AtomicI32,
@@ -148,7 +148,8 @@ impl Partition {
         let remote = local
             .tier
             .get()
-            .map(|tier| RemotePartition::new(tier, &name.topic, topic_id, name.partition));
+            .map(|tier| RemotePartition::new(tier, &name.topic, topic_id, name.partition))
+            .map(Arc::new);
         Self {
             name,
             directory,

@@ -4,6 +4,7 @@
 //! partition's lock; a leader whose lease is over answers nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -13,11 +14,14 @@ use super::waiting::FetchWaiter;
 use crate::log::{FoundRecord, Log, LogSlice, Searched};
 use crate::model::{BrokerId, LeaderEpoch, Offset, Timestamp};
 use crate::record::{BatchHeader, HEADER_BYTES};
-use crate::remote_log::{Manifest, Reader};
+use crate::remote_log::{Manifest, RemotePartition};
 use crate::system::planted::{Bug, is_planted};
 
 /// A look-up goes on over segments that compaction emptied, and is repeated where segments changed meanwhile.
 const LOOKUPS_MAX: usize = 10_000;
+
+/// How old what a follower knows of the bucket may be.
+const FOLLOWER_MANIFEST_AGE: Duration = Duration::from_secs(10);
 
 /// Who may read what.
 #[derive(Debug, Clone, Copy)]
@@ -51,8 +55,9 @@ pub(crate) struct FetchRead {
 /// A read of object storage, to be carried out by whoever may wait for it.
 #[derive(Debug, Clone)]
 pub(crate) struct RemoteRead {
-    reader: Arc<Reader>,
-    manifest: Arc<Manifest>,
+    remote: Arc<RemotePartition>,
+    /// What a leader knows; a follower has to read it, and may have read one that counts no more.
+    manifest: Option<Arc<Manifest>>,
     offset: Offset,
     bytes_max: usize,
 }
@@ -60,10 +65,32 @@ pub(crate) struct RemoteRead {
 impl RemoteRead {
     /// Whole batches from the one that holds the offset on.
     pub(crate) async fn run(&self) -> Result<Bytes, PartitionError> {
-        let read = self.reader.read(&self.manifest, self.offset, self.bytes_max, Offset::MAX);
+        if let Some(manifest) = &self.manifest {
+            return self.read(manifest).await;
+        }
+        let mut age = FOLLOWER_MANIFEST_AGE;
+        loop {
+            let manifest = self.remote.not_older(age).await;
+            let manifest = manifest.map_err(|error| PartitionError::Remote(error.to_string()))?;
+            let is_there =
+                manifest.log_start <= self.offset && manifest.find(self.offset).is_some();
+            let read = if is_there {
+                self.read(&manifest).await
+            } else {
+                Err(PartitionError::OutOfRange { offset: self.offset })
+            };
+            if read.is_ok() || age.is_zero() {
+                return read;
+            }
+            age = Duration::ZERO;
+        }
+    }
+
+    async fn read(&self, manifest: &Manifest) -> Result<Bytes, PartitionError> {
+        let read = self.remote.reader().read(manifest, self.offset, self.bytes_max, Offset::MAX);
         read.await.map_err(|error| {
-            let topic = &self.manifest.topic;
-            tracing::warn!(%topic, partition = self.manifest.partition, offset = self.offset, %error, "object storage not read");
+            let topic = &manifest.topic;
+            tracing::warn!(%topic, partition = manifest.partition, offset = self.offset, %error, "object storage not read");
             PartitionError::Remote(error.to_string())
         })
     }
@@ -145,8 +172,7 @@ impl Partition {
         rules: ReadRules,
     ) -> Result<FetchRead, PartitionError> {
         if !state.replica.is_leader() {
-            // Only the leader knows what is in object storage: the consumer goes back to it.
-            return Err(PartitionError::OutOfRange { offset });
+            return self.read_remote_here(state, offset, bytes_max);
         }
         let log_start = state.start()?;
         if offset < log_start {
@@ -158,15 +184,35 @@ impl Partition {
         let (Some(remote), Some(manifest)) = (&self.remote, &state.remote) else {
             return Err(PartitionError::OutOfRange { offset });
         };
-        let reader = Arc::clone(remote.reader());
-        let manifest = Arc::clone(manifest);
-        let read = RemoteRead { reader, manifest, offset, bytes_max };
+        let (remote, manifest) = (Arc::clone(remote), Some(Arc::clone(manifest)));
+        let read = RemoteRead { remote, manifest, offset, bytes_max };
         Ok(FetchRead {
             high_watermark: state.replica.high_watermark(),
             log_start,
             log_end: state.log()?.log_end(),
             slice: None,
             remote: Some(read),
+        })
+    }
+
+    /// The same by a follower (KIP-392), which finds out what is there when it reads.
+    fn read_remote_here(
+        &self,
+        state: &State,
+        offset: Offset,
+        bytes_max: usize,
+    ) -> Result<FetchRead, PartitionError> {
+        let log = state.log()?;
+        let Some(remote) = self.remote.as_ref().filter(|_| log.config().is_tiered) else {
+            return Err(PartitionError::OutOfRange { offset });
+        };
+        let remote = Arc::clone(remote);
+        Ok(FetchRead {
+            high_watermark: state.replica.high_watermark(),
+            log_start: remote.manifest().map_or(-1, |manifest| manifest.log_start),
+            log_end: log.log_end(),
+            slice: None,
+            remote: Some(RemoteRead { remote, manifest: None, offset, bytes_max }),
         })
     }
 

@@ -1,0 +1,148 @@
+//! `strandline tier status`: what of a cluster's tiered topics is in the bucket, on disk, and not copied yet.
+//!
+//! Invariants: nothing is changed; prices are an estimate, and say so.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::cluster_client::Cluster;
+use super::moves::sizes;
+use super::output::{Format, Rows};
+use super::secure;
+use super::tier::{StoreArguments, complain, tier};
+use super::topic::{LATEST, LOCAL_START, TIERED_END, configs, offsets};
+use crate::model::number::{to_f64, to_i64};
+use crate::remote_log::{Inventory, Manifest, requests_to_copy};
+
+/// The kind of a topic's settings.
+const TOPIC: i8 = 2;
+const GIGABYTE: f64 = 1e9;
+
+/// Which cluster is asked.
+#[derive(Debug, Args)]
+pub(super) struct ClusterArguments {
+    /// Address of a broker, or several separated by commas
+    #[arg(long, short, default_value = "localhost:9092", env = "STRANDLINE_BOOTSTRAP")]
+    pub(super) bootstrap: String,
+    /// File of Kafka's client settings: security.protocol, ssl.truststore.location, ssl.keystore.location
+    #[arg(long, value_name = "FILE", env = "STRANDLINE_COMMAND_CONFIG")]
+    command_config: Option<PathBuf>,
+}
+
+impl ClusterArguments {
+    pub(super) async fn connect(&self) -> anyhow::Result<Cluster> {
+        secure::configure(self.command_config.as_deref())?;
+        Cluster::connect(&self.bootstrap).await
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArguments {
+    #[command(flatten)]
+    store: StoreArguments,
+    #[command(flatten)]
+    cluster: ClusterArguments,
+    /// What a gigabyte costs in a month, in any currency; as a default what AWS S3 Standard costs in dollars in us-east-1
+    #[arg(long, value_name = "PRICE", default_value_t = 0.023)]
+    gigabyte_price: f64,
+    /// What a thousand requests that write cost
+    #[arg(long, value_name = "PRICE", default_value_t = 0.005)]
+    thousand_puts_price: f64,
+}
+
+/// What is known of one topic.
+#[derive(Default)]
+struct Status {
+    partitions: usize,
+    /// Partitions whose leader does not know yet what is in the bucket.
+    unknown: usize,
+    segments: usize,
+    remote_bytes: u64,
+    local_bytes: u64,
+    records: i64,
+    local_records: i64,
+    uncopied_records: i64,
+}
+
+pub(super) async fn run(arguments: StatusArguments, format: Format) -> anyhow::Result<()> {
+    let mut cluster = arguments.cluster.connect().await?;
+    let inventory = tier(&arguments.store)?.inventory().await?;
+    let ids: Vec<i32> = cluster.metadata(None).await?.brokers.iter().map(|b| b.node_id.0).collect();
+    let sizes = sizes(&mut cluster, &ids).await?;
+    let columns =
+        ["topic", "partitions", "segments", "remote", "local", "records", "local_records"];
+    let mut rows = Rows::new(&[&columns[..], &["uncopied_records", "unknown"]].concat());
+    for topic in cluster.topics(None).await?.into_iter().filter(|topic| !topic.is_internal) {
+        if !is_tiered(&mut cluster, &topic.name).await? {
+            continue;
+        }
+        let status = status(&mut cluster, &topic.name, &inventory, &sizes).await?;
+        rows.add(vec![
+            topic.name.into(),
+            status.partitions.into(),
+            status.segments.into(),
+            status.remote_bytes.into(),
+            status.local_bytes.into(),
+            status.records.into(),
+            status.local_records.into(),
+            status.uncopied_records.into(),
+            status.unknown.into(),
+        ]);
+    }
+    rows.print(format);
+    estimate(&inventory, &arguments);
+    complain(&inventory)
+}
+
+async fn is_tiered(cluster: &mut Cluster, topic: &str) -> anyhow::Result<bool> {
+    let configs = configs(cluster, TOPIC, topic).await?;
+    let mut tiered = configs.iter().filter(|(name, ..)| name == "remote.storage.enable");
+    Ok(tiered.any(|(_, value, _)| value == "true"))
+}
+
+async fn status(
+    cluster: &mut Cluster,
+    topic: &str,
+    inventory: &Inventory,
+    sizes: &BTreeMap<(String, i32), u64>,
+) -> anyhow::Result<Status> {
+    let starts = offsets(cluster, topic, super::topic::EARLIEST).await?;
+    let local = offsets(cluster, topic, LOCAL_START).await?;
+    let tiered = offsets(cluster, topic, TIERED_END).await?;
+    let mut status = Status::default();
+    for (partition, end) in offsets(cluster, topic, LATEST).await? {
+        let at = |all: &BTreeMap<i32, i64>| all.get(&partition).copied().unwrap_or(0);
+        status.partitions += 1;
+        status.records += end - at(&starts);
+        status.local_records += end - at(&local);
+        status.uncopied_records += end - (at(&tiered) + 1).max(at(&starts));
+        let key = (topic.to_owned(), partition);
+        status.local_bytes += sizes.get(&key).copied().unwrap_or(0);
+        let its = |m: &&Manifest| m.topic == topic && m.partition == partition;
+        let Some(manifest) = inventory.manifests.iter().filter(its).max_by_key(|m| m.leader_epoch)
+        else {
+            status.unknown += 1;
+            continue;
+        };
+        status.segments += manifest.segments.len();
+        status.remote_bytes += manifest.bytes();
+    }
+    Ok(status)
+}
+
+/// What the bucket costs, about.
+fn estimate(inventory: &Inventory, arguments: &StatusArguments) {
+    let segments = inventory.manifests.iter().flat_map(|manifest| &manifest.segments);
+    let (mut bytes, mut puts) = (0_u64, 0_u64);
+    for segment in segments {
+        bytes = bytes.saturating_add(segment.object_bytes);
+        puts = puts.saturating_add(requests_to_copy(segment.object_bytes));
+    }
+    let a_month = to_f64(to_i64(bytes)) / GIGABYTE * arguments.gigabyte_price;
+    let once = to_f64(to_i64(puts)) / 1_000.0 * arguments.thousand_puts_price;
+    eprintln!(
+        "{bytes} bytes in the bucket cost about {a_month:.2} a month; the {puts} requests that wrote them cost about {once:.2}."
+    );
+}
