@@ -270,6 +270,8 @@ fn offsets_and_times_reach_into_the_bucket_and_local_disks_shrink() {
     let again = alone.ours(&["consume", "t", "-o", &at.to_string(), "-n", "1", "-f", "%T"]);
     assert!(at <= 2_000 && again == shown, "{at}");
     let metrics = metrics(&alone.broker);
+    let puts = metrics.lines().find(|line| line.contains("remote_requests{kind=\"put\"}"));
+    assert!(puts.is_some_and(|line| !line.ends_with(" 0")), "{metrics}");
     let bytes = metrics.lines().find(|line| line.starts_with("strandline_remote_bytes"));
     assert!(bytes.is_some_and(|line| line.contains("topic=\"t\"")), "{metrics}");
     // librdkafka reads everything while it tails, and finds times in what is only in the bucket.

@@ -65,8 +65,19 @@ fn tier(http: &Http) {
         (Name::RemoteReadBytes, &counts.read_bytes),
         (Name::RemoteReads, &counts.reads),
         (Name::RemoteFailures, &counts.failures),
+        (Name::RemoteCacheHits, &counts.cache_hits),
+        (Name::RemoteOrphans, &counts.orphans),
     ] {
         http.metrics.set(name, &[], number(count));
+    }
+    if let Some(tier) = http.context.replicas.tier() {
+        let requests = tier.store.counts();
+        for (kind, count) in requests.requests() {
+            http.metrics.set(Name::RemoteRequests, &[kind], to_f64(to_i64(count)));
+        }
+        for (reason, count) in requests.errors() {
+            http.metrics.set(Name::RemoteRequestErrors, &[reason], to_f64(to_i64(count)));
+        }
     }
     let (mut unknown, now_ms) = (0, http.context.clock.now_ms());
     let directories = http.context.replicas.directories();

@@ -61,6 +61,10 @@ metrics! {
     RemoteCopiedBytes "strandline_remote_copied_bytes" Gauge [] "Bytes that this broker has copied to object storage since it started.";
     RemoteReadBytes "strandline_remote_read_bytes" Gauge [] "Bytes that this broker has read from object storage since it started.";
     RemoteReads "strandline_remote_reads" Gauge [] "Requests by which this broker has read from object storage since it started.";
+    RemoteRequests "strandline_remote_requests" Gauge ["kind"] "Requests of this broker to object storage since it started, as stores bill them.";
+    RemoteRequestErrors "strandline_remote_request_errors" Gauge ["reason"] "Requests of this broker to object storage that failed since it started. Conflicts are leaders that met; alert when unavailable or denied grows.";
+    RemoteCacheHits "strandline_remote_cache_hits" Gauge [] "Pieces of segments in object storage that this broker wanted and found in its memory since it started.";
+    RemoteOrphans "strandline_remote_orphans_removed" Gauge [] "Objects that no manifest named and that this broker removed from object storage since it started: copies that were broken off.";
     RemoteFailures "strandline_remote_failures" Gauge [] "What this broker could not copy to object storage, or read there, since it started. Alert when it grows.";
     LagSeconds "strandline_consumergroup_lag_seconds" Gauge ["consumergroup", "topic", "partition"] "Age of the oldest record that the group has not committed; 0 without lag.";
     ExporterBrokers "kafka_brokers" Gauge [] "Brokers in the cluster.";

@@ -5,6 +5,7 @@
 //! Absent: what the objects mean.
 
 mod check;
+mod counts;
 #[cfg(test)]
 pub(crate) mod faulty;
 mod location;

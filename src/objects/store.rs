@@ -12,10 +12,11 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    Error, GetOptions, GetRange, GetResultPayload, ObjectStore, PutMode, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, UpdateVersion,
+    Error, GetOptions, GetRange, GetResult, GetResultPayload, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, UpdateVersion,
 };
 
+use super::counts::{RequestCounts, RequestKind};
 use crate::system::SharedDisk;
 use crate::system::clock::{monotonic, sleep};
 use crate::system::tasks::Background;
@@ -101,6 +102,7 @@ pub(crate) struct Store {
     prefix: Path,
     swap: Swap,
     background: Background,
+    counts: Arc<RequestCounts>,
 }
 
 impl fmt::Debug for Store {
@@ -117,11 +119,20 @@ impl fmt::Display for Store {
 
 impl Store {
     pub(super) fn new(inner: Arc<dyn ObjectStore>, prefix: Path, swap: Swap) -> Self {
-        Self { inner, prefix, swap, background: Background::none() }
+        Self { inner, prefix, swap, background: Background::none(), counts: Arc::default() }
     }
 
     pub(super) fn with_background(self, background: Background) -> Self {
         Self { background, ..self }
+    }
+
+    /// Counts its requests together with those of another one.
+    pub(crate) fn counted_with(self, other: &Self) -> Self {
+        Self { counts: Arc::clone(&other.counts), ..self }
+    }
+
+    pub(crate) fn counts(&self) -> &RequestCounts {
+        &self.counts
     }
 
     /// Where work on it is done that nobody is to wait for.
@@ -144,7 +155,8 @@ impl Store {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let path = self.path(name);
         let put = self.inner.put_opts(&path, PutPayload::from_bytes(bytes), options);
-        put.await.map(Version::from).map_err(|error| StoreError::of(name, error))
+        let put = put.await.map(Version::from).map_err(|error| StoreError::of(name, error));
+        self.counts.note(RequestKind::Put, put)
     }
 
     /// Replaces an object that is still what was read; else `Changed`, and it stays as it is.
@@ -173,8 +185,7 @@ impl Store {
             }
         };
         let options = GetOptions { head: true, ..GetOptions::default() };
-        let now = self.inner.get_opts(&self.path(name), options).await;
-        let now = now.map_err(|error| StoreError::of(name, error))?.meta;
+        let now = self.got(name, options).await?.meta;
         if now.e_tag != read.tag {
             return Err(StoreError::Changed(name.to_owned()));
         }
@@ -185,17 +196,22 @@ impl Store {
         let options = PutOptions { mode, ..PutOptions::default() };
         let path = self.path(name);
         let put = self.inner.put_opts(&path, PutPayload::from_bytes(bytes), options);
-        put.await.map(Version::from).map_err(|error| match error {
+        let put = put.await.map(Version::from).map_err(|error| match error {
             // Some stores say so of an object that is gone.
             Error::NotFound { .. } => StoreError::Changed(name.to_owned()),
             error => StoreError::of(name, error),
-        })
+        });
+        self.counts.note(RequestKind::Put, put)
+    }
+
+    async fn got(&self, name: &str, options: GetOptions) -> Result<GetResult, StoreError> {
+        let got = self.inner.get_opts(&self.path(name), options).await;
+        self.counts.note(RequestKind::Get, got.map_err(|error| StoreError::of(name, error)))
     }
 
     /// All of an object, and which version that is.
     pub(crate) async fn get(&self, name: &str) -> Result<(Bytes, Version), StoreError> {
-        let got = self.inner.get_opts(&self.path(name), GetOptions::default()).await;
-        let got = got.map_err(|error| StoreError::of(name, error))?;
+        let got = self.got(name, GetOptions::default()).await?;
         let version = Version { tag: got.meta.e_tag.clone(), version: got.meta.version.clone() };
         let expected = got.meta.size;
         let bytes = got.bytes().await.map_err(|error| StoreError::of(name, error))?;
@@ -210,8 +226,7 @@ impl Store {
     ) -> Result<Bytes, StoreError> {
         let expected = range.end.saturating_sub(range.start);
         let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
-        let got = self.inner.get_opts(&self.path(name), options).await;
-        let got = got.map_err(|error| StoreError::of(name, error))?;
+        let got = self.got(name, options).await?;
         let bytes = got.bytes().await.map_err(|error| StoreError::of(name, error))?;
         whole(name, expected, bytes)
     }
@@ -225,8 +240,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut left = range.end.saturating_sub(range.start);
         let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
-        let got = self.inner.get_opts(&self.path(name), options).await;
-        let got = got.map_err(|error| StoreError::of(name, error))?;
+        let got = self.got(name, options).await?;
         let mut pieces = match got.payload {
             // A file is better read at once than in the small pieces that it would come in.
             GetResultPayload::File(..) => {
@@ -255,12 +269,9 @@ impl Store {
     /// Objects whose names begin with the parts of `prefix`.
     pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         let path = self.path(prefix);
-        let found: Vec<_> = self
-            .inner
-            .list(Some(&path))
-            .try_collect()
-            .await
-            .map_err(|error| StoreError::of(prefix, error))?;
+        let found: Result<Vec<_>, _> = self.inner.list(Some(&path)).try_collect().await;
+        let found = found.map_err(|error| StoreError::of(prefix, error));
+        let found = self.counts.note(RequestKind::List, found)?;
         let listed = found.into_iter().map(|meta| Listed {
             name: self.name(&meta.location),
             bytes: meta.size,
@@ -273,6 +284,11 @@ impl Store {
 
     /// Deletes objects, many at a time; those that are gone already are no error.
     pub(crate) async fn delete(&self, names: &[String]) -> Result<(), StoreError> {
+        let deleted = self.delete_all(names).await;
+        self.counts.note(RequestKind::Delete, deleted)
+    }
+
+    async fn delete_all(&self, names: &[String]) -> Result<(), StoreError> {
         let paths: Vec<_> = names.iter().map(|name| Ok(self.path(name))).collect();
         let mut deleted = self.inner.delete_stream(Box::pin(futures_util::stream::iter(paths)));
         loop {
@@ -290,8 +306,9 @@ impl Store {
     pub(crate) async fn upload(&self, name: &str) -> Result<Upload, StoreError> {
         let begun =
             self.inner.put_multipart_opts(&self.path(name), PutMultipartOptions::default()).await;
-        let upload = begun.map_err(|error| StoreError::of(name, error))?;
-        Ok(Upload { name: name.to_owned(), upload })
+        let begun = begun.map_err(|error| StoreError::of(name, error));
+        let upload = self.counts.note(RequestKind::Put, begun)?;
+        Ok(Upload { name: name.to_owned(), upload, counts: Arc::clone(&self.counts) })
     }
 }
 
@@ -308,6 +325,7 @@ fn whole(name: &str, expected: u64, bytes: Bytes) -> Result<Bytes, StoreError> {
 pub(crate) struct Upload {
     name: String,
     upload: Box<dyn object_store::MultipartUpload>,
+    counts: Arc<RequestCounts>,
 }
 
 impl fmt::Debug for Upload {
@@ -320,17 +338,19 @@ impl Upload {
     /// The next part; all but the last have `PART_BYTES_MIN` or more.
     pub(crate) async fn part(&mut self, bytes: Bytes) -> Result<(), StoreError> {
         let put = self.upload.put_part(PutPayload::from_bytes(bytes)).await;
-        put.map_err(|error| StoreError::of(&self.name, error))
+        self.counts.note(RequestKind::Put, put.map_err(|error| StoreError::of(&self.name, error)))
     }
 
     /// Shows the object.
     pub(crate) async fn finish(mut self) -> Result<(), StoreError> {
         let done = self.upload.complete().await;
-        done.map(drop).map_err(|error| StoreError::of(&self.name, error))
+        let done = done.map(drop).map_err(|error| StoreError::of(&self.name, error));
+        self.counts.note(RequestKind::Put, done)
     }
 
     /// Leaves nothing behind.
     pub(crate) async fn abort(mut self) -> Result<(), StoreError> {
-        self.upload.abort().await.map_err(|error| StoreError::of(&self.name, error))
+        let aborted = self.upload.abort().await.map_err(|error| StoreError::of(&self.name, error));
+        self.counts.note(RequestKind::Delete, aborted)
     }
 }

@@ -9,6 +9,10 @@ pub(crate) struct TierCounts {
     pub read_bytes: AtomicU64,
     pub reads: AtomicU64,
     pub failures: AtomicU64,
+    /// Chunks that somebody wanted and that were there.
+    pub cache_hits: AtomicU64,
+    /// Objects removed that no manifest named.
+    pub orphans: AtomicU64,
 }
 
 impl TierCounts {

@@ -22,6 +22,7 @@ use super::error::RemoteError;
 use super::manifest::{LOG_ENDING, Manifest, RemoteSegment};
 use super::reader::Reader;
 use crate::log::{LeaderEpochs, ProducerStates, SegmentSource};
+use crate::model::number::to_u64;
 use crate::model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId};
 use crate::objects::{Store, StoreError, Version};
 use crate::record::next_batch;
@@ -54,6 +55,7 @@ impl Tier {
     pub(crate) fn with_idle((store, idle): (Store, Store), cache_bytes: u64) -> Arc<Self> {
         let counts = Arc::<TierCounts>::default();
         let reader = Reader::new(store.clone(), Arc::clone(&counts), cache_bytes);
+        let idle = idle.counted_with(&store);
         let compacting = Arc::new(Semaphore::new(1));
         Arc::new(Self { store, idle, reader, counts, copies: Arc::default(), compacting })
     }
@@ -396,6 +398,7 @@ impl RemotePartition {
             listed.into_iter().filter(is_orphan).map(|object| object.name).collect();
         if !orphans.is_empty() {
             self.tier.store.delete(&orphans).await?;
+            self.tier.counts.orphans.fetch_add(to_u64(orphans.len()), Ordering::Relaxed);
         }
         Ok(orphans.len())
     }

@@ -121,6 +121,7 @@ impl Reader {
         };
         let key = (segment.id, chunk);
         if let Some(found) = self.chunks.get(&key).await {
+            self.counts.cache_hits.fetch_add(1, Ordering::Relaxed);
             return Ok(found);
         }
         let got = Box::pin(self.chunks.try_get_with(key, fetch)).await;
