@@ -13,7 +13,7 @@ use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
 
 use super::store::{LOCK_FILE, Store, StoreError, Swap};
 use crate::system::SharedDisk;
@@ -58,8 +58,7 @@ pub(crate) fn open(location: &Location, disk: &SharedDisk) -> Result<Store, Stor
         return Ok(store);
     }
     if scheme == "memory" {
-        let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        return Ok(Store::new(memory, Path::default(), Swap::Conditional));
+        return Ok(Store::remote(InMemory::new(), Path::default()));
     }
     let named = rest.strip_prefix("//").filter(|named| !named.is_empty());
     let named = named.ok_or_else(|| {
@@ -84,10 +83,10 @@ pub(crate) fn open(location: &Location, disk: &SharedDisk) -> Result<Store, Stor
                 let known = key.parse::<$key>().map_err(|_| unknown(key, scheme))?;
                 builder = builder.with_config(known, value);
             }
-            Arc::new(builder.build().map_err(|error| wrong(error.to_string()))?)
+            Store::remote(builder.build().map_err(|error| wrong(error.to_string()))?, prefix)
         }};
     }
-    let inner: Arc<dyn ObjectStore> = match scheme {
+    let store = match scheme {
         "s3" => {
             // Every copy is read back and compared: to hash its bytes for the signature too is a third of what copying costs.
             let builder = AmazonS3Builder::from_env().with_unsigned_payload(true);
@@ -105,7 +104,6 @@ pub(crate) fn open(location: &Location, disk: &SharedDisk) -> Result<Store, Stor
             )));
         }
     };
-    let store = Store::new(inner, prefix, Swap::Conditional);
     Ok(store.with_background(location.background.clone()))
 }
 

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
+use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
-    Error, GetOptions, GetRange, GetResult, GetResultPayload, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, UpdateVersion,
+    Error, GetOptions, GetRange, GetResult, GetResultPayload, MultipartUpload, ObjectStore,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, UpdateVersion,
 };
 
 use super::counts::{RequestCounts, RequestKind};
@@ -99,6 +100,8 @@ pub(super) enum Swap {
 #[derive(Clone)]
 pub(crate) struct Store {
     inner: Arc<dyn ObjectStore>,
+    /// The same store, if uploads in parts have names there by which they can be aborted later.
+    parts: Option<Arc<dyn MultipartStore>>,
     prefix: Path,
     swap: Swap,
     background: Background,
@@ -119,11 +122,20 @@ impl fmt::Display for Store {
 
 impl Store {
     pub(super) fn new(inner: Arc<dyn ObjectStore>, prefix: Path, swap: Swap) -> Self {
-        Self { inner, prefix, swap, background: Background::none(), counts: Arc::default() }
+        let (background, counts) = (Background::none(), Arc::default());
+        Self { inner, parts: None, prefix, swap, background, counts }
     }
 
     pub(super) fn with_background(self, background: Background) -> Self {
         Self { background, ..self }
+    }
+
+    /// One that names uploads in parts, and changes objects by conditional puts.
+    pub(super) fn remote<T: ObjectStore + MultipartStore>(store: T, prefix: Path) -> Self {
+        let store = Arc::new(store);
+        let inner: Arc<dyn ObjectStore> = Arc::<T>::clone(&store);
+        let parts: Arc<dyn MultipartStore> = store;
+        Self { parts: Some(parts), ..Self::new(inner, prefix, Swap::Conditional) }
     }
 
     /// Counts its requests together with those of another one.
@@ -304,11 +316,31 @@ impl Store {
 
     /// Begins an upload in parts, which shows nothing before it is finished. The name must be nobody's.
     pub(crate) async fn upload(&self, name: &str) -> Result<Upload, StoreError> {
-        let begun =
-            self.inner.put_multipart_opts(&self.path(name), PutMultipartOptions::default()).await;
+        let path = self.path(name);
+        let begun = if let Some(store) = &self.parts {
+            store.create_multipart(&path).await.map(|id| {
+                let (store, path) = (Arc::clone(store), path.clone());
+                Begun::Named { store, path, id, parts: Vec::new() }
+            })
+        } else {
+            let begun = self.inner.put_multipart_opts(&path, PutMultipartOptions::default());
+            begun.await.map(Begun::Nameless)
+        };
         let begun = begun.map_err(|error| StoreError::of(name, error));
-        let upload = self.counts.note(RequestKind::Put, begun)?;
-        Ok(Upload { name: name.to_owned(), upload, counts: Arc::clone(&self.counts) })
+        let begun = self.counts.note(RequestKind::Put, begun)?;
+        Ok(Upload { name: name.to_owned(), begun, counts: Arc::clone(&self.counts) })
+    }
+
+    /// Aborts an upload that somebody began and left; one that is finished or gone is no error.
+    pub(crate) async fn abort_upload(&self, name: &str, id: &str) -> Result<(), StoreError> {
+        let Some(store) = &self.parts else { return Ok(()) };
+        let aborted = match store.abort_multipart(&self.path(name), &id.to_owned()).await {
+            // Some stores say so in words.
+            Err(error) if error.to_string().contains("NoSuchUpload") => Ok(()),
+            Err(Error::NotFound { .. }) | Ok(()) => Ok(()),
+            Err(error) => Err(StoreError::of(name, error)),
+        };
+        self.counts.note(RequestKind::Delete, aborted)
     }
 }
 
@@ -324,8 +356,15 @@ fn whole(name: &str, expected: u64, bytes: Bytes) -> Result<Bytes, StoreError> {
 /// An upload in parts; one that is not finished is to be aborted.
 pub(crate) struct Upload {
     name: String,
-    upload: Box<dyn object_store::MultipartUpload>,
+    begun: Begun,
     counts: Arc<RequestCounts>,
+}
+
+enum Begun {
+    /// Known by an id, so that whoever finds it can abort it.
+    Named { store: Arc<dyn MultipartStore>, path: Path, id: String, parts: Vec<PartId> },
+    /// Known to this process only.
+    Nameless(Box<dyn MultipartUpload>),
 }
 
 impl fmt::Debug for Upload {
@@ -335,22 +374,46 @@ impl fmt::Debug for Upload {
 }
 
 impl Upload {
+    /// What the store calls it.
+    pub(crate) fn id(&self) -> Option<&str> {
+        match &self.begun {
+            Begun::Named { id, .. } => Some(id),
+            Begun::Nameless(_) => None,
+        }
+    }
+
     /// The next part; all but the last have `PART_BYTES_MIN` or more.
     pub(crate) async fn part(&mut self, bytes: Bytes) -> Result<(), StoreError> {
-        let put = self.upload.put_part(PutPayload::from_bytes(bytes)).await;
+        let bytes = PutPayload::from_bytes(bytes);
+        let put = match &mut self.begun {
+            Begun::Named { store, path, id, parts } => {
+                let put = store.put_part(path, id, parts.len(), bytes).await;
+                put.map(|part| parts.push(part))
+            }
+            Begun::Nameless(upload) => upload.put_part(bytes).await,
+        };
         self.counts.note(RequestKind::Put, put.map_err(|error| StoreError::of(&self.name, error)))
     }
 
     /// Shows the object.
-    pub(crate) async fn finish(mut self) -> Result<(), StoreError> {
-        let done = self.upload.complete().await;
+    pub(crate) async fn finish(self) -> Result<(), StoreError> {
+        let done = match self.begun {
+            Begun::Named { store, path, id, parts } => {
+                store.complete_multipart(&path, &id, parts).await
+            }
+            Begun::Nameless(mut upload) => upload.complete().await,
+        };
         let done = done.map(drop).map_err(|error| StoreError::of(&self.name, error));
         self.counts.note(RequestKind::Put, done)
     }
 
     /// Leaves nothing behind.
-    pub(crate) async fn abort(mut self) -> Result<(), StoreError> {
-        let aborted = self.upload.abort().await.map_err(|error| StoreError::of(&self.name, error));
+    pub(crate) async fn abort(self) -> Result<(), StoreError> {
+        let aborted = match self.begun {
+            Begun::Named { store, path, id, .. } => store.abort_multipart(&path, &id).await,
+            Begun::Nameless(mut upload) => upload.abort().await,
+        };
+        let aborted = aborted.map_err(|error| StoreError::of(&self.name, error));
         self.counts.note(RequestKind::Delete, aborted)
     }
 }

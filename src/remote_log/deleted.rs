@@ -10,8 +10,9 @@ use bytes::Bytes;
 use super::error::RemoteError;
 use super::manifest::Manifest;
 use super::partition::Tier;
+use super::sending::UPLOAD_ENDING;
 use crate::model::{Timestamp, TopicId};
-use crate::objects::StoreError;
+use crate::objects::{Listed, StoreError};
 
 const NOTES: &str = "deleted-topics";
 const NOTE_LIFE_MS: i64 = 24 * 3_600_000;
@@ -35,6 +36,25 @@ impl Tier {
         }
     }
 
+    /// Aborts the uploads in parts that these objects are notes of, and removes the notes.
+    pub(super) async fn abort_uploads(
+        &self,
+        objects: impl Iterator<Item = &Listed>,
+    ) -> Result<(), RemoteError> {
+        for note in objects.filter(|object| object.name.ends_with(UPLOAD_ENDING)) {
+            let object = note.name.trim_end_matches(UPLOAD_ENDING);
+            let id = match self.store.get(&note.name).await {
+                Ok((id, _)) => id,
+                // Whoever began it has finished it just now.
+                Err(StoreError::NotFound(_)) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            self.store.abort_upload(object, &String::from_utf8_lossy(&id)).await?;
+            self.store.delete(std::slice::from_ref(&note.name)).await?;
+        }
+        Ok(())
+    }
+
     /// Removes what topics left that are noted; returns how many objects.
     pub(crate) async fn sweep_deleted(
         self: &Arc<Self>,
@@ -46,6 +66,7 @@ impl Tier {
                 continue;
             };
             let left = self.store.list(folder).await?;
+            self.abort_uploads(left.iter()).await?;
             let names: Vec<String> = left.into_iter().map(|object| object.name).collect();
             count += names.len();
             if !names.is_empty() {

@@ -24,7 +24,7 @@ use super::reader::Reader;
 use crate::log::{LeaderEpochs, ProducerStates, SegmentSource};
 use crate::model::number::to_u64;
 use crate::model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId};
-use crate::objects::{Store, StoreError, Version};
+use crate::objects::{Listed, Store, StoreError, Version};
 use crate::record::next_batch;
 use crate::system::Throttle;
 use crate::system::clock::{Instant, monotonic};
@@ -384,12 +384,14 @@ impl RemotePartition {
         }
         let folder = Manifest::folder(&self.topic, self.topic_id, self.partition);
         let listed = self.tier.store.list(&folder).await?;
+        let old = |object: &&Listed| now_ms.saturating_sub(object.modified_ms) > age_ms;
+        self.tier.abort_uploads(listed.iter().filter(old)).await?;
         let manifest = self.refresh().await?;
         if manifest.leader_epoch != leader_epoch {
             return Ok(0);
         }
         let named: HashSet<String> = manifest.objects().collect();
-        let is_orphan = |object: &crate::objects::Listed| {
+        let is_orphan = |object: &Listed| {
             object.name.ends_with(LOG_ENDING)
                 && !named.contains(&object.name)
                 && now_ms.saturating_sub(object.modified_ms) > age_ms

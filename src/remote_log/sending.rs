@@ -14,13 +14,15 @@ use crate::objects::{Store, Upload};
 use crate::system::Throttle;
 use crate::system::clock::uptime_ms;
 
+/// What the names of notes of uploads in parts end with; they hold the store's id of the upload.
+pub(super) const UPLOAD_ENDING: &str = ".upload";
 /// What is sent at a time.
 pub(super) const PART_BYTES: usize = 8 * CHUNK_BYTES;
 
-/// How many requests it took to write an object of so many bytes: its parts, what begins and ends them, and the manifest.
+/// How many requests it took to write an object of so many bytes: its parts, what begins, notes and ends them, and the manifest.
 pub(crate) fn requests_to_copy(object_bytes: u64) -> u64 {
     let parts = object_bytes.div_ceil(to_u64(PART_BYTES)).max(1);
-    if parts == 1 { 2 } else { parts + 3 }
+    if parts == 1 { 2 } else { parts + 4 }
 }
 
 /// See the file's header.
@@ -45,7 +47,7 @@ impl Sending {
     pub(super) async fn part(&mut self, part: Vec<u8>, crcs: Vec<u32>) -> Result<(), RemoteError> {
         self.note(part.len(), crcs).await;
         if self.upload.is_none() {
-            self.upload = Some(self.store.upload(&self.object).await?);
+            self.begin().await?;
         }
         let Some(upload) = &mut self.upload else { return Ok(()) };
         let sent = upload.part(Bytes::from(part)).await;
@@ -68,8 +70,27 @@ impl Sending {
         }
         if let Some(upload) = self.upload.take() {
             upload.finish().await?;
+            self.forget_note().await;
         }
         Ok(object_bytes)
+    }
+
+    /// Begins an upload, and notes it in the bucket: it can be aborted by others if this process dies.
+    async fn begin(&mut self) -> Result<(), RemoteError> {
+        let upload = self.store.upload(&self.object).await?;
+        let id = upload.id().map(|id| Bytes::from(id.to_owned()));
+        self.upload = Some(upload);
+        if let Some(id) = id {
+            self.store.create(&format!("{}{UPLOAD_ENDING}", self.object), id).await?;
+        }
+        Ok(())
+    }
+
+    async fn forget_note(&mut self) {
+        let note = format!("{}{UPLOAD_ENDING}", self.object);
+        if let Err(error) = self.store.delete(&[note]).await {
+            tracing::debug!(%error, "the note of a finished upload stays for some hours");
+        }
     }
 
     async fn note(&mut self, bytes: usize, crcs: Vec<u32>) {
@@ -80,11 +101,13 @@ impl Sending {
     }
 
     /// Takes away what was sent.
-    pub(super) async fn give_up(self) {
-        if let Some(upload) = self.upload
-            && let Err(error) = upload.abort().await
-        {
-            tracing::warn!(%error, "upload not aborted: its parts stay until the bucket's own rule removes them");
+    pub(super) async fn give_up(mut self) {
+        let Some(upload) = self.upload.take() else { return };
+        match upload.abort().await {
+            Ok(()) => self.forget_note().await,
+            Err(error) => {
+                tracing::warn!(%error, "upload not aborted yet: the leader tries again in some hours");
+            }
         }
     }
 }

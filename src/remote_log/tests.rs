@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use uuid::Uuid;
 
 use super::manifest::RemoteSegment;
+use super::sending::{PART_BYTES, Sending, UPLOAD_ENDING};
 use super::*;
 use crate::config::{Config, TopicConfig};
 use crate::log::{FileCache, Log, LogParts, RecoveryPoint, Stamp};
 use crate::model::{LeaderEpoch, Offset, TopicPartition};
-use crate::objects::Store;
 use crate::objects::faulty::{Fault, faulty};
+use crate::objects::{Location, Store, open};
 use crate::record::{BatchBuilder, BatchHeader, next_batch};
 use crate::system::sim_disk::SimDisk;
 
@@ -243,6 +244,42 @@ async fn what_no_manifest_names_goes_after_hours_and_nothing_else_does() {
     assert_eq!(remote.sweep_orphans(0, 1_000, now_ms + 1_500).await.expect("swept"), 1);
     assert_eq!(offsets(&remote, 0).await, all(0..log.active_base()));
     assert_eq!(remote.sweep_orphans(7, 0, now_ms + 1_500).await.expect("not its own"), 0);
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_finishes_is_aborted_after_hours() {
+    let disk: crate::system::SharedDisk = Arc::new(SimDisk::default());
+    let location = Location { url: "memory:".to_owned(), ..Location::default() };
+    let store = open(&location, &disk).expect("opened");
+    let (mut log, remote) = (log(), remote(&store));
+    append(&mut log, 0, 40);
+    let manifest = copy_all(&remote, &log, 0).await.expect("copied");
+    let object = manifest.object(&manifest.segments[0]).replace("0-0-", "0-0-f");
+    let mut sending = Sending::new(store.clone(), Arc::default(), object.clone());
+    sending.part(vec![0; PART_BYTES], vec![1; 8]).await.expect("sent");
+    let note = format!("{object}{UPLOAD_ENDING}");
+    let begun_ms = store.list(&object).await.expect("listed");
+    let listed = store.list("").await.expect("listed");
+    let now_ms = listed.iter().find(|o| o.name == note).expect("a note").modified_ms;
+    assert_eq!((begun_ms.len(), listed.len()), (0, manifest.segments.len() + 2));
+    remote.sweep_orphans(0, 1_000, now_ms + 500).await.expect("swept");
+    sending.part(vec![0; PART_BYTES], vec![1; 8]).await.expect("it is not old enough");
+    remote.sweep_orphans(0, 1_000, now_ms + 1_500).await.expect("swept");
+    assert!(sending.part(vec![0; PART_BYTES], vec![1; 8]).await.is_err(), "aborted");
+    assert_eq!(store.list("").await.expect("listed").len(), manifest.segments.len() + 1);
+    // One that is finished leaves no note, nor does one that is given up.
+    for is_finished in [true, false] {
+        let mut sending = Sending::new(store.clone(), Arc::default(), object.clone());
+        sending.part(vec![0; PART_BYTES], vec![1; 8]).await.expect("sent");
+        if is_finished {
+            sending.finish((vec![1], vec![2]), |_| vec![3]).await.expect("finished");
+            assert_eq!(store.get(&object).await.expect("there").0.len(), PART_BYTES + 2);
+            store.delete(std::slice::from_ref(&object)).await.expect("deleted");
+        } else {
+            sending.give_up().await;
+        }
+        assert_eq!(store.list("").await.expect("listed").len(), manifest.segments.len() + 1);
+    }
 }
 
 #[tokio::test]
