@@ -105,12 +105,13 @@ impl RemotePartition {
         id: Uuid,
         settings: CompactionSettings,
     ) -> Result<bool, RemoteError> {
+        // Before the manifest is looked at: what is claimed after that ends the pass.
+        let claims = self.claims.load(Ordering::Acquire);
         let Some(manifest) = self.claimed(leader_epoch) else { return Ok(false) };
         let pass = self.pass.lock().take();
-        let is_good = |pass: &Pass| {
-            pass.leader_epoch == leader_epoch && pass.claims == self.claims.load(Ordering::Acquire)
-        };
-        let pass = pass.filter(is_good).or_else(|| self.begin_pass(&manifest, &settings));
+        let is_good = |pass: &Pass| pass.leader_epoch == leader_epoch && pass.claims == claims;
+        let pass = pass.filter(is_good);
+        let pass = pass.or_else(|| self.begin_pass((&manifest, claims), &settings));
         let Some(pass) = pass else { return Ok(false) };
         let work = Work {
             tier: Arc::clone(&self.tier),
@@ -152,8 +153,16 @@ impl RemotePartition {
         Ok(true)
     }
 
-    fn begin_pass(&self, manifest: &Manifest, settings: &CompactionSettings) -> Option<Pass> {
-        let claims = self.claims.load(Ordering::Acquire);
+    /// Ends a pass that is under way, which others may wait for.
+    pub(crate) fn end_pass(&self) {
+        self.pass.lock().take();
+    }
+
+    fn begin_pass(
+        &self,
+        (manifest, claims): (&Manifest, u64),
+        settings: &CompactionSettings,
+    ) -> Option<Pass> {
         let target = wanted(manifest, settings)?;
         let permit = Arc::clone(&self.tier.compacting).try_acquire_owned().ok()?;
         Some(Pass {

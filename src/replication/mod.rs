@@ -7,6 +7,7 @@
 mod checking;
 mod checkpoints;
 mod cleaning;
+mod compacting;
 mod disabling;
 mod error;
 mod flusher;

@@ -14,13 +14,10 @@ use super::partition::{Partition, PartitionHandle, State};
 use super::reading::ReadRules;
 use super::replicas::{Replicas, Topic};
 use crate::config::TopicConfig;
-use crate::log::compaction::CompactionRules;
 use crate::log::{FoundRecord, LeaderEpochs, Log, SegmentSource};
 use crate::model::number::to_i64;
 use crate::model::{LeaderEpoch, Offset, Timestamp};
-use crate::remote_log::{
-    CompactionSettings, Manifest, RemoteError, RemotePartition, Tier, TierCounts,
-};
+use crate::remote_log::{Manifest, RemoteError, RemotePartition, Tier, TierCounts};
 use crate::system::clock::{millis, monotonic, sleep, timeout_at};
 use crate::system::tasks::{blocking, spawn};
 
@@ -96,6 +93,7 @@ impl Replicas {
     /// Looks after tiered partitions, over and over.
     pub(crate) fn start_tiering(self: &Arc<Self>, settings: TierSettings) {
         self.start_sweeping();
+        self.start_compacting(settings.interval_ms);
         let replicas = Arc::clone(self);
         spawn(async move {
             loop {
@@ -202,34 +200,24 @@ impl Replicas {
             None => remote.claim(epoch, (&epochs, log_end), self.clock.now_ms()).await?,
         };
         partition.go_on(remote, epoch, &manifest).await?;
-        partition.know(epoch, &manifest);
+        partition.know(epoch);
         while let Some(source) = partition.to_copy(epoch, &manifest, self.clock.now_ms()) {
             let (from, end, behind) = (source.from, source.end, source.after > BEHIND_SEGMENTS);
             manifest = remote.copy(source, (epoch, self.random().uuid()), behind).await?;
             tracing::info!(partition = %partition.name, from, end, "segment copied to object storage");
-            partition.know(epoch, &manifest);
+            partition.know(epoch);
         }
         let now_ms = self.clock.now_ms();
         let start = partition.start_wanted(&config, &manifest, now_ms);
         if start > manifest.log_start {
-            manifest = remote
-                .change(epoch, |manifest| {
-                    manifest.advance(start, now_ms);
-                    Ok(())
-                })
-                .await?;
-            partition.know(epoch, &manifest);
+            let advanced = remote.change(epoch, |manifest| {
+                manifest.advance(start, now_ms);
+                Ok(())
+            });
+            advanced.await?;
+            partition.know(epoch);
         }
         remote.sweep(epoch, config.file_delete_delay_ms, now_ms).await?;
-        if let Some(settings) = self.compaction_settings(&config)
-            && remote.compact(epoch, self.random().uuid(), settings).await?
-        {
-            if let Some(manifest) = remote.claimed(epoch) {
-                partition.know(epoch, &manifest);
-            }
-            // The next step comes after what is to be copied meanwhile.
-            self.local.tier_wanted.notify_one();
-        }
         if partition.is_sweep_due(now_ms) {
             let orphans = remote.sweep_orphans(epoch, ORPHAN_AGE_MS, now_ms).await?;
             if orphans > 0 {
@@ -237,31 +225,6 @@ impl Replicas {
             }
         }
         Ok(())
-    }
-}
-
-impl Replicas {
-    /// How what is in object storage is compacted; `None` if it is not.
-    fn compaction_settings(&self, config: &TopicConfig) -> Option<CompactionSettings> {
-        let (is_enabled, map_bytes_max) = {
-            let settings = self.settings.lock();
-            (settings.cleaner_enabled, settings.cleaner_buffer_bytes)
-        };
-        let rules = CompactionRules {
-            now_ms: self.clock.now_ms(),
-            delete_retention_ms: config.delete_retention_ms,
-            plain_bytes_max: config.plain_bytes_max,
-            keeps_tombstones: false,
-        };
-        (is_enabled && config.is_compacted).then_some(CompactionSettings {
-            rules,
-            map_bytes_max,
-            dirty_ratio_min: config.dirty_ratio_min,
-            min_lag_ms: config.min_compaction_lag_ms,
-            max_lag_ms: config.max_compaction_lag_ms,
-            segment_bytes: config.segment_bytes,
-            index_interval_bytes: config.index_interval_bytes,
-        })
     }
 }
 
@@ -297,7 +260,7 @@ fn safe_to(log: &Log, manifest: &Manifest) -> Offset {
 }
 
 impl Partition {
-    fn is_tiered(&self) -> bool {
+    pub(super) fn is_tiered(&self) -> bool {
         self.remote.is_some() && self.with_log(|log| log.config().is_tiered).unwrap_or(false)
     }
 
@@ -324,19 +287,21 @@ impl Partition {
         Some(Leading { epoch, epochs, log_end, config })
     }
 
-    /// Takes on what is in object storage, if this replica leads in that epoch still.
-    fn know(&self, epoch: LeaderEpoch, manifest: &Arc<Manifest>) {
+    /// Takes on what is in object storage, if this replica leads in that epoch still: what is known of it now, since several change it.
+    pub(super) fn know(&self, epoch: LeaderEpoch) {
         let mut state = self.state.lock();
         let state = &mut *state;
         if !state.replica.is_leader() || state.replica.leader_epoch != epoch {
             return;
         }
+        let known = self.remote.as_ref().and_then(|remote| remote.claimed(epoch));
+        let Some(manifest) = known else { return };
         if let Some(log) = state.log.as_mut() {
-            log.set_copied_to(safe_to(log, manifest));
+            log.set_copied_to(safe_to(log, &manifest));
             // What DeleteRecords or retention took away of the whole log is taken away here too.
             log.trim(manifest.log_start.min(state.replica.high_watermark()));
         }
-        state.remote = Some(Arc::clone(manifest));
+        state.remote = Some(manifest);
         state.has_left = false;
     }
 
@@ -478,8 +443,8 @@ impl Partition {
             manifest.advance(start, now_ms);
             Ok(())
         });
-        let manifest = changed.await.map_err(|error| PartitionError::Remote(error.to_string()))?;
-        self.know(epoch, &manifest);
+        changed.await.map_err(|error| PartitionError::Remote(error.to_string()))?;
+        self.know(epoch);
         Ok(())
     }
 }
