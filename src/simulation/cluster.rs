@@ -32,6 +32,8 @@ pub(super) struct ClusterRun {
     pub faults: usize,
     /// The last offset at which a replica's log begins: what is before is in the bucket only.
     pub local_start: i64,
+    /// Records that readers find at last.
+    pub left: usize,
 }
 
 impl ClusterRun {
@@ -80,7 +82,7 @@ struct World {
     run: ClusterRun,
     kinds: Vec<Fault>,
     started: Instant,
-    is_tiered: bool,
+    kind: Kind,
     bucket: Arc<Mutex<BucketFault>>,
     spoiled: Option<JoinHandle<()>>,
 }
@@ -100,7 +102,7 @@ async fn spoil(bucket: Arc<Mutex<BucketFault>>, random: Random) {
 
 /// Runs one seed for so many seconds of its own time.
 pub(super) fn run(seed: u64, seconds: u64) -> ClusterRun {
-    run_with(seed, seconds, false)
+    run_with(seed, seconds, Kind::Local)
 }
 
 /// After this time nothing is still under way that will come to an end.
@@ -108,10 +110,24 @@ const STUCK_AFTER: Duration = Duration::from_mins(10);
 
 /// The same with a bucket, which fails too, and segments that are on disk for a moment only.
 pub(super) fn run_tiered(seed: u64, seconds: u64) -> ClusterRun {
-    run_with(seed, seconds, true)
+    run_with(seed, seconds, Kind::Tiered)
 }
 
-fn run_with(seed: u64, seconds: u64, is_tiered: bool) -> ClusterRun {
+/// The same with a bucket and a topic that is compacted, here and there.
+pub(super) fn run_compacted(seed: u64, seconds: u64) -> ClusterRun {
+    run_with(seed, seconds, Kind::Compacted)
+}
+
+/// Where a run's records are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Local,
+    Tiered,
+    Compacted,
+}
+
+fn run_with(seed: u64, seconds: u64, kind: Kind) -> ClusterRun {
+    let is_tiered = kind != Kind::Local;
     run_blocking_in_place();
     let bucket = renew_shared();
     reset();
@@ -135,7 +151,7 @@ fn run_with(seed: u64, seconds: u64, is_tiered: bool) -> ClusterRun {
         let (run, started) = (ClusterRun::default(), monotonic());
         let closing = net.clone();
         let spoiled = is_tiered.then(|| spawn(spoil(Arc::clone(&bucket), Random::seeded(!seed))));
-        let world = World { random, net, nodes, run, kinds, started, is_tiered, bucket, spoiled };
+        let world = World { random, net, nodes, run, kinds, started, kind, bucket, spoiled };
         let until = started + Duration::from_secs(seconds) + STUCK_AFTER;
         let run = timeout_at(until, world.live(seconds)).await.unwrap_or_else(|_| {
             let wrong = vec!["something waits for what never comes".to_owned()];
@@ -180,6 +196,7 @@ impl World {
         let clients: Vec<JoinHandle<Producer>> = (0..PARTITIONS)
             .map(|partition| {
                 let mut client = Producer::new(partition, self.count(), &self.net, &self.random);
+                client.is_keyed = self.kind == Kind::Compacted;
                 spawn(async move {
                     client.live(until).await;
                     client
@@ -206,8 +223,10 @@ impl World {
             ("local.retention.ms", "1"),
             ("file.delete.delay.ms", "500"),
         ];
-        let wanted = tiered.into_iter().filter(|_| self.is_tiered);
-        wanted.map(|(key, value)| (key.to_owned(), Some(value.to_owned()))).collect()
+        let compacted = [("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.01")];
+        let wanted = tiered.into_iter().filter(|_| self.kind != Kind::Local);
+        let more = compacted.into_iter().filter(|_| self.kind == Kind::Compacted);
+        wanted.chain(more).map(|(key, value)| (key.to_owned(), Some(value.to_owned()))).collect()
     }
 
     /// Waits for a controller and makes the topic.
@@ -347,6 +366,7 @@ impl World {
         self.compare();
         for mut client in clients {
             self.run.acked += client.acked.len();
+            self.run.left += client.seen.len();
             self.run.refused += client.refused;
             self.run.trace.append(&mut client.trace);
             self.run.wrong.append(&mut client.wrong);
@@ -374,12 +394,15 @@ impl World {
             let known = |id: &i32| producers.get(at(id)).and_then(|all| all.get(&partition));
             let Some(first) = state.replicas.first() else { continue };
             for other in &state.replicas {
-                if known(first) != known(other) {
+                // Each replica compacts its own log, and forgets batches that are gone.
+                let is_compacted = self.kind == Kind::Compacted;
+                if !is_compacted && known(first) != known(other) {
                     let (one, two) = (known(first), known(other));
                     let what = format!("p{partition}: producer states differ: {one:?} {two:?}");
                     self.run.wrong.push(what);
                 }
-                if held(first) != held(other) || held(other).is_none() {
+                let are_alike = is_compacted || held(first) == held(other);
+                if !are_alike || held(other).is_none() {
                     let ends = |id| held(id).map(|(end, batches)| (*end, batches.len()));
                     let what = format!(
                         "p{partition}: replicas differ: n{first} {:?} n{other} {:?}",

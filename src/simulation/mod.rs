@@ -121,6 +121,23 @@ fn a_tiered_cluster_loses_nothing_whatever_happens_to_its_nodes_and_to_the_bucke
     assert!(acked > 100 * runs.len() && remote * 4 > runs.len() * 3, "{acked} {remote}");
 }
 
+/// The same with compacted topics; `COMPACTED_SEEDS=from..to` runs others.
+const COMPACTED_SEEDS: std::ops::Range<u64> = 0..4;
+
+#[test]
+fn a_compacted_cluster_keeps_the_newest_of_each_key_whatever_happens_to_its_nodes_and_to_the_bucket()
+ {
+    let seeds = seeds_of("COMPACTED_SEEDS", COMPACTED_SEEDS);
+    let runs = run_clusters("COMPACTED", seeds, cluster::run_compacted);
+    let (acked, left) = runs.iter().fold((0, 0), |(a, l), run| (a + run.acked, l + run.left));
+    let remote = runs.iter().filter(|run| run.local_start > 0).count();
+    println!(
+        "{} runs, {acked} records acknowledged, {left} left; {remote} in the bucket",
+        runs.len()
+    );
+    assert!(left * 2 < acked && remote * 4 > runs.len() * 3, "{acked} {left} {remote}");
+}
+
 /// Log lines tell the run's own time, as its trace does.
 struct SimulatedUptime;
 
@@ -149,6 +166,7 @@ fn the_seed_of_the_environment_is_run_on_a_cluster_and_shown() {
     };
     show("SEED", cluster::run);
     show("TIERED", cluster::run_tiered);
+    show("COMPACTED", cluster::run_compacted);
 }
 
 /// Whether a run shows that something is wrong: by its checks, or by an assertion of ours that failed.

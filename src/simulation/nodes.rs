@@ -121,6 +121,7 @@ impl Node {
             ("remote.storage.url", "memory:shared"),
             ("remote.log.manager.task.interval.ms", "300"),
             ("log.retention.check.interval.ms", "1000"),
+            ("log.cleaner.backoff.ms", "700"),
         ];
         for (key, value) in tiered.into_iter().filter(|_| self.is_tiered) {
             config.set(key, value, Origin::CommandLine).expect("valid");

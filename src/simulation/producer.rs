@@ -20,11 +20,15 @@ use crate::record::{BatchBuilder, Records, next_batch};
 use crate::system::Random;
 use crate::system::clock::{Instant, monotonic, sleep, timeout_at, uptime_ms};
 
+/// Different keys, where records have some.
+const KEYS: u64 = 9;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// See the file's header.
 pub(super) struct Producer {
     pub partition: i32,
+    /// Whether records have keys, of which only the newest record has to stay.
+    pub is_keyed: bool,
     dialer: SimDialer,
     nodes: u32,
     random: Random,
@@ -39,6 +43,10 @@ pub(super) struct Producer {
     pub refused: usize,
     pub trace: Vec<String>,
     pub wrong: Vec<String>,
+}
+
+fn key_of(value: u64) -> u64 {
+    value % KEYS
 }
 
 async fn call<R: Request>(
@@ -60,6 +68,7 @@ impl Producer {
         let from = 100 + u32::try_from(partition).expect("small");
         Self {
             partition,
+            is_keyed: false,
             dialer: SimDialer { net: net.clone(), from },
             nodes,
             random: Random::seeded(random.next_u64()),
@@ -154,7 +163,9 @@ impl Producer {
                 let padding = vec![7; to_usize(self.random.below(200))];
                 let bytes = [&value.to_be_bytes()[..], &padding].concat();
                 // Of the run's own time: what is much older makes a log forget its producers (KIP-98).
-                builder = builder.record(STARTED_MS, None, Some(&bytes));
+                let key = self.is_keyed.then(|| key_of(*value).to_be_bytes());
+                builder =
+                    builder.record(STARTED_MS, key.as_ref().map(|key| &key[..]), Some(&bytes));
             }
             self.open = Some((values, builder.build()));
         }
@@ -251,6 +262,14 @@ impl Producer {
         Some(next)
     }
 
+    /// Whether there is a newer record of the same key.
+    fn is_superseded(&self, offset: i64, value: u64) -> bool {
+        let mut newer = self.seen.range(offset + 1..);
+        self.is_keyed
+            && !self.seen.contains_key(&offset)
+            && newer.any(|(_, other)| key_of(*other) == key_of(value))
+    }
+
     /// Reads everything and says what is missing, doubled or changed.
     pub(super) async fn verify(&mut self, until: Instant) {
         let before = std::mem::take(&mut self.seen);
@@ -268,7 +287,7 @@ impl Producer {
         }
         for (what, known) in [("acknowledged", &self.acked), ("seen", &before)] {
             for (offset, value) in known {
-                if self.seen.get(offset) != Some(value) {
+                if self.seen.get(offset) != Some(value) && !self.is_superseded(*offset, *value) {
                     let found = self.seen.get(offset);
                     self.wrong.push(format!(
                         "p{}: {what} {value} at {offset} is now {found:?}",
