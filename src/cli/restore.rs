@@ -15,7 +15,7 @@ use super::group::{commit_request, committed, send_commit};
 use super::output::{Format, Rows, spinner};
 use super::tier::{StoreArguments, complain, tier};
 use super::tier_status::ClusterArguments;
-use super::topic::{self, LATEST, configs, offsets};
+use super::topic::{self, LATEST, TIERED, TOPIC, configs, offsets};
 use crate::config::{RESTORE, Restore};
 use crate::model::{PartitionId, TopicId};
 use crate::protocol::messages::TopicName;
@@ -29,9 +29,6 @@ const PATIENCE: Duration = Duration::from_mins(2);
 const LOOK: Duration = Duration::from_millis(200);
 /// More than any topic has.
 const PARTITIONS_MAX: i32 = 10_000;
-/// The kind of a topic's settings.
-const TOPIC: i8 = 2;
-const TIERED: &str = "remote.storage.enable";
 
 #[derive(Debug, Args)]
 pub(super) struct RestoreArguments {

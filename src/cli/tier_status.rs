@@ -12,12 +12,10 @@ use super::moves::sizes;
 use super::output::{Format, Rows};
 use super::secure;
 use super::tier::{StoreArguments, complain, tier};
-use super::topic::{LATEST, LOCAL_START, TIERED_END, configs, offsets};
+use super::topic::{EARLIEST, LATEST, LOCAL_START, TIERED, TIERED_END, TOPIC, configs, offsets};
 use crate::model::number::{to_f64, to_i64};
 use crate::remote_log::{Inventory, Manifest, requests_to_copy};
 
-/// The kind of a topic's settings.
-const TOPIC: i8 = 2;
 const GIGABYTE: f64 = 1e9;
 
 /// Which cluster is asked.
@@ -25,7 +23,7 @@ const GIGABYTE: f64 = 1e9;
 pub(super) struct ClusterArguments {
     /// Address of a broker, or several separated by commas
     #[arg(long, short, default_value = "localhost:9092", env = "STRANDLINE_BOOTSTRAP")]
-    pub(super) bootstrap: String,
+    bootstrap: String,
     /// File of Kafka's client settings: security.protocol, ssl.truststore.location, ssl.keystore.location
     #[arg(long, value_name = "FILE", env = "STRANDLINE_COMMAND_CONFIG")]
     command_config: Option<PathBuf>,
@@ -56,7 +54,7 @@ pub(super) struct StatusArguments {
 #[derive(Default)]
 struct Status {
     partitions: usize,
-    /// Partitions whose leader does not know yet what is in the bucket.
+    /// Partitions of which the bucket has no manifest.
     unknown: usize,
     segments: usize,
     remote_bytes: u64,
@@ -98,7 +96,7 @@ pub(super) async fn run(arguments: StatusArguments, format: Format) -> anyhow::R
 
 async fn is_tiered(cluster: &mut Cluster, topic: &str) -> anyhow::Result<bool> {
     let configs = configs(cluster, TOPIC, topic).await?;
-    let mut tiered = configs.iter().filter(|(name, ..)| name == "remote.storage.enable");
+    let mut tiered = configs.iter().filter(|(name, ..)| name == TIERED);
     Ok(tiered.any(|(_, value, _)| value == "true"))
 }
 
@@ -108,7 +106,7 @@ async fn status(
     inventory: &Inventory,
     sizes: &BTreeMap<(String, i32), u64>,
 ) -> anyhow::Result<Status> {
-    let starts = offsets(cluster, topic, super::topic::EARLIEST).await?;
+    let starts = offsets(cluster, topic, EARLIEST).await?;
     let local = offsets(cluster, topic, LOCAL_START).await?;
     let tiered = offsets(cluster, topic, TIERED_END).await?;
     let mut status = Status::default();

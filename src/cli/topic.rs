@@ -33,6 +33,9 @@ pub(super) const LATEST: i64 = -1;
 /// Where a log begins on its leader's disk (KIP-405), and the last offset that is in object storage (KIP-1005).
 pub(super) const LOCAL_START: i64 = -4;
 pub(super) const TIERED_END: i64 = -5;
+/// The kind of a topic's settings, and the one that says whether it is in object storage.
+pub(super) const TOPIC: i8 = 2;
+pub(super) const TIERED: &str = "remote.storage.enable";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TopicCommand {
@@ -266,7 +269,7 @@ async fn describe(cluster: &mut Cluster, name: &str, format: Format) -> anyhow::
     rows.print(format);
     if format == Format::Table {
         let set =
-            configs(cluster, 2, name).await?.into_iter().filter(|(_, _, source)| *source == 1);
+            configs(cluster, TOPIC, name).await?.into_iter().filter(|(_, _, source)| *source == 1);
         for (key, value, _) in set {
             println!("{key}={value}");
         }

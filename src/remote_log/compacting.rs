@@ -15,6 +15,7 @@ use super::copying::panicked;
 use super::error::RemoteError;
 use super::manifest::{Manifest, RemoteSegment};
 use super::partition::RemotePartition;
+use super::reader::told;
 use super::rewriting::Work;
 use crate::log::ProducerStates;
 use crate::log::compaction::{Compaction, CompactionRules};
@@ -115,9 +116,7 @@ impl RemotePartition {
         let Some(pass) = pass else { return Ok(false) };
         let work = Work {
             tier: Arc::clone(&self.tier),
-            store: self.tier.idle.clone(),
             manifest,
-            leader_epoch,
             index_interval_bytes: settings.index_interval_bytes,
         };
         let producers = self.producers_of_cut(&work, &pass, settings.segment_bytes).await?;
@@ -163,8 +162,8 @@ impl RemotePartition {
         (manifest, claims): (&Manifest, u64),
         settings: &CompactionSettings,
     ) -> Option<Pass> {
-        let target = wanted(manifest, settings)?;
         let permit = Arc::clone(&self.tier.compacting).try_acquire_owned().ok()?;
+        let target = wanted(manifest, settings)?;
         Some(Pass {
             _permit: permit,
             leader_epoch: manifest.leader_epoch,
@@ -208,8 +207,7 @@ impl RemotePartition {
         let Some(last) = next.last() else { return Ok(None) };
         let object = work.manifest.object(last);
         let trailer = self.tier.reader.trailer(&object, last).await;
-        let trailer =
-            trailer.map_err(|error| RemoteError::Damaged { object, reason: error.to_string() })?;
+        let trailer = trailer.map_err(|error| told(&object, &error))?;
         if trailer.end_offset == last.end_offset {
             return Ok(None);
         }

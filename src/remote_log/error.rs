@@ -36,3 +36,10 @@ pub(crate) enum RemoteError {
     #[error("segment not readable: {0}")]
     Disk(#[from] std::io::Error),
 }
+
+impl RemoteError {
+    /// Whether nothing is wrong: others changed something, and the next look knows it.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, Self::Fenced { .. } | Self::Unknown(_) | Self::Changed(_))
+    }
+}

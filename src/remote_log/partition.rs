@@ -146,7 +146,7 @@ impl RemotePartition {
         let asked = monotonic();
         let _changing = self.changing.lock().await;
         let known = self.known.lock().clone();
-        if let Some(known) = known.filter(|known| known.since + age >= asked) {
+        if let Some(known) = known.filter(|known| known.since + age > asked) {
             return Ok(known.manifest);
         }
         let known = self.load().await?;

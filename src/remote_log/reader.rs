@@ -348,7 +348,7 @@ fn gap(
 }
 
 /// An error that several were told of.
-fn told(object: &str, error: &Shared) -> RemoteError {
+pub(super) fn told(object: &str, error: &Shared) -> RemoteError {
     RemoteError::Damaged { object: object.to_owned(), reason: error.to_string() }
 }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::error::RemoteError;
 use super::manifest::{Manifest, RemoteSegment};
 use super::partition::Tier;
-use super::reader::{chunk_range, chunks_of};
+use super::reader::{chunk_range, chunks_of, told};
 use super::sending::{PART_BYTES, Sending};
 use super::trailer::{CHUNK_BYTES, Owner, Trailer};
 use super::verifying::verify;
@@ -19,7 +19,6 @@ use crate::log::compaction::{Compaction, Kept};
 use crate::log::{ProducerStates, SegmentIndex};
 use crate::model::number::to_u64;
 use crate::model::{LeaderEpoch, Offset};
-use crate::objects::Store;
 use crate::record::batch::{checksum, crc32c};
 use crate::record::{BatchHeader, next_batch};
 use crate::system::clock::uptime_ms;
@@ -30,10 +29,7 @@ const CHUNKS: usize = 8;
 /// What a batch is read or written of.
 pub(super) struct Work {
     pub tier: Arc<Tier>,
-    /// The store, for work that takes no processor from anybody.
-    pub store: Store,
     pub manifest: Arc<Manifest>,
-    pub leader_epoch: LeaderEpoch,
     pub index_interval_bytes: u64,
 }
 
@@ -84,7 +80,7 @@ impl Batches<'_> {
         let throttle = &self.work.tier.copies;
         throttle.wait().await;
         throttle.note(uptime_ms(), (end - first) * CHUNK_BYTES);
-        let got = self.work.store.get_range(&self.object, range).await;
+        let got = self.work.tier.idle.get_range(&self.object, range).await;
         self.work.tier.counts.note_read(got.as_ref().map(|bytes| to_u64(bytes.len())).ok());
         let got = got?;
         for (chunk, bytes) in (first..).zip(got.chunks(CHUNK_BYTES)) {
@@ -105,15 +101,18 @@ struct Output {
     sending: Sending,
     rest: Vec<u8>,
     index: SegmentIndex,
-    bytes: u64,
 }
 
 impl Output {
+    /// Bytes of records so far.
+    fn bytes(&self) -> u64 {
+        self.sending.log_bytes + to_u64(self.rest.len())
+    }
+
     async fn push(&mut self, work: &Work, batch: &[u8]) -> Result<(), RemoteError> {
         if let Some(header) = BatchHeader::parse(batch) {
-            self.index.note(&header, self.bytes, work.index_interval_bytes);
+            self.index.note(&header, self.bytes(), work.index_interval_bytes);
         }
-        self.bytes += to_u64(batch.len());
         self.rest.extend_from_slice(batch);
         while self.rest.len() > PART_BYTES {
             let after = self.rest.split_off(PART_BYTES);
@@ -128,9 +127,8 @@ impl Output {
 impl Work {
     async fn batches<'a>(&'a self, segment: &'a RemoteSegment) -> Result<Batches<'a>, RemoteError> {
         let object = self.manifest.object(segment);
-        let trailer = self.tier.reader.trailer(&object, segment).await.map_err(|error| {
-            RemoteError::Damaged { object: object.clone(), reason: error.to_string() }
-        })?;
+        let trailer = self.tier.reader.trailer(&object, segment).await;
+        let trailer = trailer.map_err(|error| told(&object, &error))?;
         let buffer = BytesMut::new();
         Ok(Batches { work: self, object, segment, trailer, next_chunk: 0, buffer })
     }
@@ -181,22 +179,22 @@ impl Work {
             id,
             object_offset: first.base_offset,
             end_offset: last.end_offset,
-            leader_epoch: self.leader_epoch,
+            leader_epoch: self.manifest.leader_epoch,
             epochs: epochs_of(segments),
             is_compacted: true,
             ..first.clone()
         };
-        let (store, throttle) = (self.store.clone(), Arc::clone(&self.tier.copies));
+        let (store, throttle) = (self.tier.idle.clone(), Arc::clone(&self.tier.copies));
         let sending = Sending::new(store, throttle, self.manifest.object(&new));
         let index = SegmentIndex::new(new.object_offset);
-        let mut output = Output { sending, rest: Vec::new(), index, bytes: 0 };
+        let mut output = Output { sending, rest: Vec::new(), index };
         let written = self.write(segments, compaction, &mut output, &mut new, producers).await;
         let Ok(true) = written else {
             output.sending.give_up().await;
             return written.map(|_| None);
         };
         let object = self.manifest.object(&new);
-        verify(&self.store, &self.tier.counts, &object, &new)
+        verify(&self.tier.idle, &self.tier.counts, &object, &new)
             .await
             .map_err(|error| RemoteError::Damaged { object, reason: error.to_string() })?;
         Ok(Some(new))
@@ -226,17 +224,17 @@ impl Work {
             }
             newest = Some(batches.trailer);
         }
-        let Some(newest) = newest.filter(|_| output.bytes > 0) else { return Ok(false) };
+        let Some(newest) = newest.filter(|_| output.bytes() > 0) else { return Ok(false) };
         output.index.close();
         let oldest_kept = segments.iter().map(|segment| segment.max_timestamp).max();
         new.max_timestamp =
             output.index.max_time().map_or(oldest_kept.unwrap_or(-1), |max| max.timestamp);
+        new.log_bytes = output.bytes();
         let rest = std::mem::take(&mut output.rest);
         let crcs = rest.chunks(CHUNK_BYTES).map(crc32c).collect();
         let Manifest { topic, topic_id, partition, .. } = &*self.manifest;
         let owner = Owner { topic, topic_id: *topic_id, partition: *partition };
         let (index, producers) = (&output.index, producers.unwrap_or(&newest.producers));
-        new.log_bytes = output.bytes;
         let described = new.clone();
         let trailer = |crcs: &[u32]| Trailer::encode(owner, &described, crcs, (index, producers));
         new.object_bytes = output.sending.finish((rest, crcs), trailer).await?;

@@ -9,7 +9,7 @@ use super::replicas::Replicas;
 use crate::config::TopicConfig;
 use crate::log::compaction::CompactionRules;
 use crate::model::LeaderEpoch;
-use crate::remote_log::{CompactionSettings, RemoteError, TierCounts};
+use crate::remote_log::{CompactionSettings, TierCounts};
 use crate::system::clock::{millis, sleep};
 use crate::system::tasks::spawn;
 
@@ -48,11 +48,7 @@ impl Replicas {
                 }
                 has_more
             }
-            Err(
-                error @ (RemoteError::Fenced { .. }
-                | RemoteError::Unknown(_)
-                | RemoteError::Changed(_)),
-            ) => {
+            Err(error) if error.is_passing() => {
                 tracing::info!(partition = %partition.name, %error, "compaction in object storage begins anew");
                 false
             }

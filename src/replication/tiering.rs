@@ -167,11 +167,7 @@ impl Replicas {
         };
         match done {
             Ok(()) => {}
-            Err(
-                error @ (RemoteError::Fenced { .. }
-                | RemoteError::Unknown(_)
-                | RemoteError::Changed(_)),
-            ) => {
+            Err(error) if error.is_passing() => {
                 tracing::info!(partition = %partition.name, %error, "object storage");
             }
             Err(error) => {
@@ -260,7 +256,7 @@ fn safe_to(log: &Log, manifest: &Manifest) -> Offset {
 }
 
 impl Partition {
-    pub(super) fn is_tiered(&self) -> bool {
+    fn is_tiered(&self) -> bool {
         self.remote.is_some() && self.with_log(|log| log.config().is_tiered).unwrap_or(false)
     }
 
