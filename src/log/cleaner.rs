@@ -24,6 +24,8 @@ pub(crate) struct CleanPlan {
     cleaned_to: Offset,
     /// Last offset of each live producer's last batch.
     producer_ends: Vec<Offset>,
+    /// Where leader epochs begin.
+    epoch_starts: Vec<Offset>,
     now_ms: Timestamp,
     map_bytes_max: i64,
 }
@@ -81,6 +83,7 @@ impl Log {
                     .iter()
                     .filter_map(|(_, entry)| entry.last_offset())
                     .collect(),
+                epoch_starts: self.epochs.starts().collect(),
                 now_ms,
                 map_bytes_max,
             })
@@ -177,7 +180,9 @@ impl CleanPlan {
         let mut written = 0;
         self.each_batch(segment, |header, batch, is_last| {
             pace(to_u64(2 * batch.len()));
-            let must_stay = is_last || self.producer_ends.contains(&header.last_offset());
+            let must_stay = is_last
+                || self.producer_ends.contains(&header.last_offset())
+                || self.epoch_starts.contains(&header.base_offset);
             let kept = compaction.keep(header, batch, must_stay).map_err(|_| corrupt(segment))?;
             let kept = match &kept {
                 Kept::Whole => batch,

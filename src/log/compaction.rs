@@ -1,7 +1,8 @@
 //! Which records of a batch compaction keeps (KIP-58, KIP-280's default order, KIP-534 horizons), wherever its bytes are.
 //!
 //! Invariants: of each key that was noted the newest record stays; every kept record keeps its offset; control batches stay; a
-//! tombstone goes only after a time that an earlier pass wrote into its batch.
+//! tombstone goes only after a time that an earlier pass wrote into its batch. The first batch of a leader epoch stays, if only
+//! empty: a follower learns epochs from batches, and two replicas with different ones would be taken for an unclean election.
 
 use super::offset_map::OffsetMap;
 use crate::model::Timestamp;

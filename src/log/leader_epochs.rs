@@ -22,6 +22,11 @@ impl LeaderEpochs {
         true
     }
 
+    /// Where each one begins.
+    pub(crate) fn starts(&self) -> impl Iterator<Item = Offset> {
+        self.entries.iter().map(|(_, start)| *start)
+    }
+
     pub(crate) fn latest(&self) -> Option<LeaderEpoch> {
         self.entries.last().map(|(epoch, _)| *epoch)
     }
