@@ -359,7 +359,7 @@ async fn join_cluster(
     replicas.start_maintenance();
     if let Some(store) = store {
         let parts = (replicas, &controller, &groups);
-        start_tier(store, config, parts, (clock.clone(), random.clone()));
+        start_tier(store, config, parts, (clock.clone(), random.clone(), Arc::clone(disk)));
     }
     membership.begin().await;
     resume_moves(&controller, replicas);

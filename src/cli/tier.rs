@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
 
 use super::output::{Format, Rows, spinner};
 use super::restore::{self, RestoreArguments};
 use super::tier_status::{self, StatusArguments};
 use crate::objects::{Finding, Location, check, open};
-use crate::remote_log::{Inventory, Tier};
+use crate::remote_log::{Inventory, Keys, Tier};
+use crate::system::disk::read_file;
 use crate::system::{Clock, OsDisk, Random, SharedDisk};
 
 /// Memory for what is read.
@@ -28,6 +29,9 @@ pub(super) struct StoreArguments {
     /// PEM file of certificates to trust beside the operating system's
     #[arg(long, value_name = "FILE")]
     certificates: Option<PathBuf>,
+    /// File of keys, if what is there is encrypted: remote.storage.encryption.keys of the brokers
+    #[arg(long, value_name = "FILE")]
+    keys: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -37,6 +41,8 @@ pub(super) enum TierCommand {
         #[command(flatten)]
         store: StoreArguments,
     },
+    /// Print a line with a new key for the file that remote.storage.encryption.keys names
+    Key,
     /// List the partitions in a bucket, as their manifests tell
     Ls {
         #[command(flatten)]
@@ -73,6 +79,7 @@ impl StoreArguments {
 pub(super) async fn run(command: TierCommand, format: Format) -> anyhow::Result<()> {
     match command {
         TierCommand::Check { store } => prove(&store, format).await,
+        TierCommand::Key => new_key(),
         TierCommand::Ls { store } => list(&store, format).await,
         TierCommand::Status(arguments) => tier_status::run(arguments, format).await,
         TierCommand::Restore(arguments) => restore::run(arguments, format).await,
@@ -100,12 +107,24 @@ async fn prove(store: &StoreArguments, format: Format) -> anyhow::Result<()> {
 /// The bucket, to be read.
 pub(super) fn tier(store: &StoreArguments) -> anyhow::Result<Arc<Tier>> {
     let disk: SharedDisk = Arc::new(OsDisk);
-    Ok(Tier::new(open(&store.location()?, &disk)?, CACHE_BYTES))
+    let tier = Tier::new(open(&store.location()?, &disk)?, CACHE_BYTES);
+    if let Some(path) = &store.keys {
+        let text = read_file(&OsDisk, path).with_context(|| path.display().to_string())?;
+        let keys = Keys::parse(&String::from_utf8_lossy(&text));
+        tier.keyring.set(keys.map_err(|reason| anyhow!("{}: {reason}", path.display()))?);
+    }
+    Ok(tier)
+}
+
+fn new_key() -> anyhow::Result<()> {
+    println!("{}", Keys::new_line().context("the operating system gives no random numbers")?);
+    Ok(())
 }
 
 async fn list(store: &StoreArguments, format: Format) -> anyhow::Result<()> {
     let inventory = tier(store)?.inventory().await?;
-    let columns = ["topic", "id", "partition", "start", "end", "segments", "bytes", "epoch"];
+    let columns =
+        ["topic", "id", "partition", "start", "end", "segments", "bytes", "epoch", "keys"];
     let mut rows = Rows::new(&columns);
     for manifest in &inventory.manifests {
         rows.add(vec![
@@ -117,6 +136,7 @@ async fn list(store: &StoreArguments, format: Format) -> anyhow::Result<()> {
             manifest.segments.len().into(),
             manifest.bytes().into(),
             manifest.leader_epoch.into(),
+            manifest.key_ids().join(",").into(),
         ]);
     }
     rows.print(format);

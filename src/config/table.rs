@@ -161,6 +161,7 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "remote.log.manager.fetch.max.bytes.per.second" Long, "9223372036854775807", 1, MAX, true, "Most bytes a second that are read from object storage for readers.";
     "remote.log.manager.task.interval.ms" Long, "2000", 100, MAX, false, "How often it is looked for segments to copy to object storage, and for what to delete there.";
     "remote.storage.certificates" Str, "", 0, 0, false, "PEM file of certificates that the object storage is trusted by, beside the operating system's.";
+    "remote.storage.encryption.keys" Str, "", 0, 0, false, "File of keys that wrap the keys of what is written to object storage, as lines of ID=BASE64 (32 bytes, strandline tier key makes one): the first one wraps what is new; none as the first line: nothing new is encrypted. Read again when it changes; empty: no encryption.";
     "remote.storage.options" List, "", 0, 0, false, "Options of the object storage as KEY=VALUE, e.g. aws_endpoint=http://localhost:9000; what is not given comes from the environment, a web identity, or the machine.";
     "remote.storage.url" Str, "", 0, 0, false, "Object storage for topics with remote.storage.enable: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:FOLDER; empty: none.";
     "replica.alter.log.dirs.io.max.bytes.per.second" Long, "9223372036854775807", 1, MAX, true, "Most bytes a second that are copied between log directories of this broker.";

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::encryption_tests::encrypted;
 use super::tests::{CACHE_BYTES, TOPIC, id, log_with, remote};
 use super::*;
 use crate::log::compaction::CompactionRules;
@@ -156,7 +157,8 @@ async fn whatever_is_compacted_where_and_when_readers_know_the_same_at_last() {
     for seed in 0..8 {
         let (store, switch) = faulty(Fault::None);
         let (mut log, random) = (compacted_log(), Random::seeded(seed));
-        let mut remote = remote(&store);
+        let remote_of: fn(&_) -> _ = if seed % 2 == 0 { remote } else { encrypted };
+        let mut remote = remote_of(&store);
         let (mut table, mut epoch, mut now_ms) = (Table::new(), 0, 0);
         for _ in 0..60 {
             now_ms += i64::try_from(random.below(400)).expect("small");
@@ -192,7 +194,7 @@ async fn whatever_is_compacted_where_and_when_readers_know_the_same_at_last() {
             if random.below(6) == 0 {
                 // Another leader, with the same log.
                 epoch += 1;
-                remote = self::remote(&store);
+                remote = remote_of(&store);
             }
             remote.sweep(epoch, 0, now_ms).await.expect("swept");
         }
@@ -271,4 +273,54 @@ async fn what_an_unclean_election_cut_is_compacted_without_what_was_cut() {
     let batch = BatchBuilder::new().producer(7, 0, 25).record(0, None, None).build();
     assert!(state.producers.check(&BatchHeader::parse(&batch).expect("header")).is_ok());
     assert_eq!(remote.manifest().expect("known").topic_id, TOPIC);
+}
+
+/// A follower learns epochs from what it reads: that of two replicas one has another history than the other, though both are
+/// right, would be taken for an unclean election.
+#[tokio::test]
+async fn where_an_epoch_began_is_seen_in_what_compaction_leaves_here_and_in_the_bucket() {
+    let (store, _) = faulty(Fault::None);
+    let (mut log, remote) = (compacted_log(), remote(&store));
+    for epoch in [0, 2, 5, 6] {
+        // Of the epochs before the last one no record is the newest of its key.
+        for key in 0..30 {
+            put(&mut log, epoch, key, Some("value"));
+        }
+    }
+    log.close().expect("flushed");
+    copy(&remote, &log, 6).await;
+    compact(&remote, 6, 0).await;
+    let plan = log.clean_plan(0, log.log_end(), 1 << 20).expect("dirty");
+    let cleaned = plan.run(&mut |_| {}).expect("cleaned");
+    log.swap_cleaned(cleaned).expect("swapped");
+    let began = log.epochs().lines();
+    assert_eq!(began.len(), 4);
+    let manifest = remote.manifest().expect("known");
+    let (mut at, mut there) = (0, crate::log::LeaderEpochs::default());
+    while manifest.find(at).is_some() {
+        let bytes = remote.reader().read(&manifest, at, 700, Offset::MAX).await.expect("read");
+        at = note_epochs(&bytes, &mut there);
+    }
+    let slice = log.slice(0, log.end(), 1 << 20, true).expect("local").expect("some");
+    let mut here = crate::log::LeaderEpochs::default();
+    let (mut slice, mut from) = (Some(slice), 0);
+    while let Some(read) = slice.take() {
+        from = note_epochs(&read.read().expect("read"), &mut here);
+        if from < log.log_end() {
+            slice = log.slice(from, log.end(), 1 << 20, true).expect("local");
+        }
+    }
+    assert_eq!((from, at), (log.log_end(), manifest.end().expect("some")));
+    assert_eq!((here.lines(), there.lines()), (began.clone(), began));
+}
+
+/// What a follower learns; returns where it reads on.
+fn note_epochs(mut bytes: &[u8], epochs: &mut crate::log::LeaderEpochs) -> Offset {
+    let mut next = -1;
+    while let Some((header, _, after)) = next_batch(bytes) {
+        bytes = after;
+        epochs.assign(header.leader_epoch, header.base_offset);
+        next = header.last_offset() + 1;
+    }
+    next
 }

@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use super::counts::TierCounts;
+use super::encryption::Keyring;
 use super::error::RemoteError;
 use super::manifest::RemoteSegment;
 use super::sending::{PART_BYTES, Sending};
 use super::trailer::{CHUNK_BYTES, Owner, Trailer};
-use super::verifying::verify;
+use super::verifying::Source;
 use crate::log::OpenSegment;
 use crate::model::number::to_u64;
 use crate::model::{PartitionId, TopicId};
@@ -24,6 +25,7 @@ use crate::system::tasks::blocking;
 pub(super) struct Copying {
     pub store: Store,
     pub counts: Arc<TierCounts>,
+    pub keyring: Arc<Keyring>,
     pub throttle: Arc<Throttle>,
     pub topic: Arc<str>,
     pub owner: (TopicId, PartitionId),
@@ -36,8 +38,10 @@ impl Copying {
     /// Sends the segment and reads it back; returns the object's size.
     pub(super) async fn run(self, mut segment: RemoteSegment) -> Result<u64, RemoteError> {
         segment.object_bytes = self.send(&segment).await?;
-        verify(&self.store, &self.counts, &self.object, &segment).await.map_err(|error| {
-            RemoteError::Damaged { object: self.object.clone(), reason: error.to_string() }
+        let source = Source { store: &self.store, counts: &self.counts, keyring: &self.keyring };
+        source.verify(&self.object, &segment).await.map_err(|error| RemoteError::Damaged {
+            object: self.object.clone(),
+            reason: error.to_string(),
         })?;
         Ok(segment.object_bytes)
     }
@@ -45,7 +49,8 @@ impl Copying {
     /// Makes the object; returns its size.
     async fn send(&self, segment: &RemoteSegment) -> Result<u64, RemoteError> {
         let (store, throttle) = (self.store.clone(), Arc::clone(&self.throttle));
-        let mut sending = Sending::new(store, throttle, self.object.clone());
+        let named = (self.object.clone(), self.keyring.key_of(segment)?);
+        let mut sending = Sending::new(store, throttle, named);
         let sent = self.send_through(&mut sending, segment).await;
         if sent.is_err() {
             sending.give_up().await;

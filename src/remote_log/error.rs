@@ -25,6 +25,12 @@ pub(crate) enum RemoteError {
         "the bucket has nothing of {partition}: is remote.storage.url the bucket that it is to be restored from?"
     )]
     NotThere { partition: String },
+    #[error(
+        "it is encrypted with the key {key_id}, which is not among remote.storage.encryption.keys"
+    )]
+    NoKey { key_id: String },
+    #[error("the key {key_id} is not the one that it was encrypted with")]
+    WrongKey { key_id: String },
     #[error("the manifest of {0} is not read yet")]
     Unknown(String),
     #[error("segments of {0} were changed meanwhile: it is looked at again")]

@@ -9,7 +9,7 @@ use super::backup::{TopicNote, is_topic_note};
 use super::error::RemoteError;
 use super::manifest::{LOG_ENDING, Manifest};
 use super::partition::Tier;
-use super::verifying::verify;
+use super::verifying::Source;
 
 const MANIFEST: &str = "/manifest.json";
 
@@ -62,10 +62,11 @@ impl Tier {
 
     /// Reads every byte of a partition again, and compares.
     pub(crate) async fn verify(self: &Arc<Self>, manifest: &Manifest) -> Verified {
+        let source = Source { store: &self.store, counts: &self.counts, keyring: &self.keyring };
         let mut verified = Verified { segments: 0, bytes: 0, damaged: Vec::new() };
         for segment in &manifest.segments {
             let object = manifest.object(segment);
-            match verify(&self.store, &self.counts, &object, segment).await {
+            match source.verify(&object, segment).await {
                 Ok(()) => {
                     verified.segments += 1;
                     verified.bytes += segment.object_bytes;

@@ -4,9 +4,12 @@
 //! nowhere is nobody's; the fence grows, so that of two leaders the older one changes nothing (KIP-405, KIP-101).
 //! The text is JSON, so that whoever has the bucket can read it without this program.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::encryption::WrappedKey;
 use crate::model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId};
 
 /// The version of the text.
@@ -34,6 +37,9 @@ pub(crate) struct RemoteSegment {
     /// Whether offsets may be missing, since the log is compacted.
     #[serde(default)]
     pub is_compacted: bool,
+    /// The object's key, if it is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<WrappedKey>,
 }
 
 /// An object that no reader needs any more, and since when.
@@ -98,7 +104,7 @@ impl Manifest {
                 && segment.object_offset <= base
                 && base < end
                 && segment.log_bytes > 0
-                && segment.log_bytes < segment.object_bytes
+                && segment.stored_log_bytes() < segment.object_bytes
                 && in_order
                 && segment.epochs.first().is_some_and(|(_, start)| *start <= base)
                 && segment.epochs.last().is_some_and(|(_, start)| *start < end);
@@ -138,6 +144,13 @@ impl Manifest {
     /// Bytes of records.
     pub(crate) fn bytes(&self) -> u64 {
         self.segments.iter().fold(0, |sum, segment| sum.saturating_add(segment.log_bytes))
+    }
+
+    /// Which keys wrap those of its segments, in order.
+    pub(crate) fn key_ids(&self) -> Vec<&str> {
+        let wrapped = self.segments.iter().filter_map(|segment| segment.encryption.as_ref());
+        let ids: BTreeSet<&str> = wrapped.map(|wrapped| wrapped.key_id.as_str()).collect();
+        ids.into_iter().collect()
     }
 
     /// Adds a copy; it must follow the last one, or begin a manifest that holds none.
@@ -299,6 +312,7 @@ pub(crate) fn sample() -> Manifest {
             object_bytes: 20,
             epochs,
             is_compacted: base_offset > 0,
+            encryption: None,
         };
         manifest.add(segment).expect("sound");
     }

@@ -10,6 +10,9 @@ mod compacting_tests;
 mod copying;
 mod counts;
 mod deleted;
+mod encryption;
+#[cfg(test)]
+mod encryption_tests;
 mod error;
 mod inspect;
 mod manifest;
@@ -29,6 +32,7 @@ pub(crate) use backup::sample_notes;
 pub(crate) use backup::{GroupsNote, NotedOffset, TopicNote};
 pub(crate) use compacting::CompactionSettings;
 pub(crate) use counts::TierCounts;
+pub(crate) use encryption::Keys;
 pub(crate) use error::RemoteError;
 pub(crate) use inspect::Inventory;
 pub(crate) use manifest::Manifest;

@@ -18,6 +18,7 @@ use super::backup::topic_note;
 use super::compacting::Pass;
 use super::copying::{Copying, panicked};
 use super::counts::TierCounts;
+use super::encryption::Keyring;
 use super::error::RemoteError;
 use super::manifest::{LOG_ENDING, Manifest, RemoteSegment};
 use super::reader::Reader;
@@ -41,6 +42,8 @@ pub(crate) struct Tier {
     pub(super) idle: Store,
     pub reader: Arc<Reader>,
     pub counts: Arc<TierCounts>,
+    /// What opens segments that are encrypted, and encrypts new ones.
+    pub keyring: Arc<Keyring>,
     /// Holds copies to `remote.log.manager.copy.max.bytes.per.second`.
     pub(super) copies: Arc<Throttle>,
     /// Held by the pass of compaction that is under way.
@@ -54,10 +57,12 @@ impl Tier {
 
     pub(crate) fn with_idle((store, idle): (Store, Store), cache_bytes: u64) -> Arc<Self> {
         let counts = Arc::<TierCounts>::default();
-        let reader = Reader::new(store.clone(), Arc::clone(&counts), cache_bytes);
+        let keyring = Arc::<Keyring>::default();
+        let shared = (Arc::clone(&counts), Arc::clone(&keyring));
+        let reader = Reader::new(store.clone(), shared, cache_bytes);
         let idle = idle.counted_with(&store);
         let compacting = Arc::new(Semaphore::new(1));
-        Arc::new(Self { store, idle, reader, counts, copies: Arc::default(), compacting })
+        Arc::new(Self { store, idle, reader, counts, keyring, copies: Arc::default(), compacting })
     }
 
     /// Bytes a second that are copied, and that are read.
@@ -296,11 +301,13 @@ impl RemotePartition {
             object_bytes: 0,
             epochs,
             is_compacted,
+            encryption: self.tier.keyring.new_key(id)?,
         };
         let store = if falls_behind { &self.tier.store } else { &self.tier.idle };
         let copy = Copying {
             store: store.clone(),
             counts: Arc::clone(&self.tier.counts),
+            keyring: Arc::clone(&self.tier.keyring),
             throttle: Arc::clone(&self.tier.copies),
             topic: Arc::clone(&self.topic),
             object: manifest.object(&segment),

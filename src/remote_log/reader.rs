@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::counts::TierCounts;
+use super::encryption::{Keyring, Piece, opened};
 use super::error::RemoteError;
 use super::manifest::{Manifest, RemoteSegment};
 use super::trailer::{CHUNK_BYTES, Trailer};
@@ -41,6 +42,7 @@ type Shared = Arc<RemoteError>;
 pub(crate) struct Reader {
     store: Store,
     counts: Arc<TierCounts>,
+    keyring: Arc<Keyring>,
     chunks: Cache<(Uuid, usize), Bytes>,
     trailers: Cache<Uuid, Arc<Trailer>>,
     /// Bounds the memory of what is on its way here.
@@ -52,7 +54,11 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(store: Store, counts: Arc<TierCounts>, cache_bytes: u64) -> Arc<Self> {
+    pub(super) fn new(
+        store: Store,
+        (counts, keyring): (Arc<TierCounts>, Arc<Keyring>),
+        cache_bytes: u64,
+    ) -> Arc<Self> {
         let weight = |bytes: usize| to_u32(i64::try_from(bytes).unwrap_or(i64::MAX)).max(1);
         // Indexes are a thousandth of what they are of; a tenth of the room keeps those of what is read. Half is for chunks that
         // are kept, a quarter for those that come, and the rest for what is on its way to readers.
@@ -72,6 +78,7 @@ impl Reader {
         Arc::new(Self {
             store,
             counts,
+            keyring,
             chunks,
             trailers,
             coming,
@@ -89,7 +96,9 @@ impl Reader {
         let fetch = async {
             let (reader, name, segment) = (Arc::clone(self), object.to_owned(), segment.clone());
             let work = async move {
-                let bytes = reader.get(&name, segment.log_bytes..segment.object_bytes).await?;
+                let key = reader.keyring.key_of(&segment)?;
+                let bytes = reader.get(&name, segment.trailer_range()).await?;
+                let bytes = opened(key.as_ref(), (&name, Piece::Trailer), bytes)?;
                 Trailer::decode(&name, &bytes, &segment).map(Arc::new)
             };
             self.store.background().run(work).await.unwrap_or_else(|| Err(broken(object)))
@@ -136,9 +145,11 @@ impl Reader {
         segment: &RemoteSegment,
         chunk: usize,
     ) -> Result<Bytes, RemoteError> {
-        let get = self.get(object, chunk_range(segment, chunk));
+        let key = self.keyring.key_of(segment)?;
+        let get = self.get(object, segment.chunk_range(chunk));
         let both = join(get, self.trailer(object, segment)).await;
         let (bytes, trailer) = (both.0?, both.1.map_err(|error| told(object, &error))?);
+        let bytes = opened(key.as_ref(), (object, Piece::Chunk(chunk)), bytes)?;
         trailer.verify(object, chunk, &bytes)?;
         Ok(bytes)
     }
@@ -178,9 +189,8 @@ impl Reader {
     ) {
         let is_here = |chunk: usize| self.chunks.contains_key(&(segment.id, chunk));
         let reads_on = first > 0 && is_here(first - 1);
-        let chunks = chunks_of(segment);
         let ahead = if reads_on { self.ahead() } else { 1 };
-        for chunk in (last + 1..chunks).take(ahead).filter(|chunk| !is_here(*chunk)) {
+        for chunk in (last + 1..segment.chunks()).take(ahead).filter(|chunk| !is_here(*chunk)) {
             let (reader, object, segment) = (Arc::clone(self), object.to_owned(), segment.clone());
             self.store.background().spawn(async move {
                 // Whoever needs it asks again, and is told what is wrong.
@@ -316,16 +326,6 @@ impl Drop for Reading<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// The bytes of a chunk of a segment's records.
-pub(super) fn chunk_range(segment: &RemoteSegment, chunk: usize) -> std::ops::Range<u64> {
-    let start = to_u64(chunk * CHUNK_BYTES);
-    start..(start + to_u64(CHUNK_BYTES)).min(segment.log_bytes)
-}
-
-pub(super) fn chunks_of(segment: &RemoteSegment) -> usize {
-    usize::try_from(segment.log_bytes).unwrap_or(usize::MAX).div_ceil(CHUNK_BYTES)
 }
 
 /// What whoever reads is told where the work for it came to no end.

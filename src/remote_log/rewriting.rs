@@ -8,13 +8,14 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
+use super::encryption::{Piece, opened};
 use super::error::RemoteError;
 use super::manifest::{Manifest, RemoteSegment};
 use super::partition::Tier;
-use super::reader::{chunk_range, chunks_of, told};
+use super::reader::told;
 use super::sending::{PART_BYTES, Sending};
 use super::trailer::{CHUNK_BYTES, Owner, Trailer};
-use super::verifying::verify;
+use super::verifying::Source;
 use crate::log::compaction::{Compaction, Kept};
 use crate::log::{ProducerStates, SegmentIndex};
 use crate::model::number::to_u64;
@@ -48,7 +49,7 @@ impl Batches<'_> {
         loop {
             let Some((header, bytes)) = next_batch(&self.buffer).map(|(h, b, _)| (h, b.len()))
             else {
-                if self.next_chunk < chunks_of(self.segment) {
+                if self.next_chunk < self.segment.chunks() {
                     self.fetch().await?;
                     continue;
                 }
@@ -75,18 +76,20 @@ impl Batches<'_> {
 
     async fn fetch(&mut self) -> Result<(), RemoteError> {
         let first = self.next_chunk;
-        let end = (first + CHUNKS).min(chunks_of(self.segment));
-        let range = chunk_range(self.segment, first).start..chunk_range(self.segment, end - 1).end;
+        let end = (first + CHUNKS).min(self.segment.chunks());
+        let range = self.segment.chunk_range(first).start..self.segment.chunk_range(end - 1).end;
         let throttle = &self.work.tier.copies;
         throttle.wait().await;
         throttle.note(uptime_ms(), (end - first) * CHUNK_BYTES);
         let got = self.work.tier.idle.get_range(&self.object, range).await;
         self.work.tier.counts.note_read(got.as_ref().map(|bytes| to_u64(bytes.len())).ok());
-        let got = got?;
-        for (chunk, bytes) in (first..).zip(got.chunks(CHUNK_BYTES)) {
-            self.trailer.verify(&self.object, chunk, bytes)?;
+        let (mut got, key) = (got?, self.work.tier.keyring.key_of(self.segment)?);
+        for chunk in first..end {
+            let bytes = got.split_to(self.segment.stored_chunk_bytes().min(got.len()));
+            let bytes = opened(key.as_ref(), (&self.object, Piece::Chunk(chunk)), bytes)?;
+            self.trailer.verify(&self.object, chunk, &bytes)?;
+            self.buffer.extend_from_slice(&bytes);
         }
-        self.buffer.extend_from_slice(&got);
         self.next_chunk = end;
         Ok(())
     }
@@ -157,7 +160,8 @@ impl Work {
         let mut held = batches.next().await?;
         while let Some((header, batch)) = held {
             held = batches.next().await?;
-            let kept = compaction.keep(&header, &batch, held.is_none());
+            let must_stay = held.is_none() || begins_epoch(&header, std::slice::from_ref(segment));
+            let kept = compaction.keep(&header, &batch, must_stay);
             if kept.map_err(|error| batches.damaged(&error.to_string()))? != Kept::Whole {
                 return Ok(true);
             }
@@ -182,10 +186,12 @@ impl Work {
             leader_epoch: self.manifest.leader_epoch,
             epochs: epochs_of(segments),
             is_compacted: true,
+            encryption: self.tier.keyring.new_key(id)?,
             ..first.clone()
         };
         let (store, throttle) = (self.tier.idle.clone(), Arc::clone(&self.tier.copies));
-        let sending = Sending::new(store, throttle, self.manifest.object(&new));
+        let named = (self.manifest.object(&new), self.tier.keyring.key_of(&new)?);
+        let sending = Sending::new(store, throttle, named);
         let index = SegmentIndex::new(new.object_offset);
         let mut output = Output { sending, rest: Vec::new(), index };
         let written = self.write(segments, compaction, &mut output, &mut new, producers).await;
@@ -194,7 +200,9 @@ impl Work {
             return written.map(|_| None);
         };
         let object = self.manifest.object(&new);
-        verify(&self.tier.idle, &self.tier.counts, &object, &new)
+        let Tier { idle, counts, keyring, .. } = &*self.tier;
+        Source { store: idle, counts, keyring }
+            .verify(&object, &new)
             .await
             .map_err(|error| RemoteError::Damaged { object, reason: error.to_string() })?;
         Ok(Some(new))
@@ -215,7 +223,8 @@ impl Work {
             while let Some((header, batch)) = held {
                 held = batches.next().await?;
                 let is_last = held.is_none() && at == segments.len();
-                let kept = compaction.keep(&header, &batch, is_last);
+                let must_stay = is_last || begins_epoch(&header, segments);
+                let kept = compaction.keep(&header, &batch, must_stay);
                 match kept.map_err(|error| batches.damaged(&error.to_string()))? {
                     Kept::Whole => output.push(self, &batch).await?,
                     Kept::Part(batch) => output.push(self, &batch).await?,
@@ -240,6 +249,11 @@ impl Work {
         new.object_bytes = output.sending.finish((rest, crcs), trailer).await?;
         Ok(true)
     }
+}
+
+fn begins_epoch(header: &BatchHeader, segments: &[RemoteSegment]) -> bool {
+    let mut epochs = segments.iter().flat_map(|segment| &segment.epochs);
+    epochs.any(|(_, start)| *start == header.base_offset)
 }
 
 /// Where each epoch begins in segments that lie one after the other.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::encryption::SegmentKey;
 use super::error::RemoteError;
 use super::trailer::CHUNK_BYTES;
 use crate::model::number::to_u64;
@@ -31,21 +32,31 @@ pub(super) struct Sending {
     pub throttle: Arc<Throttle>,
     /// The name that it gets.
     pub object: String,
+    /// What it is encrypted with.
+    pub key: Option<SegmentKey>,
     pub upload: Option<Upload>,
     /// Checksums of the chunks of its records so far.
     pub crcs: Vec<u32>,
     /// Bytes of records so far.
     pub log_bytes: u64,
+    /// Bytes of the object so far.
+    sent_bytes: u64,
 }
 
 impl Sending {
-    pub(super) fn new(store: Store, throttle: Arc<Throttle>, object: String) -> Self {
-        Self { store, throttle, object, upload: None, crcs: Vec::new(), log_bytes: 0 }
+    pub(super) fn new(
+        store: Store,
+        throttle: Arc<Throttle>,
+        (object, key): (String, Option<SegmentKey>),
+    ) -> Self {
+        let (crcs, log_bytes, sent_bytes) = (Vec::new(), 0, 0);
+        Self { store, throttle, object, key, upload: None, crcs, log_bytes, sent_bytes }
     }
 
     /// Sends `PART_BYTES` of records, after which more come, and notes the checksums of their chunks.
     pub(super) async fn part(&mut self, part: Vec<u8>, crcs: Vec<u32>) -> Result<(), RemoteError> {
-        self.note(part.len(), crcs).await;
+        let part = self.sealed(part, crcs)?;
+        self.pace(part.len()).await;
         if self.upload.is_none() {
             self.begin().await?;
         }
@@ -54,16 +65,28 @@ impl Sending {
         Ok(sent?)
     }
 
+    /// The next chunks of the records as the bucket gets them.
+    fn sealed(&mut self, records: Vec<u8>, crcs: Vec<u32>) -> Result<Vec<u8>, RemoteError> {
+        let first = self.crcs.len();
+        self.log_bytes += to_u64(records.len());
+        self.crcs.extend(crcs);
+        let Some(key) = &self.key else { return Ok(records) };
+        key.seal_chunks(first, &records)
+    }
+
     /// Sends the rest of the records and what `trailer` makes of all checksums; returns the object's size.
     pub(super) async fn finish(
         &mut self,
-        (mut rest, crcs): (Vec<u8>, Vec<u32>),
+        (rest, crcs): (Vec<u8>, Vec<u32>),
         trailer: impl FnOnce(&[u32]) -> Vec<u8>,
     ) -> Result<u64, RemoteError> {
-        let before = self.log_bytes;
-        self.note(rest.len(), crcs).await;
-        rest.extend_from_slice(&trailer(&self.crcs));
-        let object_bytes = before + to_u64(rest.len());
+        let mut rest = self.sealed(rest, crcs)?;
+        let trailer = trailer(&self.crcs);
+        match &self.key {
+            Some(key) => rest.extend_from_slice(&key.seal_trailer(&trailer)?),
+            None => rest.extend_from_slice(&trailer),
+        }
+        self.pace(rest.len()).await;
         match &mut self.upload {
             Some(upload) => upload.part(Bytes::from(rest)).await?,
             None => drop(self.store.create(&self.object, Bytes::from(rest)).await?),
@@ -72,7 +95,7 @@ impl Sending {
             upload.finish().await?;
             self.forget_note().await;
         }
-        Ok(object_bytes)
+        Ok(self.sent_bytes)
     }
 
     /// Begins an upload, and notes it in the bucket: it can be aborted by others if this process dies.
@@ -93,11 +116,10 @@ impl Sending {
         }
     }
 
-    async fn note(&mut self, bytes: usize, crcs: Vec<u32>) {
+    async fn pace(&mut self, bytes: usize) {
         self.throttle.wait().await;
         self.throttle.note(uptime_ms(), bytes);
-        self.crcs.extend(crcs);
-        self.log_bytes += to_u64(bytes);
+        self.sent_bytes += to_u64(bytes);
     }
 
     /// Takes away what was sent.

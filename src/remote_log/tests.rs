@@ -44,7 +44,7 @@ pub(super) fn log_with(change: impl FnOnce(&mut TopicConfig)) -> Log {
 }
 
 /// Appends records of an idempotent producer; the time of each is its offset.
-fn append(log: &mut Log, leader_epoch: LeaderEpoch, count: i64) {
+pub(super) fn append(log: &mut Log, leader_epoch: LeaderEpoch, count: i64) {
     for _ in 0..count {
         let at = log.log_end();
         let sequence = i32::try_from(at).expect("small");
@@ -62,7 +62,7 @@ pub(super) fn remote(store: &Store) -> RemotePartition {
 }
 
 /// Claims, and copies all that is closed.
-async fn copy_all(
+pub(super) async fn copy_all(
     remote: &RemotePartition,
     log: &Log,
     leader_epoch: LeaderEpoch,
@@ -77,7 +77,7 @@ async fn copy_all(
 }
 
 /// The offsets that a reader sees from `from` on.
-async fn offsets(remote: &RemotePartition, from: Offset) -> Vec<Offset> {
+pub(super) async fn offsets(remote: &RemotePartition, from: Offset) -> Vec<Offset> {
     let manifest = remote.manifest().expect("known");
     let (mut at, mut all) = (from, Vec::new());
     while manifest.find(at).is_some() {
@@ -92,7 +92,7 @@ async fn offsets(remote: &RemotePartition, from: Offset) -> Vec<Offset> {
     all
 }
 
-fn all(range: std::ops::Range<Offset>) -> Vec<Offset> {
+pub(super) fn all(range: std::ops::Range<Offset>) -> Vec<Offset> {
     range.collect()
 }
 
@@ -255,7 +255,7 @@ async fn an_upload_that_nobody_finishes_is_aborted_after_hours() {
     append(&mut log, 0, 40);
     let manifest = copy_all(&remote, &log, 0).await.expect("copied");
     let object = manifest.object(&manifest.segments[0]).replace("0-0-", "0-0-f");
-    let mut sending = Sending::new(store.clone(), Arc::default(), object.clone());
+    let mut sending = Sending::new(store.clone(), Arc::default(), (object.clone(), None));
     sending.part(vec![0; PART_BYTES], vec![1; 8]).await.expect("sent");
     let note = format!("{object}{UPLOAD_ENDING}");
     let begun_ms = store.list(&object).await.expect("listed");
@@ -269,7 +269,7 @@ async fn an_upload_that_nobody_finishes_is_aborted_after_hours() {
     assert_eq!(store.list("").await.expect("listed").len(), manifest.segments.len() + 1);
     // One that is finished leaves no note, nor does one that is given up.
     for is_finished in [true, false] {
-        let mut sending = Sending::new(store.clone(), Arc::default(), object.clone());
+        let mut sending = Sending::new(store.clone(), Arc::default(), (object.clone(), None));
         sending.part(vec![0; PART_BYTES], vec![1; 8]).await.expect("sent");
         if is_finished {
             sending.finish((vec![1], vec![2]), |_| vec![3]).await.expect("finished");

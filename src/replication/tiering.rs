@@ -203,6 +203,11 @@ impl Replicas {
             tracing::info!(partition = %partition.name, from, end, "segment copied to object storage");
             partition.know(epoch);
         }
+        let rewrapped = remote.rewrap(epoch).await?;
+        if rewrapped > 0 {
+            tracing::info!(partition = %partition.name, rewrapped, "keys of segments wrapped anew");
+            partition.know(epoch);
+        }
         let now_ms = self.clock.now_ms();
         let start = partition.start_wanted(&config, &manifest, now_ms);
         if start > manifest.log_start {
