@@ -12,6 +12,7 @@ mod clients;
 mod cluster;
 mod compacted;
 mod crash;
+mod encrypted;
 mod faults;
 mod first_run;
 mod franz_go;

@@ -187,6 +187,11 @@ fn line(number: u32) -> String {
 impl Alone {
     /// The same without a topic.
     pub(crate) fn begin(data: &Path, tier: PathBuf) -> Self {
+        Self::begin_with(data, tier, &[])
+    }
+
+    /// The same with further settings.
+    pub(crate) fn begin_with(data: &Path, tier: PathBuf, more: &[&str]) -> Self {
         let mut command = Command::new(BINARY);
         command.args(["serve", "--tier", &format!("file:{}", tier.display())]);
         let own = [
@@ -195,7 +200,7 @@ impl Alone {
             "http.listen=127.0.0.1:0".to_owned(),
             "log.dirs.min.free.bytes=0".to_owned(),
         ];
-        for setting in own.iter().map(String::as_str).chain(OFTEN) {
+        for setting in own.iter().map(String::as_str).chain(OFTEN).chain(more.iter().copied()) {
             command.args(["--set", setting]);
         }
         let broker = Broker::start_command(command);
@@ -219,10 +224,15 @@ impl Alone {
     }
 
     fn produce(&self, folder: &Path, numbers: std::ops::Range<u32>) {
+        self.send(folder, "t", &numbers.map(line).collect::<String>());
+    }
+
+    /// Produces lines.
+    pub(crate) fn send(&self, folder: &Path, topic: &str, lines: &str) {
         let input = folder.join("input");
-        std::fs::write(&input, numbers.map(line).collect::<String>()).expect("written");
+        std::fs::write(&input, lines).expect("written");
         let produced = Command::new(BINARY)
-            .args(["produce", "t", "-b", &self.address])
+            .args(["produce", topic, "-b", &self.address])
             .stdin(std::fs::File::open(&input).expect("a file"))
             .stdout(Stdio::null())
             .status();
