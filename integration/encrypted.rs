@@ -30,6 +30,10 @@ fn shows(folder: &Path, ending: &str, text: &str) -> bool {
     files(folder, ending).into_iter().any(shows)
 }
 
+fn lines(from: i64, to: i64) -> String {
+    (from..to).fold(String::new(), |all, number| all + &format!("secret {number:06}\n"))
+}
+
 #[test]
 fn an_encrypted_bucket_is_read_with_its_keys_only_and_keys_change_while_it_is_in_use() {
     let (folder, data) = folder();
@@ -42,8 +46,6 @@ fn an_encrypted_bucket_is_read_with_its_keys_only_and_keys_change_while_it_is_in
     let tiered = ["-c", "remote.storage.enable=true", "-c", "segment.ms=1000"];
     let create = ["topic", "create", "t", "-p", "1", "-c", "local.retention.ms=1"];
     alone.ours(&[&create[..], &tiered].concat());
-    let lines =
-        |from: i64, to: i64| (from..to).map(|n| format!("secret {n:06}\n")).collect::<String>();
     alone.send(folder.path(), "t", &lines(0, LINES));
     eventually("all of it is in the bucket, and nothing is here", || {
         manifests(&tier).0 == [(0, LINES)] && alone.offset_of("t", "earliest-local") == LINES

@@ -19,6 +19,7 @@ mod franz_go;
 mod hostile;
 mod judges;
 mod kit;
+mod mounted;
 mod operations;
 mod power;
 mod probe;

@@ -34,6 +34,7 @@ impl From<&PartitionError> for ErrorCode {
             PartitionError::Unsettled => ErrorCode::OffsetNotAvailable,
             PartitionError::Transactional => ErrorCode::InvalidTxnState,
             PartitionError::Deleted => ErrorCode::UnknownTopicOrPartition,
+            PartitionError::Mounted => ErrorCode::PolicyViolation,
             PartitionError::Tiered { .. } => ErrorCode::OffsetMovedToTieredStorage,
         }
     }

@@ -284,10 +284,14 @@ impl<'a> Produce<'a> {
             answer.log_start_offset = handle.bounds(-1).map_or(-1, |(start, ..)| start);
         }
         // Older versions have no place for what follows.
-        if self.call.version >= 8
-            && let PartitionError::Batch(error) = error
-        {
-            (answer.record_errors, answer.error_message) = record_errors(error, &handle.name);
+        match error {
+            PartitionError::Batch(error) if self.call.version >= 8 => {
+                (answer.record_errors, answer.error_message) = record_errors(error, &handle.name);
+            }
+            PartitionError::Mounted if self.call.version >= 8 => {
+                answer.error_message = Some(text(error.to_string()));
+            }
+            _ => {}
         }
         answer
     }

@@ -71,9 +71,9 @@ impl Backup {
     /// What is to be said of a topic; `None` where it is not tiered, or another broker says it.
     fn note_of(&self, topic: &TopicImage) -> Option<TopicNote> {
         let first = topic.partitions.first()?;
-        if first.leader != self.controller.node_id
-            || !self.controller.topic_config(&topic.name).is_tiered
-        {
+        let config = self.controller.topic_config(&topic.name);
+        let is_own = config.is_tiered && config.mount.is_none();
+        if first.leader != self.controller.node_id || !is_own {
             return None;
         }
         let configs =

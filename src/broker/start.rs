@@ -348,7 +348,7 @@ async fn join_cluster(
     membership.register().await?;
     // Roles are taken from metadata that is current, not from what was current when this node stopped.
     let publisher: Arc<dyn Publisher> = Arc::new(follower);
-    let store = open_tier(config, disk, replicas)?;
+    let tier = open_tier(config, disk, replicas)?;
     let opening = Arc::clone(replicas);
     let opened = blocking(move || {
         opening.start(&specs(&state.image(), &state.config()))?;
@@ -357,9 +357,9 @@ async fn join_cluster(
     });
     opened.await.unwrap_or(Err(StartError::NoneLeft))?;
     replicas.start_maintenance();
-    if let Some(store) = store {
+    if let Some(tier) = tier {
         let parts = (replicas, &controller, &groups);
-        start_tier(store, config, parts, (clock.clone(), random.clone(), Arc::clone(disk)));
+        start_tier(tier, config, parts, (clock.clone(), random.clone(), Arc::clone(disk)));
     }
     membership.begin().await;
     resume_moves(&controller, replicas);

@@ -3,12 +3,13 @@
 //! Invariants: a bucket that does not answer keeps no broker from starting; one that can't be trusted (no conditional puts, other
 //! bytes than were written) gets nothing.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::backup::Backup;
 use super::error::BrokerError;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, MOUNT_URLS, mount_urls};
 use crate::controller::Controller;
 use crate::coordinator::Groups;
 use crate::objects::{CLOCKS, Location, Store, check, open};
@@ -21,31 +22,62 @@ use crate::system::{Clock, Random, SharedDisk};
 
 /// Threads that wait for the store and work on what comes, of either kind; reading files of logs has its own.
 const THREADS: usize = 2;
+const URL: &str = "remote.storage.url";
 const KEYS: &str = "remote.storage.encryption.keys";
 /// How long after a bucket failed its first check it is checked again; then twice as long, up to the most.
 const CHECK_AGAIN_MS: i64 = 500;
 const CHECK_AGAIN_MS_MAX: i64 = 5_000;
 
-/// Opens the store, if one is named, and gives it to the partitions that are about to be opened.
+/// What was opened.
+pub(super) struct OpenedTier {
+    /// The bucket of this cluster's topics.
+    store: Option<Store>,
+    /// One of all, which share their keys.
+    any: Arc<Tier>,
+    has_mounts: bool,
+}
+
+/// Opens the stores that are named, and gives them to the partitions that are about to be opened.
 pub(super) fn open_tier(
     config: &Config,
     disk: &SharedDisk,
     replicas: &Replicas,
-) -> Result<Option<Store>, BrokerError> {
-    let Some(mut location) = location(config)? else { return Ok(None) };
-    let mut open_with = |how| {
-        location.background = Background::start("tier", THREADS, how)
-            .map_err(|e| ConfigError::Invalid(format!("no threads for object storage: {e}")))?;
-        open_at(&location, disk)
+) -> Result<Option<OpenedTier>, BrokerError> {
+    let (own, urls) = (own_url(config), mount_urls(config));
+    let background = |how| {
+        Background::start("tier", THREADS, how)
+            .map_err(|e| ConfigError::Invalid(format!("no threads for object storage: {e}")))
     };
-    let (store, idle) = (open_with(Yielding::Nice)?, open_with(Yielding::Idle)?);
-    let cache_bytes = u64::try_from(config.long("remote.fetch.cache.bytes")).unwrap_or(0);
-    let tier = Tier::with_idle((store.clone(), idle), cache_bytes);
-    if let Some(text) = read_keys(config, disk)? {
-        tier.keyring.set(keys(config, &text)?);
+    if own.is_none() && urls.is_empty() {
+        return Ok(None);
     }
-    replicas.set_tier(tier);
-    Ok(Some(store))
+    let cache_bytes = u64::try_from(config.long("remote.fetch.cache.bytes")).unwrap_or(0);
+    let nice = background(Yielding::Nice)?;
+    let (mut store, mut any) = (None, None);
+    if let Some(own) = own {
+        let opened = open_at(config, (URL, own, nice.clone()), disk)?;
+        let idle = open_at(config, (URL, own, background(Yielding::Idle)?), disk)?;
+        let tier = Tier::with_idle((opened.clone(), idle), cache_bytes);
+        replicas.set_tier(Arc::clone(&tier));
+        (store, any) = (Some(opened), Some(tier));
+    }
+    let mut mounts = BTreeMap::new();
+    for url in urls {
+        let opened = open_at(config, (MOUNT_URLS, &url, nice.clone()), disk)?;
+        let tier = match &any {
+            Some(any) => any.beside(opened),
+            None => Tier::new(opened, cache_bytes),
+        };
+        any.get_or_insert_with(|| Arc::clone(&tier));
+        mounts.insert(url, tier);
+    }
+    let has_mounts = !mounts.is_empty();
+    replicas.set_mounts(mounts);
+    let Some(any) = any else { return Ok(None) };
+    if let Some(text) = read_keys(config, disk)? {
+        any.keyring.set(keys(config, &text)?);
+    }
+    Ok(Some(OpenedTier { store, any, has_mounts }))
 }
 
 /// The file of keys, if one is named.
@@ -85,23 +117,49 @@ async fn watch_keys(tier: Arc<Tier>, config: Config, disk: SharedDisk, interval_
     }
 }
 
-/// Checks what the settings say, without asking the store.
+/// Checks what the settings say, without asking the stores.
 pub(super) fn check_tier(config: &Config, disk: &SharedDisk) -> Result<(), BrokerError> {
-    let Some(location) = location(config)? else { return Ok(()) };
     if let Some(text) = read_keys(config, disk)? {
         keys(config, &text)?;
     }
-    open_at(&location, disk).map(drop)
+    let urls = mount_urls(config);
+    let mounts = urls.iter().map(|url| (MOUNT_URLS, url.as_str()));
+    for (name, url) in own_url(config).map(|own| (URL, own)).into_iter().chain(mounts) {
+        open_at(config, (name, url, Background::none()), disk)?;
+    }
+    Ok(())
 }
 
-fn open_at(location: &Location, disk: &SharedDisk) -> Result<Store, BrokerError> {
-    let opened = open(location, disk);
-    Ok(opened.map_err(|error| ConfigError::Invalid(format!("remote.storage.url: {error}")))?)
+fn own_url(config: &Config) -> Option<&str> {
+    Some(config.text(URL).trim()).filter(|url| !url.is_empty())
 }
 
-/// Proves the bucket, and then looks after tiered partitions.
+/// Opens a store that a setting names.
+fn open_at(
+    config: &Config,
+    (name, url, background): (&str, &str, Background),
+    disk: &SharedDisk,
+) -> Result<Store, ConfigError> {
+    let mut options = Vec::new();
+    let kind = |url: &str| url.split(':').next().map(str::to_owned);
+    let are_its = own_url(config).is_none_or(|own| kind(own) == kind(url));
+    for option in config.list("remote.storage.options").into_iter().filter(|_| are_its) {
+        let Some((key, value)) = option.split_once('=') else {
+            return Err(ConfigError::Invalid(format!(
+                "remote.storage.options: '{option}' is not of the form KEY=VALUE"
+            )));
+        };
+        options.push((key.trim().to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    let certificates = Some(config.text("remote.storage.certificates"));
+    let certificates = certificates.filter(|path| !path.is_empty()).map(Into::into);
+    let location = Location { url: url.to_owned(), options, certificates, background };
+    open(&location, disk).map_err(|error| ConfigError::Invalid(format!("{name}: {error}")))
+}
+
+/// Looks after mounted partitions, and, once the bucket is proven, after tiered ones.
 pub(super) fn start_tier(
-    store: Store,
+    opened: OpenedTier,
     config: &Config,
     (replicas, controller, groups): (&Arc<Replicas>, &Arc<Controller>, &Arc<Groups>),
     (clock, random, disk): (Clock, Random, SharedDisk),
@@ -110,11 +168,14 @@ pub(super) fn start_tier(
         interval_ms: config.long("remote.log.manager.task.interval.ms"),
         copiers: config.size("remote.log.manager.copier.thread.pool.size"),
     };
-    let replicas = Arc::clone(replicas);
-    let Some(tier) = replicas.tier() else { return };
+    let (replicas, OpenedTier { store, any, has_mounts }) = (Arc::clone(replicas), opened);
     if !config.text(KEYS).is_empty() {
-        spawn(watch_keys(Arc::clone(&tier), config.clone(), disk, settings.interval_ms));
+        spawn(watch_keys(any, config.clone(), disk, settings.interval_ms));
     }
+    if has_mounts {
+        replicas.start_mounts(config.long("remote.storage.mount.refresh.ms"));
+    }
+    let (Some(tier), Some(store)) = (replicas.tier(), store) else { return };
     let backup = Backup::new(tier, controller, groups, replicas.cluster_id.clone());
     spawn(async move {
         let mut again_ms = CHECK_AGAIN_MS;
@@ -131,24 +192,4 @@ pub(super) fn start_tier(
         replicas.start_tiering(settings);
         backup.run(settings.interval_ms).await;
     });
-}
-
-/// Where the store is; `None` if none is wanted.
-fn location(config: &Config) -> Result<Option<Location>, ConfigError> {
-    let url = config.text("remote.storage.url").trim().to_owned();
-    if url.is_empty() {
-        return Ok(None);
-    }
-    let mut options = Vec::new();
-    for option in config.list("remote.storage.options") {
-        let Some((key, value)) = option.split_once('=') else {
-            return Err(ConfigError::Invalid(format!(
-                "remote.storage.options: '{option}' is not of the form KEY=VALUE"
-            )));
-        };
-        options.push((key.trim().to_ascii_lowercase(), value.trim().to_owned()));
-    }
-    let certificates = Some(config.text("remote.storage.certificates"));
-    let certificates = certificates.filter(|path| !path.is_empty()).map(Into::into);
-    Ok(Some(Location { url, options, certificates, background: Background::default() }))
 }

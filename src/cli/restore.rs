@@ -5,30 +5,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context as _, bail};
 use clap::Args;
 
 use super::cluster_client::Cluster;
+use super::found::{Found, Wanted, select, wait_for};
 use super::group::{commit_request, committed, send_commit};
 use super::output::{Format, Rows, spinner};
 use super::tier::{StoreArguments, complain, tier};
 use super::tier_status::ClusterArguments;
-use super::topic::{self, LATEST, TIERED, TOPIC, configs, offsets};
+use super::topic::{self, TOPIC, configs};
 use crate::config::{RESTORE, Restore};
-use crate::model::{PartitionId, TopicId};
 use crate::protocol::messages::TopicName;
 use crate::protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use crate::protocol::text;
-use crate::remote_log::{Inventory, Manifest, Tier, TopicNote};
-use crate::system::clock::{monotonic, sleep};
-
-/// How long the brokers may take to find out where the logs begin.
-const PATIENCE: Duration = Duration::from_mins(2);
-const LOOK: Duration = Duration::from_millis(200);
-/// More than any topic has.
-const PARTITIONS_MAX: i32 = 10_000;
+use crate::remote_log::{Manifest, Tier};
 
 #[derive(Debug, Args)]
 pub(super) struct RestoreArguments {
@@ -53,38 +44,13 @@ pub(super) struct RestoreArguments {
     into: ClusterArguments,
 }
 
-/// A topic as the bucket has it.
-struct Found {
-    note: TopicNote,
-    manifests: BTreeMap<PartitionId, Manifest>,
-    /// Whether the cluster has a topic of this name; then whether it is this one.
-    there: Option<bool>,
-}
-
-impl Found {
-    /// Where each partition goes on.
-    fn ends(&self) -> BTreeMap<PartitionId, i64> {
-        let end = |index| self.manifests.get(&index).map_or(0, |m| m.end().unwrap_or(m.log_start));
-        (0..self.note.partitions).map(|index| (index, end(index))).collect()
-    }
-
-    /// A leader epoch that no leader had before.
-    fn next_epoch(&self) -> i32 {
-        let epochs = self.manifests.values().map(|manifest| manifest.leader_epoch);
-        epochs.chain([self.note.leader_epoch]).max().unwrap_or(-1).saturating_add(1)
-    }
-
-    fn records(&self) -> i64 {
-        let of = |m: &Manifest| m.end().unwrap_or(m.log_start) - m.log_start;
-        self.manifests.values().map(of).sum()
-    }
-}
-
 pub(super) async fn run(arguments: RestoreArguments, format: Format) -> anyhow::Result<()> {
     let tier = tier(&arguments.store)?;
     let inventory = tier.inventory().await?;
     complain(&inventory)?;
-    let mut found = select(&tier, inventory, &arguments).await?;
+    let (topics, location) = (&*arguments.topics, &*arguments.store.location);
+    let wanted = Wanted { topics, cluster: arguments.cluster.as_ref(), location };
+    let mut found = select(&tier, inventory, wanted).await?;
     let mut cluster = arguments.into.connect().await?;
     look_up(&mut cluster, &mut found).await?;
     if arguments.dry_run {
@@ -97,7 +63,7 @@ pub(super) async fn run(arguments: RestoreArguments, format: Format) -> anyhow::
     let progress = spinner("{spinner} {msg}");
     for topic in found.iter().filter(|topic| topic.there != Some(false)) {
         progress.set_message(topic.note.topic.clone());
-        wait_for(&mut cluster, topic).await?;
+        wait_for(&mut cluster, &topic.note.topic, &topic.ends()).await?;
     }
     progress.finish_and_clear();
     show(&found, "restored", format);
@@ -106,63 +72,6 @@ pub(super) async fn run(arguments: RestoreArguments, format: Format) -> anyhow::
         eprintln!("{groups} groups go on where they were.");
     }
     Ok(())
-}
-
-/// The topics that are wanted.
-async fn select(
-    tier: &Arc<Tier>,
-    inventory: Inventory,
-    arguments: &RestoreArguments,
-) -> anyhow::Result<Vec<Found>> {
-    let location = &arguments.store.location;
-    let mut topics: BTreeMap<TopicId, Found> = BTreeMap::new();
-    for note in inventory.topics {
-        topics.insert(note.topic_id, Found { note, manifests: BTreeMap::new(), there: None });
-    }
-    for manifest in inventory.manifests {
-        let found = topics.entry(manifest.topic_id).or_insert_with(|| {
-            // A bucket of an earlier release: its topics begin with the settings of the cluster.
-            let mut note = TopicNote::new("", &manifest.topic, manifest.topic_id);
-            note.configs.insert(TIERED.to_owned(), true.to_string());
-            Found { note, manifests: BTreeMap::new(), there: None }
-        });
-        found.note.partitions = found.note.partitions.max(manifest.partition.saturating_add(1));
-        found.manifests.insert(manifest.partition, manifest);
-    }
-    let is_wanted = |found: &Found| {
-        let note = &found.note;
-        let is_named = |name: &String| *name == note.topic || *name == note.topic_id.to_string();
-        (arguments.topics.is_empty() || arguments.topics.iter().any(is_named))
-            && arguments.cluster.as_ref().is_none_or(|id| *id == note.cluster_id)
-    };
-    let (mut wanted, mut names) = (Vec::new(), BTreeSet::new());
-    for found in topics.into_values().filter(is_wanted) {
-        let TopicNote { topic, topic_id, partitions, .. } = &found.note;
-        if tier.is_deleted(topic, *topic_id).await? {
-            eprintln!("{topic} ({topic_id}) was deleted, and is not restored.");
-            continue;
-        }
-        if !(1..=PARTITIONS_MAX).contains(partitions) {
-            bail!("{location} says that {topic} has {partitions} partitions, which can't be");
-        }
-        if !names.insert(topic.clone()) {
-            bail!(
-                "{location} has two topics of the name {topic}: choose with --topic ID or --cluster ID (strandline tier ls shows ids)"
-            );
-        }
-        wanted.push(found);
-    }
-    let is_there = |name: &String| {
-        wanted.iter().any(|f| f.note.topic == *name || f.note.topic_id.to_string() == *name)
-    };
-    if let Some(missing) = arguments.topics.iter().find(|name| !is_there(name)) {
-        bail!("there is nothing of a topic {missing} in {location}");
-    }
-    if wanted.is_empty() {
-        bail!("there is no topic in {location} to restore");
-    }
-    wanted.sort_by(|a, b| a.note.topic.cmp(&b.note.topic));
-    Ok(wanted)
 }
 
 /// Finds out which topics the cluster has.
@@ -201,29 +110,6 @@ async fn create(cluster: &mut Cluster, found: &Found, replicas: Option<i16>) -> 
         .with_replication_factor(factor)
         .with_configs(settings);
     topic::create(cluster, topic).await
-}
-
-/// Waits until every partition begins where the bucket ends.
-async fn wait_for(cluster: &mut Cluster, found: &Found) -> anyhow::Result<()> {
-    let (topic, wanted) = (&found.note.topic, found.ends());
-    let until = monotonic() + PATIENCE;
-    loop {
-        let now = offsets(cluster, topic, LATEST).await;
-        let is_back = |now: &BTreeMap<i32, i64>| {
-            wanted.iter().all(|(index, end)| now.get(index).is_some_and(|now| now >= end))
-        };
-        match now {
-            Ok(now) if is_back(&now) => return Ok(()),
-            _ if monotonic() < until => {}
-            Ok(now) => bail!("{topic} is at {now:?}, and the bucket goes up to {wanted:?}"),
-            Err(error) => {
-                let why = "is made, but not brought back yet: the brokers go on trying, and their logs say why (is \
-                           remote.storage.url this bucket?)";
-                return Err(error).with_context(|| format!("{topic} {why}"));
-            }
-        }
-        sleep(LOOK).await;
-    }
 }
 
 /// Commits where groups were, as far as the bucket goes; returns how many groups got something.

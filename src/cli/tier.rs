@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
 
+use super::mount::{self, MountArguments};
 use super::output::{Format, Rows, spinner};
 use super::restore::{self, RestoreArguments};
 use super::tier_status::{self, StatusArguments};
@@ -48,6 +49,8 @@ pub(super) enum TierCommand {
         #[command(flatten)]
         store: StoreArguments,
     },
+    /// Show a topic of another cluster here, read only, from that cluster's bucket (remote.storage.mount.urls of the brokers)
+    Mount(MountArguments),
     /// Bring topics back from a bucket into a cluster that has them no more: records, settings, and where groups were
     Restore(RestoreArguments),
     /// Show what of a cluster's tiered topics is in the bucket, on disk, and not copied yet, and what that costs
@@ -82,6 +85,7 @@ pub(super) async fn run(command: TierCommand, format: Format) -> anyhow::Result<
         TierCommand::Key => new_key(),
         TierCommand::Ls { store } => list(&store, format).await,
         TierCommand::Status(arguments) => tier_status::run(arguments, format).await,
+        TierCommand::Mount(arguments) => mount::run(arguments, format).await,
         TierCommand::Restore(arguments) => restore::run(arguments, format).await,
         TierCommand::Verify { store, topic } => verify(&store, topic.as_deref(), format).await,
     }

@@ -7,6 +7,7 @@
 mod broker;
 mod describe;
 mod listener;
+mod origin;
 mod table;
 mod throttled;
 mod topic;
@@ -18,8 +19,8 @@ pub(crate) use broker::{
 pub(crate) use describe::reference_page;
 pub(crate) use describe::{Described, Synonym, broker_entries, topic_entries};
 pub(crate) use listener::{Endpoint, parse_address, parse_endpoints};
+pub(crate) use origin::{MOUNT, MOUNT_EPOCH, MOUNT_URLS, Mount, RESTORE, Restore, mount_urls};
 pub(crate) use table::{BROKER_ROWS, Row, TOPIC_ROWS};
 pub(crate) use topic::{
-    RESTORE, Restore, TimestampType, TopicConfig, check_topic, check_topic_override, edit_list,
-    effective,
+    TimestampType, TopicConfig, check_topic, check_topic_override, edit_list, effective,
 };

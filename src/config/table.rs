@@ -162,6 +162,8 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "remote.log.manager.task.interval.ms" Long, "2000", 100, MAX, false, "How often it is looked for segments to copy to object storage, and for what to delete there.";
     "remote.storage.certificates" Str, "", 0, 0, false, "PEM file of certificates that the object storage is trusted by, beside the operating system's.";
     "remote.storage.encryption.keys" Str, "", 0, 0, false, "File of keys that wrap the keys of what is written to object storage, as lines of ID=BASE64 (32 bytes, strandline tier key makes one): the first one wraps what is new; none as the first line: nothing new is encrypted. Read again when it changes; empty: no encryption.";
+    "remote.storage.mount.refresh.ms" Long, "10000", 100, MAX, false, "How often it is looked what the clusters have written that mounted topics are of.";
+    "remote.storage.mount.urls" List, "", 0, 0, false, "Buckets of other clusters that topics may be mounted from (strandline tier mount), as remote.storage.url; remote.storage.options counts for those of the same kind of store as remote.storage.url. All brokers of a cluster name the same.";
     "remote.storage.options" List, "", 0, 0, false, "Options of the object storage as KEY=VALUE, e.g. aws_endpoint=http://localhost:9000; what is not given comes from the environment, a web identity, or the machine.";
     "remote.storage.url" Str, "", 0, 0, false, "Object storage for topics with remote.storage.enable: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:FOLDER; empty: none.";
     "replica.alter.log.dirs.io.max.bytes.per.second" Long, "9223372036854775807", 1, MAX, true, "Most bytes a second that are copied between log directories of this broker.";
@@ -212,6 +214,7 @@ pub(crate) const TOPIC_ROWS: &[TopicRow] = topic_rows! {
     "remote.log.copy.disable" Bool, None, "false", 0, 0, true, "Whether a tiered topic copies nothing more to object storage; what is there is read on, and expires.";
     "remote.log.delete.on.disable" Bool, None, "false", 0, 0, true, "Whether what is in object storage is deleted when remote.storage.enable is set to false, which is refused without it.";
     "remote.storage.enable" Bool, None, "false", 0, 0, true, "Whether closed segments are copied to object storage (remote.storage.url), and read there once they are gone here.";
+    "remote.storage.mount" Str, None, "", 0, 0, true, "Set where strandline tier mount makes a topic: whose records it shows, read only, as ID:TOPIC@URL, of a topic in the bucket of another cluster. URL is one of remote.storage.mount.urls.";
     "remote.storage.restore" Str, None, "", 0, 0, true, "Set where strandline tier restore makes a topic: the id that it has in the bucket, and the leader epoch that its partitions begin with, as ID@EPOCH. Until its log has begun where the bucket's ends, it takes no records.";
     "retention.bytes" Long, Some("log.retention.bytes"), "-1", -1, MAX, true, "Size of a partition above which old segments are deleted; -1: no limit.";
     "retention.ms" Long, Some("log.retention.ms"), "604800000", -1, MAX, true, "Age at which segments are deleted; -1: never.";

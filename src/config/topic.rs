@@ -3,52 +3,18 @@
 //! Invariants: overrides were checked when they were accepted.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::broker::Config;
+use super::origin::{MOUNT, Mount, RESTORE, Restore};
 use super::table::{Kind, TOPIC_ROWS, broker_row, check_value, topic_row};
 use super::throttled::ThrottledReplicas;
+use crate::model::OFFSETS_TOPIC;
 use crate::model::number::{to_u64, to_usize};
-use crate::model::{LeaderEpoch, OFFSETS_TOPIC, TopicId};
 use crate::record::{Codec, TimestampRules};
 
 /// A local retention that is that of the whole log, or a lag that is the local retention.
 const AS_WHOLE: i64 = -2;
-
-/// Where a topic comes from that is brought back.
-pub(crate) const RESTORE: &str = "remote.storage.restore";
-
-/// A topic that is brought back from a bucket: the id that it has there, and the leader epoch of its new partitions, which is
-/// larger than any before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Restore {
-    pub topic_id: TopicId,
-    pub leader_epoch: LeaderEpoch,
-}
-
-impl Restore {
-    /// Reads `ID@EPOCH`; an empty text means none.
-    pub(crate) fn parse(text: &str) -> Result<Option<Self>, String> {
-        let text = text.trim();
-        if text.is_empty() {
-            return Ok(None);
-        }
-        let parsed = text.split_once('@').and_then(|(id, epoch)| {
-            Some(Self { topic_id: id.parse().ok()?, leader_epoch: epoch.parse().ok()? })
-        });
-        let parsed = parsed.filter(|wanted| !wanted.topic_id.is_nil() && wanted.leader_epoch >= 0);
-        parsed.map(Some).ok_or_else(|| {
-            format!(
-                "Invalid value {text} for configuration {RESTORE}: it is not of the form ID@EPOCH"
-            )
-        })
-    }
-}
-
-impl std::fmt::Display for Restore {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}@{}", self.topic_id, self.leader_epoch)
-    }
-}
 
 /// Whose clock stamps records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +59,8 @@ pub(crate) struct TopicConfig {
     pub is_deleted_on_disable: bool,
     /// Whether its logs begin where the bucket ends.
     pub is_restored: bool,
+    /// Where its records are, if they are another cluster's: then they are read only.
+    pub mount: Option<Arc<Mount>>,
     pub segment_bytes: u64,
     pub segment_index_bytes: usize,
     pub segment_jitter_ms: i64,
@@ -116,6 +84,8 @@ impl TopicConfig {
             AS_WHOLE => long(whole),
             own => own,
         };
+        let mount = Mount::parse(&text(MOUNT)).ok().flatten().map(Arc::new);
+        let is_mounted = mount.is_some();
         Self {
             is_compacted: has("compact"),
             is_deleted: has("delete"),
@@ -145,10 +115,12 @@ impl TopicConfig {
             min_insync_replicas: i32::try_from(long("min.insync.replicas")).unwrap_or(i32::MAX),
             retention_bytes: long("retention.bytes"),
             retention_ms: long("retention.ms"),
-            is_tiered: is_true("remote.storage.enable"),
+            is_tiered: is_true("remote.storage.enable") || is_mounted,
             local_retention_bytes: local("local.retention.bytes", "retention.bytes"),
             local_retention_ms: local("local.retention.ms", "retention.ms"),
-            is_copied: is_true("remote.storage.enable") && !is_true("remote.log.copy.disable"),
+            is_copied: is_true("remote.storage.enable")
+                && !is_true("remote.log.copy.disable")
+                && !is_mounted,
             copy_lag_ms: match long("remote.copy.lag.ms") {
                 AS_WHOLE => local("local.retention.ms", "retention.ms"),
                 own => own,
@@ -159,6 +131,7 @@ impl TopicConfig {
             },
             is_deleted_on_disable: is_true("remote.log.delete.on.disable"),
             is_restored: !text(RESTORE).is_empty(),
+            mount,
             segment_bytes: to_u64(long("segment.bytes")),
             segment_index_bytes: to_usize(long("segment.index.bytes")),
             segment_jitter_ms: long("segment.jitter.ms"),
@@ -204,8 +177,10 @@ pub(crate) fn check_topic_override(name: &str, value: &str) -> Result<(), String
         return Err(format!("Unknown topic config name: {name}"));
     };
     check_value(row.name, row.kind, row.bounds, value)?;
-    if name == RESTORE {
-        Restore::parse(value)?;
+    match name {
+        RESTORE => drop(Restore::parse(value)?),
+        MOUNT => drop(Mount::parse(value)?),
+        _ => {}
     }
     if !row.acts && value.trim() != row.default {
         return Err(format!(
@@ -225,6 +200,10 @@ pub(crate) fn check_topic(
 ) -> Result<(), String> {
     let was_tiered = TopicConfig::resolve(broker, before).is_tiered;
     let config = TopicConfig::resolve(broker, overrides);
+    if let Some(mount) = &config.mount {
+        let is_tiered = overrides.get("remote.storage.enable").is_some_and(|value| value == "true");
+        return mount.check(broker, is_tiered || config.is_restored);
+    }
     if config.is_restored && !config.is_tiered {
         return Err(format!(
             "{RESTORE} brings back what is in object storage: set remote.storage.enable=true, or delete {RESTORE}."
@@ -312,6 +291,7 @@ pub(crate) fn edit_list(
 mod tests {
     use super::*;
     use crate::config::Origin;
+    use crate::model::TopicId;
 
     #[test]
     fn an_override_beats_the_broker_and_the_broker_beats_the_default() {

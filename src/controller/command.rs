@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::configs::ConfigChange;
 use super::error::ControllerError;
-use crate::config::{RESTORE, Restore};
+use crate::config::{MOUNT, RESTORE, Restore};
 use crate::metadata::{BrokerEndpoint, ConfigResource};
 use crate::model::{BrokerId, LeaderEpoch, PartitionId, ProducerId, TopicId};
 use crate::quorum::QuorumStatus;
@@ -28,6 +28,11 @@ pub(crate) struct NewTopic {
 }
 
 impl NewTopic {
+    /// Whether its records are another cluster's.
+    pub(super) fn is_mounted(&self) -> bool {
+        self.configs.get(MOUNT).is_some_and(Option::is_some)
+    }
+
     /// Where it comes from, if it is one that is brought back.
     pub(super) fn restore(&self) -> Result<Option<Restore>, ControllerError> {
         let wanted = self.configs.get(RESTORE).and_then(Option::as_deref).unwrap_or_default();

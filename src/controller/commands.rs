@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use super::command::{NewPartitions, NewTopic};
 use super::error::ControllerError;
 use super::placement::Placement;
-use crate::config::{Config, RESTORE, check_topic, check_topic_override};
-use crate::metadata::{Image, MetadataRecord, PartitionImage};
+use crate::config::{Config, MOUNT, MOUNT_EPOCH, RESTORE, check_topic, check_topic_override};
+use crate::metadata::{ConfigResource, Image, MetadataRecord, PartitionImage};
 use crate::model::number::to_i32;
 use crate::model::{BrokerId, LeaderEpoch, PartitionId, TopicId, validate_topic_name};
 
@@ -47,7 +47,7 @@ pub(super) fn create_topic(
         check_topic_override(name, value).map_err(ControllerError::Config)?;
         overrides.insert(name.clone(), value.trim().to_owned());
         records.push(MetadataRecord::Config {
-            resource: crate::metadata::ConfigResource::Topic(topic.name.clone()),
+            resource: ConfigResource::Topic(topic.name.clone()),
             name: name.clone(),
             value: Some(value.trim().to_owned()),
         });
@@ -63,6 +63,9 @@ fn first_epoch(
     topic: &NewTopic,
     id: TopicId,
 ) -> Result<LeaderEpoch, ControllerError> {
+    if topic.is_mounted() {
+        return Ok(MOUNT_EPOCH);
+    }
     let Some(restore) = topic.restore()? else { return Ok(0) };
     if restore.topic_id != id {
         return Err(ControllerError::Request(format!(
@@ -242,7 +245,9 @@ pub(super) fn create_partitions(
         (current..wish.count).map(|_| placement.choose(factor)).collect::<Result<_, _>>()?
     };
     check_limits(image, config, &added)?;
-    let new = |(partition, replicas)| new_partition(image, (topic.id, 0), partition, replicas);
+    let configs = image.configs(&ConfigResource::Topic(wish.topic.clone()));
+    let epoch = if configs.contains_key(MOUNT) { MOUNT_EPOCH } else { 0 };
+    let new = |(partition, replicas)| new_partition(image, (topic.id, epoch), partition, replicas);
     (current..).zip(added).map(new).collect()
 }
 

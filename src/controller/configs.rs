@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ControllerError;
 use crate::config::{
-    BROKER_ROWS, Config, Origin, RESTORE, check_topic, check_topic_override, edit_list, effective,
+    BROKER_ROWS, Config, MOUNT, Origin, RESTORE, check_topic, check_topic_override, edit_list,
+    effective,
 };
 use crate::metadata::{ConfigResource, Image, MetadataRecord};
 use crate::model::BrokerId;
@@ -121,6 +122,11 @@ fn after(
     for record in records {
         let MetadataRecord::Config { name, value, .. } = record else { continue };
         match value {
+            _ if name == MOUNT => {
+                return Err(ControllerError::Config(format!(
+                    "{name} says whose records a topic shows, and never changes: delete the topic, which leaves them alone"
+                )));
+            }
             Some(_) if name == RESTORE => {
                 return Err(ControllerError::Config(format!(
                     "{name} says where a topic comes from: it is set only where one is made"

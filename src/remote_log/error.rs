@@ -21,9 +21,7 @@ pub(crate) enum RemoteError {
     )]
     Ahead { partition: String, first: i64, end: i64, start: i64, log_end: i64 },
     /// A topic that is to come out of this bucket.
-    #[error(
-        "the bucket has nothing of {partition}: is remote.storage.url the bucket that it is to be restored from?"
-    )]
+    #[error("the bucket has nothing of {partition}: is it the one that the topic is to come from?")]
     NotThere { partition: String },
     #[error(
         "it is encrypted with the key {key_id}, which is not among remote.storage.encryption.keys"

@@ -65,10 +65,24 @@ impl Tier {
         Arc::new(Self { store, idle, reader, counts, keyring, copies: Arc::default(), compacting })
     }
 
+    /// A bucket that is only read, beside this one: with the same memory, keys and limits.
+    pub(crate) fn beside(&self, store: Store) -> Arc<Self> {
+        let store = store.counted_with(&self.store);
+        Arc::new(Self {
+            idle: store.clone(),
+            reader: self.reader.beside(store.clone()),
+            store,
+            counts: Arc::clone(&self.counts),
+            keyring: Arc::clone(&self.keyring),
+            copies: Arc::clone(&self.copies),
+            compacting: Arc::clone(&self.compacting),
+        })
+    }
+
     /// Bytes a second that are copied, and that are read.
     pub(crate) fn set_rates(&self, (copied, read): (i64, i64)) {
         self.copies.set_rate(copied);
-        self.reader.throttle.set_rate(read);
+        self.reader.set_rate(read);
     }
 }
 
@@ -214,6 +228,17 @@ impl RemotePartition {
             return Err(RemoteError::NotThere { partition });
         }
         self.claim(leader_epoch, (&LeaderEpochs::default(), Offset::MAX), now_ms).await
+    }
+
+    /// Reads the manifest of a topic that another cluster writes; an error if its bucket has nothing of it.
+    pub(crate) async fn look(&self) -> Result<Arc<Manifest>, RemoteError> {
+        let manifest = self.refresh().await?;
+        let is_there = self.known.lock().as_ref().is_some_and(|known| known.version.is_some());
+        if !is_there && self.tier.topic_note(&self.topic, self.topic_id).await?.is_none() {
+            let partition = format!("{}-{}", self.topic, self.partition);
+            return Err(RemoteError::NotThere { partition });
+        }
+        Ok(manifest)
     }
 
     /// Gives the claim up: it has to be made again.

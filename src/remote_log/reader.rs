@@ -43,6 +43,12 @@ pub(crate) struct Reader {
     store: Store,
     counts: Arc<TierCounts>,
     keyring: Arc<Keyring>,
+    room: Arc<Room>,
+}
+
+/// What all readers share, of whichever bucket.
+#[derive(Debug)]
+struct Room {
     chunks: Cache<(Uuid, usize), Bytes>,
     trailers: Cache<Uuid, Arc<Trailer>>,
     /// Bounds the memory of what is on its way here.
@@ -50,15 +56,11 @@ pub(crate) struct Reader {
     /// Reads under way.
     readers: AtomicUsize,
     /// Holds reads to `remote.log.manager.fetch.max.bytes.per.second`.
-    pub(super) throttle: Throttle,
+    throttle: Throttle,
 }
 
-impl Reader {
-    pub(super) fn new(
-        store: Store,
-        (counts, keyring): (Arc<TierCounts>, Arc<Keyring>),
-        cache_bytes: u64,
-    ) -> Arc<Self> {
+impl Room {
+    fn new(cache_bytes: u64) -> Self {
         let weight = |bytes: usize| to_u32(i64::try_from(bytes).unwrap_or(i64::MAX)).max(1);
         // Indexes are a thousandth of what they are of; a tenth of the room keeps those of what is read. Half is for chunks that
         // are kept, a quarter for those that come, and the rest for what is on its way to readers.
@@ -74,17 +76,29 @@ impl Reader {
             .build();
         let coming = usize::try_from(cache_bytes / 4).unwrap_or(usize::MAX) / PERMIT_BYTES;
         let coming = Semaphore::new(coming.clamp(PERMITS_MIN, Semaphore::MAX_PERMITS));
-        let throttle = Throttle::default();
-        Arc::new(Self {
-            store,
-            counts,
-            keyring,
-            chunks,
-            trailers,
-            coming,
-            readers: AtomicUsize::new(0),
-            throttle,
-        })
+        let (readers, throttle) = (AtomicUsize::new(0), Throttle::default());
+        Self { chunks, trailers, coming, readers, throttle }
+    }
+}
+
+impl Reader {
+    pub(super) fn new(
+        store: Store,
+        (counts, keyring): (Arc<TierCounts>, Arc<Keyring>),
+        cache_bytes: u64,
+    ) -> Arc<Self> {
+        Arc::new(Self { store, counts, keyring, room: Arc::new(Room::new(cache_bytes)) })
+    }
+
+    /// One of another bucket, with the same memory, keys and limits.
+    pub(super) fn beside(&self, store: Store) -> Arc<Self> {
+        let (counts, keyring) = (Arc::clone(&self.counts), Arc::clone(&self.keyring));
+        Arc::new(Self { store, counts, keyring, room: Arc::clone(&self.room) })
+    }
+
+    /// Holds reads to so many bytes a second.
+    pub(super) fn set_rate(&self, rate: i64) {
+        self.room.throttle.set_rate(rate);
     }
 
     /// What stands after a segment's records.
@@ -103,15 +117,15 @@ impl Reader {
             };
             self.store.background().run(work).await.unwrap_or_else(|| Err(broken(object)))
         };
-        Box::pin(self.trailers.try_get_with(segment.id, fetch)).await
+        Box::pin(self.room.trailers.try_get_with(segment.id, fetch)).await
     }
 
     async fn get(&self, object: &str, range: std::ops::Range<u64>) -> Result<Bytes, RemoteError> {
         let bytes = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
         let permits = bytes.div_ceil(PERMIT_BYTES).min(PERMITS_MIN);
-        let _permit = self.coming.acquire_many(u32::try_from(permits).unwrap_or(1)).await;
-        self.throttle.wait().await;
-        self.throttle.note(uptime_ms(), bytes);
+        let _permit = self.room.coming.acquire_many(u32::try_from(permits).unwrap_or(1)).await;
+        self.room.throttle.wait().await;
+        self.room.throttle.note(uptime_ms(), bytes);
         let got = self.store.get_range(object, range).await;
         self.counts.note_read(got.as_ref().map(|bytes| to_u64(bytes.len())).ok());
         Ok(got?)
@@ -129,13 +143,13 @@ impl Reader {
             self.store.background().run(work).await.unwrap_or_else(|| Err(broken(object)))
         };
         let key = (segment.id, chunk);
-        if let Some(found) = self.chunks.get(&key).await {
+        if let Some(found) = self.room.chunks.get(&key).await {
             self.counts.cache_hits.fetch_add(1, Ordering::Relaxed);
             return Ok(found);
         }
-        let got = Box::pin(self.chunks.try_get_with(key, fetch)).await;
+        let got = Box::pin(self.room.chunks.try_get_with(key, fetch)).await;
         // At once: what the cache drops some time later is memory that nobody meant to give it.
-        self.chunks.run_pending_tasks().await;
+        self.room.chunks.run_pending_tasks().await;
         got
     }
 
@@ -187,7 +201,7 @@ impl Reader {
         first: usize,
         last: usize,
     ) {
-        let is_here = |chunk: usize| self.chunks.contains_key(&(segment.id, chunk));
+        let is_here = |chunk: usize| self.room.chunks.contains_key(&(segment.id, chunk));
         let reads_on = first > 0 && is_here(first - 1);
         let ahead = if reads_on { self.ahead() } else { 1 };
         for chunk in (last + 1..segment.chunks()).take(ahead).filter(|chunk| !is_here(*chunk)) {
@@ -201,15 +215,15 @@ impl Reader {
 
     /// How many chunks there is room for ahead of each reader.
     fn ahead(&self) -> usize {
-        let readers = to_u64(self.readers.load(Ordering::Relaxed).max(1));
-        let room = self.chunks.policy().max_capacity().unwrap_or(0) / 2 / to_u64(CHUNK_BYTES);
+        let readers = to_u64(self.room.readers.load(Ordering::Relaxed).max(1));
+        let room = self.room.chunks.policy().max_capacity().unwrap_or(0) / 2 / to_u64(CHUNK_BYTES);
         usize::try_from(room / readers).unwrap_or(READ_AHEAD).clamp(1, READ_AHEAD)
     }
 
     /// Fetches how the next segment begins before anybody comes to it.
     fn read_next_segment(self: &Arc<Self>, manifest: &Manifest, segment: &RemoteSegment) {
         let Some(next) = manifest.find(segment.end_offset) else { return };
-        if !self.chunks.contains_key(&(next.id, 0)) {
+        if !self.room.chunks.contains_key(&(next.id, 0)) {
             let (reader, object, next) = (Arc::clone(self), manifest.object(next), next.clone());
             self.store.background().spawn(async move {
                 let _ = reader.chunk(&object, &next, 0).await;
@@ -226,8 +240,8 @@ impl Reader {
         bytes_max: usize,
         end: Offset,
     ) -> Result<Bytes, Shared> {
-        self.readers.fetch_add(1, Ordering::Relaxed);
-        let _reading = Reading(&self.readers);
+        self.room.readers.fetch_add(1, Ordering::Relaxed);
+        let _reading = Reading(&self.room.readers);
         let segment = manifest.find(offset).ok_or(Arc::new(RemoteError::OutOfRange(offset)))?;
         let object = manifest.object(segment);
         let end = end.min(segment.end_offset);

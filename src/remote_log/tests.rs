@@ -128,6 +128,29 @@ async fn what_is_copied_is_read_back_from_any_offset_and_by_time() {
 }
 
 #[tokio::test]
+async fn a_read_stops_at_what_is_known_to_be_committed_though_the_bucket_has_more() {
+    let (store, _) = faulty(Fault::None);
+    let (mut log, remote) = (log(), remote(&store));
+    append(&mut log, 0, 40);
+    let manifest = copy_all(&remote, &log, 0).await.expect("copied");
+    assert!(manifest.segments[0].end_offset > 3);
+    let read = async |from, end| {
+        let bytes = remote.reader().read(&manifest, from, 10_000, end).await.expect("read");
+        whole(&bytes)
+    };
+    assert_eq!((read(0, 3).await, read(2, 3).await), (3, 3));
+}
+
+/// The offset after whole batches.
+fn whole(mut bytes: &[u8]) -> Offset {
+    let mut end = -1;
+    while let Some((header, _, after)) = next_batch(bytes) {
+        (end, bytes) = (header.last_offset() + 1, after);
+    }
+    end
+}
+
+#[tokio::test]
 async fn of_two_leaders_that_copy_the_same_the_older_one_changes_nothing() {
     let (store, _) = faulty(Fault::None);
     let mut log = log();

@@ -92,6 +92,7 @@ impl Partition {
         let is_wanted = state.replica.is_leader()
             && self.local.lease.is_held()
             && log.config().is_tiered
+            && log.config().mount.is_none()
             && log.config().is_compacted;
         is_wanted.then(|| (state.replica.leader_epoch, log.shared_config()))
     }

@@ -44,6 +44,9 @@ pub(crate) enum PartitionError {
     /// A follower has to begin where the leader's local log does (KIP-405).
     #[error("offset {offset} is in object storage only")]
     Tiered { offset: Offset },
+    /// Its records are another cluster's.
+    #[error("the topic is mounted from another cluster's bucket: it is read only")]
+    Mounted,
     #[error("object storage: {0}")]
     Remote(String),
 }

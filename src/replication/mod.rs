@@ -15,6 +15,7 @@ mod following;
 mod lease;
 mod log_directory;
 mod maintenance;
+mod mounting;
 mod moving;
 mod partition;
 mod proposals;

@@ -3,7 +3,7 @@
 //! Invariants: the log is only touched under the lock; the published high watermark is the replica's; a batch is
 //! appended by the leader of the epoch that it is stamped with, and acknowledged by the leader of the same epoch.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -44,6 +44,10 @@ pub(crate) struct Local {
     pub discarded: AtomicU64,
     /// Object storage, where there is some.
     pub tier: OnceLock<Arc<Tier>>,
+    /// That of other clusters, by its URL.
+    pub mounts: OnceLock<BTreeMap<String, Arc<Tier>>>,
+    /// Told when this broker leads another mounted partition.
+    pub mount_wanted: Notify,
     /// Told when a deleted topic left something there.
     pub topic_deleted: Notify,
     /// Told when this broker leads another tiered partition.
@@ -125,6 +129,7 @@ impl Partition {
         let end = log.as_ref().map(Log::end).unwrap_or_default();
         let settings = log.as_ref().map_or((false, 1), |log| replica_settings(log.config()));
         let log_start = log.as_ref().map_or(0, Log::log_start);
+        let remote = local.remote((&name, topic_id), log.as_ref().map(Log::config)).map(Arc::new);
         let replica = Replica::new(end.offset, high_watermark.max(log_start), settings);
         let high_watermark = replica.high_watermark();
         let mut state = State {
@@ -136,7 +141,7 @@ impl Partition {
             flush_queued: false,
             unflushed_since_ms: None,
             flushed_records_to: end.offset,
-            has_bucket: local.tier.get().is_some(),
+            has_bucket: remote.is_some(),
             remote: None,
             is_beginning: false,
             has_left: false,
@@ -145,11 +150,6 @@ impl Partition {
         };
         state.mark(end);
         state.place_high_watermark();
-        let remote = local
-            .tier
-            .get()
-            .map(|tier| RemotePartition::new(tier, &name.topic, topic_id, name.partition))
-            .map(Arc::new);
         Self {
             name,
             directory,
@@ -362,9 +362,11 @@ impl Partition {
                 self.cut(state);
             }
         }
-        if before != now && now.1 && state.log.as_ref().is_some_and(|log| log.config().is_tiered) {
+        let config = state.log.as_ref().map(Log::config).filter(|config| config.is_tiered);
+        if let Some(config) = config.filter(|_| before != now && now.1) {
             // What the bucket has it learns at once: before that it does not say where the log begins.
-            self.local.tier_wanted.notify_one();
+            let wanted = config.mount.as_ref().map(|_| &self.local.mount_wanted);
+            wanted.unwrap_or(&self.local.tier_wanted).notify_one();
         }
         self.perform(state, effects);
     }
@@ -513,6 +515,9 @@ impl State {
     /// The log, where this replica leads.
     fn log_to_lead(&self) -> Result<&Log, PartitionError> {
         let log = self.log()?;
+        if log.config().mount.is_some() {
+            return Err(PartitionError::Mounted);
+        }
         if self.is_beginning || self.awaits_restore() {
             return Err(PartitionError::Restoring);
         }
@@ -521,6 +526,9 @@ impl State {
     }
 
     fn cannot_lead(&self) -> PartitionError {
+        if self.log.as_ref().is_some_and(|log| log.config().mount.is_some()) {
+            return PartitionError::Mounted;
+        }
         if self.is_beginning || self.awaits_restore() {
             return PartitionError::Restoring;
         }

@@ -60,6 +60,8 @@ pub(crate) struct RemoteRead {
     manifest: Option<Arc<Manifest>>,
     offset: Offset,
     bytes_max: usize,
+    /// What was committed when it was asked for: a bucket may know more than a new leader.
+    high_watermark: Offset,
 }
 
 impl RemoteRead {
@@ -87,7 +89,8 @@ impl RemoteRead {
     }
 
     async fn read(&self, manifest: &Manifest) -> Result<Bytes, PartitionError> {
-        let read = self.remote.reader().read(manifest, self.offset, self.bytes_max, Offset::MAX);
+        let read =
+            self.remote.reader().read(manifest, self.offset, self.bytes_max, self.high_watermark);
         read.await.map_err(|error| {
             let topic = &manifest.topic;
             tracing::warn!(%topic, partition = manifest.partition, offset = self.offset, %error, "object storage not read");
@@ -185,9 +188,10 @@ impl Partition {
             return Err(PartitionError::OutOfRange { offset });
         };
         let (remote, manifest) = (Arc::clone(remote), Some(Arc::clone(manifest)));
-        let read = RemoteRead { remote, manifest, offset, bytes_max };
+        let high_watermark = state.replica.high_watermark();
+        let read = RemoteRead { remote, manifest, offset, bytes_max, high_watermark };
         Ok(FetchRead {
-            high_watermark: state.replica.high_watermark(),
+            high_watermark,
             log_start,
             log_end: state.log()?.log_end(),
             slice: None,
@@ -206,13 +210,13 @@ impl Partition {
         let Some(remote) = self.remote.as_ref().filter(|_| log.config().is_tiered) else {
             return Err(PartitionError::OutOfRange { offset });
         };
-        let remote = Arc::clone(remote);
+        let (remote, high_watermark) = (Arc::clone(remote), state.replica.high_watermark());
         Ok(FetchRead {
-            high_watermark: state.replica.high_watermark(),
+            high_watermark,
             log_start: remote.manifest().map_or(-1, |manifest| manifest.log_start),
             log_end: log.log_end(),
             slice: None,
-            remote: Some(RemoteRead { remote, manifest: None, offset, bytes_max }),
+            remote: Some(RemoteRead { remote, manifest: None, offset, bytes_max, high_watermark }),
         })
     }
 

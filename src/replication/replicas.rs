@@ -164,6 +164,8 @@ impl Replicas {
                 proposals: Arc::default(),
                 discarded: AtomicU64::new(0),
                 tier: OnceLock::new(),
+                mounts: OnceLock::new(),
+                mount_wanted: Notify::new(),
                 topic_deleted: Notify::new(),
                 tier_wanted: Notify::new(),
             }),
@@ -285,7 +287,9 @@ impl Replicas {
             self.list(&spec, directory, log);
         }
         self.warn_of_strays(&folders);
-        if let Some(tiered) = specs.iter().find(|spec| spec.config.is_tiered)
+        let is_tiered =
+            |spec: &&PartitionSpec| spec.config.is_tiered && spec.config.mount.is_none();
+        if let Some(tiered) = specs.iter().find(is_tiered)
             && self.local.tier.get().is_none()
         {
             tracing::error!(partition = %tiered.name, "it is tiered, and remote.storage.url is not set here: nothing is copied, and what is in the bucket is not read");

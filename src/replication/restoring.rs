@@ -17,7 +17,8 @@ impl State {
         let is_doubtful = |log: &crate::log::Log| {
             let config = log.config();
             let was_led = config.is_tiered && self.has_bucket && self.replica.leader_epoch > 0;
-            log.log_end() == 0 && (config.is_restored || was_led)
+            // What another cluster writes may be ahead of any log here.
+            config.mount.is_some() || log.log_end() == 0 && (config.is_restored || was_led)
         };
         self.replica.is_leader()
             && self.remote.is_none()
@@ -33,7 +34,8 @@ impl State {
     /// Whether a leader's log may go on at an offset: it is too short, and nothing of this leader's is in it.
     fn may_go_on_at(&self, offset: Offset) -> bool {
         self.log.as_ref().is_some_and(|log| {
-            log.log_end() < offset && log.epochs().latest() != Some(self.replica.leader_epoch)
+            let has_own = log.epochs().latest() == Some(self.replica.leader_epoch);
+            log.log_end() < offset && !has_own
         })
     }
 }
@@ -71,7 +73,8 @@ impl Partition {
         Ok(())
     }
 
-    async fn begin_at_end(
+    /// Lets the log begin at an offset up to which everything is in the bucket.
+    pub(super) async fn begin_at_end(
         self: &Arc<Self>,
         remote: &RemotePartition,
         epoch: LeaderEpoch,

@@ -64,6 +64,7 @@ impl State {
             return Ok(local);
         }
         match &self.remote {
+            Some(manifest) if log.config().mount.is_some() => Ok(manifest.log_start.min(local)),
             Some(manifest) if manifest.end().is_some_and(|end| end >= local) => {
                 Ok(manifest.log_start.min(local))
             }
@@ -87,7 +88,8 @@ impl Replicas {
 
     /// What passed between this broker and its bucket; `None` if it has none.
     pub(crate) fn tier_counts(&self) -> Option<&TierCounts> {
-        self.local.tier.get().map(|tier| &*tier.counts)
+        let mounted = || self.local.mounts.get()?.values().next();
+        self.local.tier.get().or_else(mounted).map(|tier| &*tier.counts)
     }
 
     /// Looks after tiered partitions, over and over.
@@ -262,7 +264,8 @@ fn safe_to(log: &Log, manifest: &Manifest) -> Offset {
 
 impl Partition {
     fn is_tiered(&self) -> bool {
-        self.remote.is_some() && self.with_log(|log| log.config().is_tiered).unwrap_or(false)
+        let is_own = |log: &Log| log.config().is_tiered && log.config().mount.is_none();
+        self.remote.is_some() && self.with_log(is_own).unwrap_or(false)
     }
 
     /// What a leader needs; `None` where this replica does not lead. Rolls a segment that has its age.
@@ -412,7 +415,9 @@ impl Partition {
     /// after `trim_tiered` where the log is tiered.
     pub(crate) fn trim(&self, offset: Offset) -> Result<Offset, PartitionError> {
         let mut state = self.state.lock();
-        self.readable(&state, ReadRules::leader(-1))?;
+        if self.readable(&state, ReadRules::leader(-1))?.config().mount.is_some() {
+            return Err(PartitionError::Mounted);
+        }
         let high_watermark = state.replica.high_watermark();
         let to = if offset == -1 { high_watermark } else { offset };
         if to < 0 || to > high_watermark {
