@@ -274,6 +274,7 @@ fn offsets_and_times_reach_into_the_bucket_and_local_disks_shrink() {
     let (first, local, tiered) =
         (alone.offset("earliest"), alone.offset("earliest-local"), alone.offset("latest-tiered"));
     assert!(first == 0 && local > 7_000 && tiered >= local - 1, "{first} {local} {tiered}");
+    assert_eq!(alone.offset("earliest-pending-upload"), tiered + 1);
     // By the time of a record that is in the bucket only.
     let shown = alone.ours(&["consume", "t", "-o", "2000", "-n", "1", "-f", "%T"]);
     let at = alone.offset(shown.trim());

@@ -24,6 +24,8 @@ const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 /// The last offset in remote storage (KIP-1005).
 const LATEST_TIERED: i64 = -5;
+/// The first offset that is not in object storage yet (KIP-1023).
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
 pub(super) fn handle(
     context: &Arc<Context>,
@@ -137,6 +139,16 @@ fn offset(
             let (_, last) = handle.tiered_bounds().map_err(failed)?;
             let epoch = if last < 0 { -1 } else { handle.epoch_at(last) };
             Ok((-1, last, epoch))
+        }
+        EARLIEST_PENDING_UPLOAD if call.version >= 11 => {
+            let (local, last) = handle.tiered_bounds().map_err(failed)?;
+            let pending = match last {
+                // Nothing was copied yet, or nothing ever is.
+                -1 if handle.tiered_extent().is_none() => return Ok((-1, -1, -1)),
+                -1 => local,
+                last => start.max(last + 1),
+            };
+            Ok((-1, pending, handle.epoch_at(pending)))
         }
         timestamp if timestamp >= 0 => match old {
             Some(old) => found(Some(old)),

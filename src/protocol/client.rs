@@ -4,6 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request};
 
+use super::table::codec_version;
 use super::text;
 use crate::model::number::to_i32;
 
@@ -21,7 +22,7 @@ pub(crate) fn encode_request<R: Request>(
         .with_correlation_id(correlation_id)
         .with_client_id(Some(text("strandline")));
     header.encode(&mut out, R::header_version(version))?;
-    request.encode(&mut out, version)?;
+    request.encode(&mut out, codec_version(R::KEY, version))?;
     let length = to_i32(out.len() - 4);
     if let Some(front) = out.get_mut(..4) {
         front.copy_from_slice(&length.to_be_bytes());
@@ -40,5 +41,5 @@ pub(crate) fn decode_response<R: Request>(
         header.correlation_id == correlation_id,
         "the answer belongs to another request"
     );
-    R::Response::decode(&mut frame, version)
+    R::Response::decode(&mut frame, codec_version(R::KEY, version))
 }

@@ -8,7 +8,7 @@ use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable};
 
 use super::shapes;
-use super::table::{key_number, served};
+use super::table::{codec_version, key_number, served};
 use crate::model::number::{be16, be32, to_i32};
 
 /// Key, version, correlation id.
@@ -99,8 +99,9 @@ fn check_head(frame: &[u8], header_version: i16) -> Result<(), &'static str> {
 pub(crate) fn decode<R: Decodable>(head: &RequestHead, body: &mut Bytes) -> Result<R, DecodeError> {
     let key = key_number(head.key);
     let malformed = |why: String| DecodeError::Malformed { key, version: head.version, why };
-    shapes::check(key, head.version, body).map_err(|why| malformed(why.to_owned()))?;
-    R::decode(body, head.version).map_err(|error| malformed(error.to_string()))
+    let version = codec_version(key, head.version);
+    shapes::check(key, version, body).map_err(|why| malformed(why.to_owned()))?;
+    R::decode(body, version).map_err(|error| malformed(error.to_string()))
 }
 
 /// Encodes a response with its length and header.
@@ -108,7 +109,8 @@ pub(crate) fn encode<R: Encodable>(
     head: &RequestHead,
     response: &R,
 ) -> Result<BytesMut, DecodeError> {
-    let version = if head.is_future_api_versions { 0 } else { head.version };
+    let version = codec_version(key_number(head.key), head.version);
+    let version = if head.is_future_api_versions { 0 } else { version };
     let failed = |error: anyhow::Error| DecodeError::Malformed {
         key: key_number(head.key),
         version,
