@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::broker::{folder, run};
 use crate::kit::{eventually, java, succeed};
-use crate::tiering::{Alone, files, manifests};
+use crate::tiering::{Alone, files, manifests, metrics};
 
 const LINES: i64 = 6_000;
 
@@ -75,13 +75,24 @@ fn an_encrypted_bucket_is_read_with_its_keys_only_and_keys_change_while_it_is_in
     // The disk is gone, and so is the first key.
     std::fs::remove_dir_all(&data).expect("removed");
     assert!(run(&["tier", "verify", &url, "--keys", &path]).status.success());
-    let alone = Alone::begin_with(&data, tier.clone(), &[&setting]);
+    let cache = folder.path().join("cache");
+    let dir = format!("remote.fetch.disk.cache.dir={}", cache.display());
+    let alone = Alone::begin_with(&data, tier.clone(), &[&setting, &dir]);
     alone.ours(&["tier", "restore", &url]);
     assert_eq!(alone.ours(&["consume", "t", "-o", "start", "-e"]), lines(0, 2 * LINES));
     let consumer = "org.apache.kafka.tools.consumer.ConsoleConsumer";
     let arguments = ["--bootstrap-server", &alone.address, "--topic", "t", "--from-beginning"];
     let stop = ["--max-messages", &(2 * LINES).to_string(), "--timeout-ms", "20000"];
     assert_eq!(succeed(java(consumer, &[]).args(arguments).args(stop)), lines(0, 2 * LINES));
+    // What stays on the disk is as it is in the bucket.
+    eventually("what was read is on the disk", || files(&cache, "*-trailer").len() > 1);
+    assert!(!shows(&cache, "*", "secret"));
+    assert!(alone.broker.terminate().success());
+    let alone = Alone::begin_with(&data, tier.clone(), &[&setting, &dir]);
+    assert_eq!(alone.ours(&["consume", "t", "-o", "start", "-e"]), lines(0, 2 * LINES));
+    let metrics = metrics(&alone.broker);
+    let hits = metrics.lines().find(|line| line.starts_with("strandline_remote_disk_cache_hits"));
+    assert!(hits.is_some_and(|line| !line.ends_with(" 0")), "{metrics}");
     assert!(alone.broker.terminate().success());
 
     // A broker without keys says so, and one with a file that is none does not start.

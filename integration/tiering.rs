@@ -329,7 +329,7 @@ fn a_consumer_that_names_its_rack_reads_the_bucket_through_the_follower_there() 
     assert!(number("segments") > 0 && number("uncopied_records") < 600, "{rows}");
 }
 
-fn metrics(broker: &Broker) -> String {
+pub(crate) fn metrics(broker: &Broker) -> String {
     succeed(Command::new("curl").args(["-s", &format!("http://{}/metrics", broker.http)]))
 }
 

@@ -13,7 +13,7 @@ use crate::config::{Config, ConfigError, MOUNT_URLS, mount_urls};
 use crate::controller::Controller;
 use crate::coordinator::Groups;
 use crate::objects::{CLOCKS, Location, Store, check, open};
-use crate::remote_log::{Keys, Tier};
+use crate::remote_log::{DiskCache, Keys, Tier};
 use crate::replication::{Replicas, TierSettings};
 use crate::system::clock::{millis, sleep};
 use crate::system::disk::read_file;
@@ -23,6 +23,7 @@ use crate::system::{Clock, Random, SharedDisk};
 /// Threads that wait for the store and work on what comes, of either kind; reading files of logs has its own.
 const THREADS: usize = 2;
 const URL: &str = "remote.storage.url";
+const DISK_CACHE: &str = "remote.fetch.disk.cache.dir";
 const KEYS: &str = "remote.storage.encryption.keys";
 /// How long after a bucket failed its first check it is checked again; then twice as long, up to the most.
 const CHECK_AGAIN_MS: i64 = 500;
@@ -76,6 +77,15 @@ pub(super) fn open_tier(
     let Some(any) = any else { return Ok(None) };
     if let Some(text) = read_keys(config, disk)? {
         any.keyring.set(keys(config, &text)?);
+    }
+    let dir = config.text(DISK_CACHE);
+    if !dir.is_empty() {
+        let bytes = u64::try_from(config.long("remote.fetch.disk.cache.bytes")).unwrap_or(0);
+        let opened = DiskCache::open(disk, (Path::new(dir), bytes), &nice);
+        any.set_disk_cache(
+            opened
+                .map_err(|error| ConfigError::Invalid(format!("{DISK_CACHE}: {dir}: {error}")))?,
+        );
     }
     Ok(Some(OpenedTier { store, any, has_mounts }))
 }

@@ -1,6 +1,7 @@
 //! `strandline topic`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
@@ -23,7 +24,7 @@ use crate::protocol::messages::{
     DescribeConfigsRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest, TopicName,
 };
 use crate::protocol::text;
-use crate::system::clock::sleep;
+use crate::system::clock::{monotonic, sleep};
 
 const TIMEOUT_MS: i32 = 30_000;
 /// The kind of a broker's settings.
@@ -33,6 +34,10 @@ pub(super) const LATEST: i64 = -1;
 /// Where a log begins on its leader's disk (KIP-405), and the last offset that is in object storage (KIP-1005).
 pub(super) const LOCAL_START: i64 = -4;
 pub(super) const TIERED_END: i64 = -5;
+/// No leader, not the leader, and a leader that does not know yet what is committed.
+const BETWEEN_LEADERS: [i16; 3] = [5, 6, 78];
+const PATIENCE: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(100);
 /// The kind of a topic's settings, and the one that says whether it is in object storage.
 pub(super) const TOPIC: i8 = 2;
 pub(super) const TIERED: &str = "remote.storage.enable";
@@ -177,7 +182,7 @@ async fn wait_for_leaders(cluster: &mut Cluster, topic: &str) -> anyhow::Result<
         if found.topics.iter().all(is_led) {
             return Ok(());
         }
-        sleep(std::time::Duration::from_millis(100)).await;
+        sleep(Duration::from_millis(100)).await;
     }
     bail!("topic {topic} is made, but its partitions have no leaders yet")
 }
@@ -204,12 +209,28 @@ async fn list(cluster: &mut Cluster, internal: bool, format: Format) -> anyhow::
     Ok(())
 }
 
-/// One offset of every partition, by a time or by `EARLIEST` and `LATEST`.
+/// One offset of every partition, by a time or by `EARLIEST` and `LATEST`. Between two leaders nobody tells them: then it is asked again, for a while.
 pub(super) async fn offsets(
     cluster: &mut Cluster,
     topic: &str,
     at: i64,
 ) -> anyhow::Result<BTreeMap<i32, i64>> {
+    let until = monotonic() + PATIENCE;
+    loop {
+        match ask_offsets(cluster, topic, at).await? {
+            Err(error) if monotonic() >= until => return Err(error),
+            Err(_) => sleep(AGAIN).await,
+            Ok(offsets) => return Ok(offsets),
+        }
+    }
+}
+
+/// The inner error is one that passes.
+async fn ask_offsets(
+    cluster: &mut Cluster,
+    topic: &str,
+    at: i64,
+) -> anyhow::Result<Result<BTreeMap<i32, i64>, anyhow::Error>> {
     let found = cluster.topic(topic).await?;
     let mut by_leader: BTreeMap<i32, Vec<ListOffsetsPartition>> = BTreeMap::new();
     for (index, (leader, ..)) in &found.partitions {
@@ -229,11 +250,16 @@ pub(super) async fn offsets(
             .with_topics(vec![wanted]);
         let answered = cluster.node(leader).await?.call(9, &request).await?;
         for partition in answered.topics.into_iter().flat_map(|topic| topic.partitions) {
-            check(partition.error_code, &format!("{topic}-{}", partition.partition_index))?;
+            let code = partition.error_code;
+            let told = check(code, &format!("{topic}-{}", partition.partition_index));
+            match told {
+                Err(error) if BETWEEN_LEADERS.contains(&code) => return Ok(Err(error)),
+                told => told?,
+            }
             offsets.insert(partition.partition_index, partition.offset);
         }
     }
-    Ok(offsets)
+    Ok(Ok(offsets))
 }
 
 /// The offsets of `@time` in milliseconds; where no record is that young, the end.

@@ -156,6 +156,8 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "producer.id.expiration.ms" Int, "86400000", 1, INT, true, "How long an idle producer's sequence is remembered.";
     "queued.max.request.bytes" Long, "268435456", 1 << 20, MAX, false, "Bytes of requests in progress on all connections, beyond which sockets are not read.";
     "remote.fetch.cache.bytes" Long, "134217728", 1 << 24, MAX, false, "Memory for what was read from object storage.";
+    "remote.fetch.disk.cache.bytes" Long, "10737418240", 1 << 24, MAX, false, "How much of what was read from object storage stays in remote.fetch.disk.cache.dir.";
+    "remote.fetch.disk.cache.dir" Str, "", 0, 0, false, "Folder, of this broker alone, for what was read from object storage and no longer fits into remote.fetch.cache.bytes; empty: none.";
     "remote.log.manager.copier.thread.pool.size" Int, "4", 1, 1000, false, "Partitions whose segments are copied to object storage at the same time; each holds 8 MiB while it does.";
     "remote.log.manager.copy.max.bytes.per.second" Long, "9223372036854775807", 1, MAX, true, "Most bytes a second that are copied to object storage.";
     "remote.log.manager.fetch.max.bytes.per.second" Long, "9223372036854775807", 1, MAX, true, "Most bytes a second that are read from object storage for readers.";

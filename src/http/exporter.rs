@@ -66,6 +66,7 @@ fn tier(http: &Http) {
         (Name::RemoteReads, &counts.reads),
         (Name::RemoteFailures, &counts.failures),
         (Name::RemoteCacheHits, &counts.cache_hits),
+        (Name::RemoteDiskCacheHits, &counts.disk_cache_hits),
         (Name::RemoteOrphans, &counts.orphans),
     ] {
         http.metrics.set(name, &[], number(count));

@@ -64,6 +64,7 @@ metrics! {
     RemoteRequests "strandline_remote_requests" Gauge ["kind"] "Requests of this broker to object storage since it started, as stores bill them.";
     RemoteRequestErrors "strandline_remote_request_errors" Gauge ["reason"] "Requests of this broker to object storage that failed since it started. Conflicts are leaders that met; alert when unavailable or denied grows.";
     RemoteCacheHits "strandline_remote_cache_hits" Gauge [] "Pieces of segments in object storage that this broker wanted and found in its memory since it started.";
+    RemoteDiskCacheHits "strandline_remote_disk_cache_hits" Gauge [] "Pieces of segments in object storage that this broker wanted and found on its disk (remote.fetch.disk.cache.dir) since it started.";
     RemoteOrphans "strandline_remote_orphans_removed" Gauge [] "Objects that no manifest named and that this broker removed from object storage since it started: copies that were broken off.";
     RemoteFailures "strandline_remote_failures" Gauge [] "What this broker could not copy to object storage, or read there, since it started. Alert when it grows.";
     LagSeconds "strandline_consumergroup_lag_seconds" Gauge ["consumergroup", "topic", "partition"] "Age of the oldest record that the group has not committed; 0 without lag.";

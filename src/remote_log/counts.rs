@@ -11,6 +11,8 @@ pub(crate) struct TierCounts {
     pub failures: AtomicU64,
     /// Chunks that somebody wanted and that were there.
     pub cache_hits: AtomicU64,
+    /// Pieces that were on the local disk.
+    pub disk_cache_hits: AtomicU64,
     /// Objects removed that no manifest named.
     pub orphans: AtomicU64,
 }

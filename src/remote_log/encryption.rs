@@ -301,6 +301,14 @@ impl RemoteSegment {
         start..(start + bytes).min(self.stored_log_bytes())
     }
 
+    /// The bytes of a piece of the object.
+    pub(super) fn range_of(&self, piece: Piece) -> std::ops::Range<u64> {
+        match piece {
+            Piece::Chunk(chunk) => self.chunk_range(chunk),
+            Piece::Trailer => self.trailer_range(),
+        }
+    }
+
     /// The bytes of what stands after its records.
     pub(super) fn trailer_range(&self) -> std::ops::Range<u64> {
         self.stored_log_bytes()..self.object_bytes

@@ -10,6 +10,9 @@ mod compacting_tests;
 mod copying;
 mod counts;
 mod deleted;
+mod disk_cache;
+#[cfg(test)]
+mod disk_cache_tests;
 mod encryption;
 #[cfg(test)]
 mod encryption_tests;
@@ -32,6 +35,7 @@ pub(crate) use backup::sample_notes;
 pub(crate) use backup::{GroupsNote, NotedOffset, TopicNote};
 pub(crate) use compacting::CompactionSettings;
 pub(crate) use counts::TierCounts;
+pub(crate) use disk_cache::DiskCache;
 pub(crate) use encryption::Keys;
 pub(crate) use error::RemoteError;
 pub(crate) use inspect::Inventory;

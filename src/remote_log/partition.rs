@@ -18,6 +18,7 @@ use super::backup::topic_note;
 use super::compacting::Pass;
 use super::copying::{Copying, panicked};
 use super::counts::TierCounts;
+use super::disk_cache::DiskCache;
 use super::encryption::Keyring;
 use super::error::RemoteError;
 use super::manifest::{LOG_ENDING, Manifest, RemoteSegment};
@@ -77,6 +78,11 @@ impl Tier {
             copies: Arc::clone(&self.copies),
             compacting: Arc::clone(&self.compacting),
         })
+    }
+
+    /// Gives readers a disk beside their memory.
+    pub(crate) fn set_disk_cache(&self, cache: Arc<DiskCache>) {
+        self.reader.set_disk_cache(cache);
     }
 
     /// Bytes a second that are copied, and that are read.

@@ -3,8 +3,8 @@
 //! Invariants: a chunk is compared with its checksum before anybody sees it; one request for a chunk serves all who ask for it
 //! at the time; memory is bounded by the setting; nothing here runs on a thread that blocks.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join;
@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::counts::TierCounts;
+use super::disk_cache::DiskCache;
 use super::encryption::{Keyring, Piece, opened};
 use super::error::RemoteError;
 use super::manifest::{Manifest, RemoteSegment};
@@ -40,8 +41,8 @@ type Shared = Arc<RemoteError>;
 /// See the file's header.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    store: Store,
-    counts: Arc<TierCounts>,
+    pub(super) store: Store,
+    pub(super) counts: Arc<TierCounts>,
     keyring: Arc<Keyring>,
     room: Arc<Room>,
 }
@@ -55,6 +56,8 @@ struct Room {
     coming: Semaphore,
     /// Reads under way.
     readers: AtomicUsize,
+    /// What does not fit into memory, where there is a disk for it.
+    disk: OnceLock<Arc<DiskCache>>,
     /// Holds reads to `remote.log.manager.fetch.max.bytes.per.second`.
     throttle: Throttle,
 }
@@ -77,7 +80,7 @@ impl Room {
         let coming = usize::try_from(cache_bytes / 4).unwrap_or(usize::MAX) / PERMIT_BYTES;
         let coming = Semaphore::new(coming.clamp(PERMITS_MIN, Semaphore::MAX_PERMITS));
         let (readers, throttle) = (AtomicUsize::new(0), Throttle::default());
-        Self { chunks, trailers, coming, readers, throttle }
+        Self { chunks, trailers, coming, readers, disk: OnceLock::new(), throttle }
     }
 }
 
@@ -96,6 +99,15 @@ impl Reader {
         Arc::new(Self { store, counts, keyring, room: Arc::clone(&self.room) })
     }
 
+    /// Gives what all readers share a disk.
+    pub(super) fn set_disk_cache(&self, cache: Arc<DiskCache>) {
+        let _ = self.room.disk.set(cache);
+    }
+
+    pub(super) fn disk_cache(&self) -> Option<&Arc<DiskCache>> {
+        self.room.disk.get()
+    }
+
     /// Holds reads to so many bytes a second.
     pub(super) fn set_rate(&self, rate: i64) {
         self.room.throttle.set_rate(rate);
@@ -110,17 +122,25 @@ impl Reader {
         let fetch = async {
             let (reader, name, segment) = (Arc::clone(self), object.to_owned(), segment.clone());
             let work = async move {
-                let key = reader.keyring.key_of(&segment)?;
-                let bytes = reader.get(&name, segment.trailer_range()).await?;
-                let bytes = opened(key.as_ref(), (&name, Piece::Trailer), bytes)?;
-                Trailer::decode(&name, &bytes, &segment).map(Arc::new)
+                let (key, of) = (reader.keyring.key_of(&segment)?, (&*name, &segment));
+                let stored = reader.stored(of, Piece::Trailer).await?;
+                let check = |bytes| {
+                    let bytes = opened(key.as_ref(), (&name, Piece::Trailer), bytes)?;
+                    Trailer::decode(&name, &bytes, &segment).map(Arc::new)
+                };
+                reader.settle(of, (Piece::Trailer, stored), check).await
             };
             self.store.background().run(work).await.unwrap_or_else(|| Err(broken(object)))
         };
         Box::pin(self.room.trailers.try_get_with(segment.id, fetch)).await
     }
 
-    async fn get(&self, object: &str, range: std::ops::Range<u64>) -> Result<Bytes, RemoteError> {
+    /// Bytes of an object, past all caches.
+    pub(super) async fn get(
+        &self,
+        object: &str,
+        range: std::ops::Range<u64>,
+    ) -> Result<Bytes, RemoteError> {
         let bytes = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
         let permits = bytes.div_ceil(PERMIT_BYTES).min(PERMITS_MIN);
         let _permit = self.room.coming.acquire_many(u32::try_from(permits).unwrap_or(1)).await;
@@ -160,12 +180,14 @@ impl Reader {
         chunk: usize,
     ) -> Result<Bytes, RemoteError> {
         let key = self.keyring.key_of(segment)?;
-        let get = self.get(object, segment.chunk_range(chunk));
-        let both = join(get, self.trailer(object, segment)).await;
-        let (bytes, trailer) = (both.0?, both.1.map_err(|error| told(object, &error))?);
-        let bytes = opened(key.as_ref(), (object, Piece::Chunk(chunk)), bytes)?;
-        trailer.verify(object, chunk, &bytes)?;
-        Ok(bytes)
+        let (piece, of) = (Piece::Chunk(chunk), (object, segment));
+        let both = join(self.stored(of, piece), self.trailer(object, segment)).await;
+        let (stored, trailer) = (both.0?, both.1.map_err(|error| told(object, &error))?);
+        let check = |bytes| {
+            let bytes = opened(key.as_ref(), (object, piece), bytes)?;
+            trailer.verify(object, chunk, &bytes).map(|()| bytes)
+        };
+        self.settle(of, (piece, stored), check).await
     }
 
     /// Exactly `bytes` of the records from `start` on, or up to their end.
