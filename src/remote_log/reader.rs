@@ -242,6 +242,21 @@ impl Reader {
         usize::try_from(room / readers).unwrap_or(READ_AHEAD).clamp(1, READ_AHEAD)
     }
 
+    /// Fetches the chunk that an offset is in if its segment's records are of one size, together with the index that knows it: who
+    /// reads from the middle of a segment that nobody has read waits for one request, not for two.
+    fn fetch_guess(self: &Arc<Self>, object: &str, segment: &RemoteSegment, offset: Offset) {
+        if self.room.trailers.contains_key(&segment.id) {
+            return;
+        }
+        let offsets = to_u64(segment.end_offset - segment.object_offset).max(1);
+        let at = u128::from(to_u64(offset - segment.object_offset)) * u128::from(segment.log_bytes);
+        let byte = usize::try_from(at / u128::from(offsets)).unwrap_or(0);
+        let (reader, object, segment) = (Arc::clone(self), object.to_owned(), segment.clone());
+        self.store.background().spawn(async move {
+            let _ = reader.chunk(&object, &segment, byte / CHUNK_BYTES).await;
+        });
+    }
+
     /// Fetches how the next segment begins before anybody comes to it.
     fn read_next_segment(self: &Arc<Self>, manifest: &Manifest, segment: &RemoteSegment) {
         let Some(next) = manifest.find(segment.end_offset) else { return };
@@ -271,6 +286,7 @@ impl Reader {
             // Nobody has to look up where a segment begins: whoever reads through waits for one request, not for two.
             0
         } else {
+            self.fetch_guess(&object, segment, offset);
             self.trailer(&object, segment).await?.index.floor(offset)
         };
         // The index names a batch near the offset: what stands between is skipped.
