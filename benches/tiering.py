@@ -7,7 +7,8 @@
     benches/tiering.py --bucket /dev/shm  # one that is not on the same disk
 
 T1: records of 1 KiB at a steady rate, `acks=all`, on one node: latency of producers and the CPU of the broker with and without copying, and how much was copied when
-the load ended. T2: everything read back, from the local log and from the bucket.
+the load ended. T2: everything read back, from the local log and from the bucket. `--kafka`: the same for Apache Kafka, whose own store for tests (LocalTieredStorage) keeps
+segments in a folder too: it moves files and encrypts, checks and reads back nothing.
 """
 import argparse
 import json
@@ -19,8 +20,8 @@ import time
 from pathlib import Path
 
 from harness import rows
-from harness.brokers import Strandline
-from harness.machine import KIT, cpu_seconds
+from harness.brokers import Kafka, Strandline
+from harness.machine import KIT, cpu_seconds, run
 
 PARTITIONS = 6
 SEGMENTS = "segment.bytes=16777216,file.delete.delay.ms=100,segment.ms=2000"
@@ -39,6 +40,42 @@ class Tiered(Strandline):
         return super().command() + ["--tier", f"file:{self.bucket}"] + [word for setting in often for word in ("--set", setting)]
 
 
+class TieredKafka(Kafka):
+    name = "kafka-tiered"
+
+    def __init__(self, folder, bucket):
+        self.bucket = bucket
+        super().__init__(folder, True)
+
+    def properties(self):
+        store = "org.apache.kafka.server.log.remote.storage.LocalTieredStorage"
+        return super().properties() + [
+            "remote.log.storage.system.enable=true", f"remote.log.storage.manager.class.name={store}",
+            "remote.log.storage.manager.impl.prefix=rsm.config.", f"rsm.config.dir={self.bucket}",
+            "remote.log.metadata.manager.listener.name=PLAINTEXT", "rlmm.config.remote.log.metadata.topic.replication.factor=1",
+            "remote.log.manager.task.interval.ms=500", "log.retention.check.interval.ms=500",
+        ]
+
+    def start(self):
+        if not list((self.java / "libs").glob("kafka-storage-*-test.jar")):
+            version = next((self.java / "libs").glob("kafka-storage-[0-9]*.jar")).stem.rsplit("-", 1)[1]
+            store = f"org.apache.kafka:kafka-storage:{version}:jar:test"
+            run(["mvn", "-B", "-q", "dependency:copy", f"-Dartifact={store}", f"-DoutputDirectory={self.java}/libs"], cwd=self.java)
+        super().start()
+
+
+def broker_of(kind, folder, bucket):
+    match kind:
+        case "tiered":
+            return Tiered(folder, bucket)
+        case "local":
+            return Strandline(folder, True)
+        case "kafka-tiered":
+            return TieredKafka(folder, bucket)
+        case _:
+            return Kafka(folder, True)
+
+
 def size(folder, pattern="*"):
     return sum(path.stat().st_size for path in Path(folder).rglob(pattern) if path.is_file())
 
@@ -51,9 +88,11 @@ def load(broker, arguments):
 
 def one(kind, folder, options):
     bucket = tempfile.mkdtemp(prefix="tiering-bucket-", dir=options.bucket)
-    broker = Tiered(folder, bucket) if kind == "tiered" else Strandline(folder, True)
+    broker = broker_of(kind, folder, bucket)
+    is_tiered = kind.endswith("tiered")
     try:
-        config = TIERED if kind == "tiered" else SEGMENTS
+        config = TIERED if is_tiered else SEGMENTS
+        time.sleep(broker.settle_s)
         before = cpu_seconds(broker.pid)
         send = ["-mode", "e2e", "-acks", "all", "-rate", str(options.rate), "-consumers", "1", "-topic-config", config, "-seconds", str(options.seconds), "-warmup", "2"]
         _, found = load(broker, send)
@@ -61,10 +100,10 @@ def one(kind, folder, options):
         latency = {name: next(value for key, value in found.items() if key.endswith(name)) for name in ("latency_ms.p50", "latency_ms.p99")}
         records = options.rate * options.seconds * 1024 / 1e9
         told = {"cpu_s_per_gb": cpu / records, **latency}
-        if kind == "tiered":
+        if is_tiered:
             told["copied_at_end"] = size(bucket, "*.log") / 1e9 / records
             until = time.time() + 120
-            while size(f"{folder}/data", "*.log") > 1e6 and time.time() < until:
+            while sum(size(path, "*.log") for path in Path(folder, "data").glob("t-*")) > 1e6 and time.time() < until:
                 time.sleep(0.2)
             told["cpu_s_per_gb"] = (cpu_seconds(broker.pid) - before) / records
         begun = time.time()
@@ -86,18 +125,22 @@ def main():
     parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--bucket", help="where the folder is made that is the bucket")
+    parser.add_argument("--kafka", action="store_true", help="Apache Kafka too")
     options = parser.parse_args()
     rows.kload()
     pairs = []
     for number in range(options.pairs):
-        order = ("local", "tiered") if number % 2 == 0 else ("tiered", "local")
+        kinds = ["local", "tiered"] + (["kafka-local", "kafka-tiered"] if options.kafka else [])
+        order = kinds if number % 2 == 0 else kinds[::-1]
         pair = {kind: one(kind, tempfile.mkdtemp(prefix=f"tiering-{kind}-"), options) for kind in order}
         pairs.append(pair)
-        for kind in ("local", "tiered"):
-            print(f"{number + 1} {kind:6}  " + "  ".join(f"{name} {value:.2f}" for name, value in pair[kind].items()), flush=True)
-    for name in pairs[0]["local"]:
-        ratios = [pair["tiered"][name] / pair["local"][name] for pair in pairs if pair["local"][name]]
-        print(f"{name}: tiered / local {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+        for kind in kinds:
+            print(f"{number + 1} {kind:12}  " + "  ".join(f"{name} {value:.2f}" for name, value in pair[kind].items()), flush=True)
+    against = [("tiered", "local")] + ([("kafka-tiered", "kafka-local"), ("tiered", "kafka-tiered")] if options.kafka else [])
+    for one_kind, other in against:
+        for name in pairs[0][other]:
+            ratios = [pair[one_kind][name] / pair[other][name] for pair in pairs if pair[other][name]]
+            print(f"{name}: {one_kind} / {other} {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":

@@ -28,3 +28,4 @@ mod restore;
 mod secure;
 mod tier;
 mod tiering;
+mod uploads;

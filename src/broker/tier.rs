@@ -150,17 +150,11 @@ fn open_at(
     (name, url, background): (&str, &str, Background),
     disk: &SharedDisk,
 ) -> Result<Store, ConfigError> {
-    let mut options = Vec::new();
     let kind = |url: &str| url.split(':').next().map(str::to_owned);
     let are_its = own_url(config).is_none_or(|own| kind(own) == kind(url));
-    for option in config.list("remote.storage.options").into_iter().filter(|_| are_its) {
-        let Some((key, value)) = option.split_once('=') else {
-            return Err(ConfigError::Invalid(format!(
-                "remote.storage.options: '{option}' is not of the form KEY=VALUE"
-            )));
-        };
-        options.push((key.trim().to_ascii_lowercase(), value.trim().to_owned()));
-    }
+    let options = config.list("remote.storage.options").into_iter().filter(|_| are_its);
+    let options = Location::parse_options(options)
+        .map_err(|why| ConfigError::Invalid(format!("remote.storage.options: {why}")))?;
     let certificates = Some(config.text("remote.storage.certificates"));
     let certificates = certificates.filter(|path| !path.is_empty()).map(Into::into);
     let location = Location { url: url.to_owned(), options, certificates, background };

@@ -67,13 +67,8 @@ pub(super) enum TierCommand {
 
 impl StoreArguments {
     fn location(&self) -> anyhow::Result<Location> {
-        let mut options = Vec::new();
-        for option in &self.options {
-            let Some((key, value)) = option.split_once('=') else {
-                bail!("--option {option} is not of the form KEY=VALUE")
-            };
-            options.push((key.trim().to_ascii_lowercase(), value.to_owned()));
-        }
+        let options = Location::parse_options(self.options.iter().map(String::as_str))
+            .map_err(|why| anyhow!("--option {why}"))?;
         let certificates = self.certificates.clone();
         Ok(Location { url: self.location.clone(), options, certificates, ..Location::default() })
     }

@@ -34,6 +34,21 @@ pub(crate) struct Location {
     pub background: Background,
 }
 
+impl Location {
+    /// Reads options as `KEY=VALUE`; the error names the one that is none.
+    pub(crate) fn parse_options<'a>(
+        items: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Vec<(String, String)>, String> {
+        let read = |item: &str| {
+            let (key, value) = item
+                .split_once('=')
+                .ok_or_else(|| format!("'{item}' is not of the form KEY=VALUE"))?;
+            Ok((key.trim().to_ascii_lowercase(), value.trim().to_owned()))
+        };
+        items.into_iter().map(read).collect()
+    }
+}
+
 /// How often a request is tried, and for how long in all.
 const RETRIES: usize = 4;
 const RETRY_FOR: Duration = Duration::from_secs(20);
