@@ -327,6 +327,7 @@ fn a_consumer_that_names_its_rack_reads_the_bucket_through_the_follower_there() 
     let number = |column: &str| rows[0][column].as_i64().expect("a number");
     assert_eq!((number("records"), number("unknown")), (600, 0), "{rows}");
     assert!(number("segments") > 0 && number("uncopied_records") < 600, "{rows}");
+    assert!((0..600).contains(&number("oldest_uncopied_s")), "{rows}");
 }
 
 pub(crate) fn metrics(broker: &Broker) -> String {

@@ -11,8 +11,9 @@ use crate::controller::Controller;
 use crate::coordinator::Groups;
 use crate::metadata::{ConfigResource, TopicImage};
 use crate::model::number::to_i32;
-use crate::model::{PartitionId, TopicId};
+use crate::model::{PartitionId, TopicId, TopicPartition};
 use crate::remote_log::{GroupsNote, NotedOffset, RemoteError, Tier, TopicNote};
+use crate::replication::Replicas;
 use crate::system::clock::{millis, sleep};
 
 /// See the file's header.
@@ -20,7 +21,7 @@ pub(super) struct Backup {
     tier: Arc<Tier>,
     controller: Arc<Controller>,
     groups: Arc<Groups>,
-    cluster_id: String,
+    replicas: Arc<Replicas>,
     /// What was written, and need not be again.
     topics: HashMap<TopicId, TopicNote>,
     offsets: BTreeMap<PartitionId, GroupsNote>,
@@ -31,11 +32,12 @@ impl Backup {
         tier: Arc<Tier>,
         controller: &Arc<Controller>,
         groups: &Arc<Groups>,
-        cluster_id: String,
+        replicas: &Arc<Replicas>,
     ) -> Self {
         let (controller, groups) = (Arc::clone(controller), Arc::clone(groups));
+        let replicas = Arc::clone(replicas);
         let (topics, offsets) = (HashMap::new(), BTreeMap::new());
-        Self { tier, controller, groups, cluster_id, topics, offsets }
+        Self { tier, controller, groups, replicas, topics, offsets }
     }
 
     /// Writes what changed, over and over.
@@ -76,9 +78,14 @@ impl Backup {
         if first.leader != self.controller.node_id || !is_own {
             return None;
         }
+        // What is to come from the bucket is not to be found there because it was looked for.
+        let partition = self.replicas.partition(&TopicPartition::new(&topic.name, 0))?;
+        if partition.awaits_restore() {
+            return None;
+        }
         let configs =
             self.controller.image().configs(&ConfigResource::Topic(topic.name.to_string()));
-        let mut note = TopicNote::new(&self.cluster_id, &topic.name, topic.id);
+        let mut note = TopicNote::new(&self.replicas.cluster_id, &topic.name, topic.id);
         note.leader_epoch = first.leader_epoch;
         note.partitions = to_i32(topic.partitions.len());
         note.replication_factor = i16::try_from(first.replicas.len()).unwrap_or(i16::MAX);
@@ -96,8 +103,11 @@ impl Backup {
                 };
             let groups =
                 groups.into_iter().map(|(id, all)| (id, all.into_iter().map(noted).collect()));
-            let note =
-                GroupsNote::new(&self.cluster_id, (partition, leader_epoch), groups.collect());
+            let note = GroupsNote::new(
+                &self.replicas.cluster_id,
+                (partition, leader_epoch),
+                groups.collect(),
+            );
             if self.offsets.get(&partition) == Some(&note) {
                 continue;
             }

@@ -180,7 +180,7 @@ pub(super) fn start_tier(
         replicas.start_mounts(config.long("remote.storage.mount.refresh.ms"));
     }
     let (Some(tier), Some(store)) = (replicas.tier(), store) else { return };
-    let backup = Backup::new(tier, controller, groups, replicas.cluster_id.clone());
+    let backup = Backup::new(tier, controller, groups, &replicas);
     spawn(async move {
         let mut again_ms = CHECK_AGAIN_MS;
         loop {

@@ -44,6 +44,8 @@ pub(super) struct Cluster {
 #[derive(Debug, Clone)]
 pub(super) struct FoundTopic {
     pub name: String,
+    /// Nil where the broker does not say it.
+    pub id: uuid::Uuid,
     pub is_internal: bool,
     /// Leader, replicas, ISR by partition.
     pub partitions: BTreeMap<i32, (i32, Vec<i32>, Vec<i32>)>,
@@ -181,7 +183,7 @@ impl Cluster {
         let request = MetadataRequest::default()
             .with_topics(topics.map(|names| names.into_iter().map(topic).collect()))
             .with_allow_auto_topic_creation(false);
-        let response = self.any().await?.call(9, &request).await?;
+        let response = self.any().await?.call(12, &request).await?;
         for broker in &response.brokers {
             self.addresses
                 .insert(broker.node_id.0, format!("{}:{}", broker.host.as_str(), broker.port));
@@ -207,7 +209,8 @@ impl Cluster {
                     (p.partition_index, (p.leader_id.0, ids(&p.replica_nodes), ids(&p.isr_nodes)))
                 };
             let partitions = topic.partitions.into_iter().map(partition).collect();
-            found.push(FoundTopic { name, is_internal: topic.is_internal, partitions });
+            let (id, is_internal) = (topic.topic_id, topic.is_internal);
+            found.push(FoundTopic { name, id, is_internal, partitions });
         }
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)

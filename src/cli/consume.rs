@@ -21,7 +21,7 @@ use crate::system::clock::sleep;
 
 const WAIT_MS: i32 = 500;
 const FETCH_BYTES: i32 = 8 << 20;
-const PLAIN_BYTES_MAX: usize = 1 << 30;
+pub(super) const PLAIN_BYTES_MAX: usize = 1 << 30;
 
 #[derive(Debug, Args)]
 pub(super) struct ConsumeArguments {

@@ -7,14 +7,17 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::cluster_client::Cluster;
+use super::cluster_client::{Cluster, FoundTopic};
+use super::consume::{PLAIN_BYTES_MAX, fetch};
 use super::moves::sizes;
 use super::output::{Format, Rows};
 use super::secure;
 use super::tier::{StoreArguments, complain, tier};
 use super::topic::{EARLIEST, LATEST, LOCAL_START, TIERED, TIERED_END, TOPIC, configs, offsets};
 use crate::model::number::{to_f64, to_i64};
+use crate::record::{Records, next_batch};
 use crate::remote_log::{Inventory, Manifest, requests_to_copy};
+use crate::system::Clock;
 
 const GIGABYTE: f64 = 1e9;
 
@@ -62,6 +65,8 @@ struct Status {
     records: i64,
     local_records: i64,
     uncopied_records: i64,
+    /// The age of the oldest of them.
+    oldest_uncopied_s: i64,
 }
 
 pub(super) async fn run(arguments: StatusArguments, format: Format) -> anyhow::Result<()> {
@@ -69,14 +74,16 @@ pub(super) async fn run(arguments: StatusArguments, format: Format) -> anyhow::R
     let inventory = tier(&arguments.store)?.inventory().await?;
     let ids: Vec<i32> = cluster.metadata(None).await?.brokers.iter().map(|b| b.node_id.0).collect();
     let sizes = sizes(&mut cluster, &ids).await?;
+    let now_ms = Clock::system().now_ms();
     let columns =
         ["topic", "partitions", "segments", "remote", "local", "records", "local_records"];
-    let mut rows = Rows::new(&[&columns[..], &["uncopied_records", "unknown"]].concat());
+    let mut rows =
+        Rows::new(&[&columns[..], &["uncopied_records", "oldest_uncopied_s", "unknown"]].concat());
     for topic in cluster.topics(None).await?.into_iter().filter(|topic| !topic.is_internal) {
         if !is_tiered(&mut cluster, &topic.name).await? {
             continue;
         }
-        let status = status(&mut cluster, &topic.name, &inventory, &sizes).await?;
+        let status = status(&mut cluster, &topic, (&inventory, &sizes), now_ms).await?;
         rows.add(vec![
             topic.name.into(),
             status.partitions.into(),
@@ -86,6 +93,7 @@ pub(super) async fn run(arguments: StatusArguments, format: Format) -> anyhow::R
             status.records.into(),
             status.local_records.into(),
             status.uncopied_records.into(),
+            status.oldest_uncopied_s.into(),
             status.unknown.into(),
         ]);
     }
@@ -102,10 +110,11 @@ async fn is_tiered(cluster: &mut Cluster, topic: &str) -> anyhow::Result<bool> {
 
 async fn status(
     cluster: &mut Cluster,
-    topic: &str,
-    inventory: &Inventory,
-    sizes: &BTreeMap<(String, i32), u64>,
+    found: &FoundTopic,
+    (inventory, sizes): (&Inventory, &BTreeMap<(String, i32), u64>),
+    now_ms: i64,
 ) -> anyhow::Result<Status> {
+    let topic = &*found.name;
     let starts = offsets(cluster, topic, EARLIEST).await?;
     let local = offsets(cluster, topic, LOCAL_START).await?;
     let tiered = offsets(cluster, topic, TIERED_END).await?;
@@ -115,10 +124,21 @@ async fn status(
         status.partitions += 1;
         status.records += end - at(&starts);
         status.local_records += end - at(&local);
-        status.uncopied_records += end - (at(&tiered) + 1).max(at(&starts));
+        let uncopied = (at(&tiered) + 1).max(at(&starts));
+        status.uncopied_records += end - uncopied;
+        if uncopied < end
+            && let Some(at_ms) = time_of(cluster, found, (partition, uncopied)).await?
+        {
+            let age_s = now_ms.saturating_sub(at_ms).max(0) / 1_000;
+            status.oldest_uncopied_s = status.oldest_uncopied_s.max(age_s);
+        }
         let key = (topic.to_owned(), partition);
         status.local_bytes += sizes.get(&key).copied().unwrap_or(0);
-        let its = |m: &&Manifest| m.topic == topic && m.partition == partition;
+        // Brokers that are older than topics' ids say none.
+        let is_of = |m: &Manifest| {
+            if found.id.is_nil() { m.topic == topic } else { m.topic_id == found.id }
+        };
+        let its = |m: &&Manifest| is_of(m) && m.partition == partition;
         let Some(manifest) = inventory.manifests.iter().filter(its).max_by_key(|m| m.leader_epoch)
         else {
             status.unknown += 1;
@@ -128,6 +148,26 @@ async fn status(
         status.remote_bytes += manifest.bytes();
     }
     Ok(status)
+}
+
+/// When the first record at or after an offset was made.
+async fn time_of(
+    cluster: &mut Cluster,
+    topic: &FoundTopic,
+    (partition, offset): (i32, i64),
+) -> anyhow::Result<Option<i64>> {
+    let Some((leader, ..)) = topic.partitions.get(&partition) else { return Ok(None) };
+    let wanted = [(partition, offset)];
+    for (_, bytes) in fetch(cluster, &topic.name, *leader, &wanted, 1).await? {
+        let Some((header, batch, _)) = next_batch(&bytes) else { continue };
+        for record in &Records::open(header, batch, PLAIN_BYTES_MAX)? {
+            let record = record?;
+            if record.offset >= offset {
+                return Ok(Some(record.timestamp));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// What the bucket costs, about.

@@ -30,7 +30,8 @@ pub(crate) struct NewTopic {
 impl NewTopic {
     /// Whether its records are another cluster's.
     pub(super) fn is_mounted(&self) -> bool {
-        self.configs.get(MOUNT).is_some_and(Option::is_some)
+        let mount = self.configs.get(MOUNT).and_then(Option::as_deref);
+        mount.is_some_and(|text| !text.trim().is_empty())
     }
 
     /// Where it comes from, if it is one that is brought back.

@@ -246,7 +246,8 @@ pub(super) fn create_partitions(
     };
     check_limits(image, config, &added)?;
     let configs = image.configs(&ConfigResource::Topic(wish.topic.clone()));
-    let epoch = if configs.contains_key(MOUNT) { MOUNT_EPOCH } else { 0 };
+    let epoch =
+        if configs.get(MOUNT).is_some_and(|text| !text.is_empty()) { MOUNT_EPOCH } else { 0 };
     let new = |(partition, replicas)| new_partition(image, (topic.id, epoch), partition, replicas);
     (current..).zip(added).map(new).collect()
 }

@@ -327,6 +327,9 @@ impl RemotePartition {
             }
         }
         let count = rewrapped.len();
+        if count == 0 {
+            return Ok(0);
+        }
         let changed = self.change(leader_epoch, |manifest| {
             for segment in &mut manifest.segments {
                 if let Some(wrapped) = rewrapped.remove(&segment.id) {

@@ -41,7 +41,7 @@ impl State {
 }
 
 impl Partition {
-    pub(super) fn awaits_restore(&self) -> bool {
+    pub(crate) fn awaits_restore(&self) -> bool {
         self.state.lock().awaits_restore()
     }
 
