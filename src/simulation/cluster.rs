@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::client::TOPIC;
 use super::net::SimNet;
-use super::nodes::{Node, Role, SYNC_US};
+use super::nodes::{BucketUse, Node, Role, SYNC_US};
 use super::operator::{Act, carry_out, undrain};
 use super::producer::Producer;
 use crate::controller::NewTopic;
@@ -144,7 +144,12 @@ fn run_with(seed: u64, seconds: u64, kind: Kind) -> ClusterRun {
         let net = SimNet::new(Random::seeded(random.next_u64()));
         let nodes = roles(&random);
         let nodes = (1..).zip(nodes);
-        let node = |(id, role)| Node::new(id, (role, VOTERS, is_tiered), &net, &random);
+        let use_of_bucket = match kind {
+            Kind::Local => BucketUse::None,
+            _ if seed.is_multiple_of(2) => BucketUse::Plain,
+            _ => BucketUse::Encrypted,
+        };
+        let node = |(id, role)| Node::new(id, (role, VOTERS, use_of_bucket), &net, &random);
         let nodes = nodes.map(node).collect();
         let kinds: Vec<Fault> = FAULTS.into_iter().filter(|_| random.below(2) == 0).collect();
         let kinds = if kinds.is_empty() { FAULTS.to_vec() } else { kinds };

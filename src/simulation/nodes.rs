@@ -1,6 +1,7 @@
 //! The nodes of a simulated cluster: each a whole broker on its own machine and disk.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::network::{Budget, ConnectionRules, Dialer, Peer, Service, Stream, ser
 use crate::quorum::{Identity, METADATA_FOLDER, PeerService, Peers};
 use crate::replication::{Lease, Replicas};
 use crate::system::clock::sleep;
+use crate::system::disk::{Disk as _, OpenMode};
 use crate::system::sim_disk::{Faults, SimDisk};
 use crate::system::sim_nodes::{kill, pause, spawn_free, spawn_on};
 use crate::system::{Clock, Random, SharedDisk};
@@ -56,9 +58,20 @@ pub(super) struct Node {
     random: Random,
     pub role: Role,
     voters: u32,
-    /// Whether there is a bucket.
-    is_tiered: bool,
+    bucket: BucketUse,
 }
+
+/// How a node uses a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BucketUse {
+    None,
+    Plain,
+    /// Encrypted, and with a disk for what was read.
+    Encrypted,
+}
+
+/// What wraps the keys of segments.
+const KEYS: &str = "a=AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
 
 /// Takes connections for a service on a machine.
 fn acceptor<S: Service>(machine: u32, service: Arc<S>, rules: ConnectionRules) -> Accept {
@@ -75,14 +88,21 @@ fn acceptor<S: Service>(machine: u32, service: Arc<S>, rules: ConnectionRules) -
 impl Node {
     pub(super) fn new(
         id: u32,
-        (role, voters, is_tiered): (Role, u32, bool),
+        (role, voters, bucket): (Role, u32, BucketUse),
         net: &SimNet,
         random: &Random,
     ) -> Self {
         let random = Random::seeded(random.next_u64());
         let (disk, life) = (SimDisk::default(), Arc::default());
+        if bucket == BucketUse::Encrypted {
+            disk.create_dir_all("/keys".as_ref()).expect("made");
+            let keys = disk.open("/keys/keys".as_ref(), OpenMode::Replace).expect("made");
+            keys.write_at(&[IoSlice::new(KEYS.as_bytes())], 0).expect("written");
+            keys.sync().expect("flushed");
+            disk.sync_dir("/keys".as_ref()).expect("flushed");
+        }
         disk.set_faults(Faults { sync_us: SYNC_US, ..Faults::default() });
-        Self { id, disk, life, net: net.clone(), random, role, voters, is_tiered }
+        Self { id, disk, life, net: net.clone(), random, role, voters, bucket }
     }
 
     fn config(&self) -> Config {
@@ -123,7 +143,13 @@ impl Node {
             ("log.retention.check.interval.ms", "1000"),
             ("log.cleaner.backoff.ms", "700"),
         ];
-        for (key, value) in tiered.into_iter().filter(|_| self.is_tiered) {
+        let encrypted = [
+            ("remote.storage.encryption.keys", "/keys/keys"),
+            ("remote.fetch.disk.cache.dir", "/cache"),
+        ];
+        let tiered = tiered.into_iter().filter(|_| self.bucket != BucketUse::None);
+        let encrypted = encrypted.into_iter().filter(|_| self.bucket == BucketUse::Encrypted);
+        for (key, value) in tiered.chain(encrypted) {
             config.set(key, value, Origin::CommandLine).expect("valid");
         }
         config
