@@ -35,6 +35,8 @@ pub(super) struct OpenedTier {
     store: Option<Store>,
     /// One of all, which share their keys.
     any: Arc<Tier>,
+    /// The file of their keys as it was read.
+    keys: Option<String>,
     has_mounts: bool,
 }
 
@@ -75,8 +77,9 @@ pub(super) fn open_tier(
     let has_mounts = !mounts.is_empty();
     replicas.set_mounts(mounts);
     let Some(any) = any else { return Ok(None) };
-    if let Some(text) = read_keys(config, disk)? {
-        any.keyring.set(keys(config, &text)?);
+    let text = read_keys(config, disk)?;
+    if let Some(text) = &text {
+        any.keyring.set(keys(config, text)?);
     }
     let dir = config.text(DISK_CACHE);
     if !dir.is_empty() {
@@ -87,7 +90,7 @@ pub(super) fn open_tier(
                 .map_err(|error| ConfigError::Invalid(format!("{DISK_CACHE}: {dir}: {error}")))?,
         );
     }
-    Ok(Some(OpenedTier { store, any, has_mounts }))
+    Ok(Some(OpenedTier { store, any, keys: text, has_mounts }))
 }
 
 /// The file of keys, if one is named.
@@ -107,18 +110,22 @@ fn keys(config: &Config, text: &str) -> Result<Keys, ConfigError> {
 }
 
 /// Takes on keys that were changed, over and over: a wrong file changes nothing.
-async fn watch_keys(tier: Arc<Tier>, config: Config, disk: SharedDisk, interval_ms: i64) {
-    let mut known = read_keys(&config, &disk).ok().flatten();
+async fn watch_keys(
+    (tier, mut known): (Arc<Tier>, String),
+    config: Config,
+    disk: SharedDisk,
+    interval_ms: i64,
+) {
     loop {
         sleep(millis(interval_ms)).await;
         let (at, of) = (config.clone(), Arc::clone(&disk));
         let read = blocking(move || read_keys(&at, &of)).await.unwrap_or(Ok(None));
-        let changed = read.map(|text| text.filter(|text| known.as_ref() != Some(text)));
+        let changed = read.map(|text| text.filter(|text| *text != known));
         let taken = changed.and_then(|text| {
             let Some(text) = text else { return Ok(()) };
             tier.keyring.set(keys(&config, &text)?);
             tracing::info!(keys = ?tier.keyring, "keys of object storage read anew");
-            known = Some(text);
+            known = text;
             Ok(())
         });
         if let Err(error) = taken {
@@ -172,9 +179,9 @@ pub(super) fn start_tier(
         interval_ms: config.long("remote.log.manager.task.interval.ms"),
         copiers: config.size("remote.log.manager.copier.thread.pool.size"),
     };
-    let (replicas, OpenedTier { store, any, has_mounts }) = (Arc::clone(replicas), opened);
-    if !config.text(KEYS).is_empty() {
-        spawn(watch_keys(any, config.clone(), disk, settings.interval_ms));
+    let (replicas, OpenedTier { store, any, keys, has_mounts }) = (Arc::clone(replicas), opened);
+    if let Some(keys) = keys {
+        spawn(watch_keys((any, keys), config.clone(), disk, settings.interval_ms));
     }
     if has_mounts {
         replicas.start_mounts(config.long("remote.storage.mount.refresh.ms"));

@@ -52,7 +52,7 @@ impl Replicas {
     /// Takes on changed settings, those of them that can change while the broker runs.
     pub(crate) fn set_settings(&self, settings: ReplicaSettings) {
         self.throttles.set_rates(settings.throttled_rates);
-        if let Some(tier) = self.local.tier.get() {
+        if let Some(tier) = self.local.any_tier() {
             tier.set_rates(settings.tier_rates);
         }
         *self.settings.lock() = settings;

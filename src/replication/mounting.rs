@@ -20,6 +20,11 @@ use crate::system::tasks::spawn;
 const LOOKS: usize = 8;
 
 impl Local {
+    /// One of all buckets, which share their counts, keys and limits.
+    pub(super) fn any_tier(&self) -> Option<&Arc<Tier>> {
+        self.tier.get().or_else(|| self.mounts.get()?.values().next())
+    }
+
     /// What a partition has in object storage: its own, or another cluster's.
     pub(super) fn remote(
         &self,

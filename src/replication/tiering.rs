@@ -88,8 +88,7 @@ impl Replicas {
 
     /// What passed between this broker and its bucket; `None` if it has none.
     pub(crate) fn tier_counts(&self) -> Option<&TierCounts> {
-        let mounted = || self.local.mounts.get()?.values().next();
-        self.local.tier.get().or_else(mounted).map(|tier| &*tier.counts)
+        self.local.any_tier().map(|tier| &*tier.counts)
     }
 
     /// Looks after tiered partitions, over and over.
