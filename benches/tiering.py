@@ -9,6 +9,8 @@
 T1: records of 1 KiB at a steady rate, `acks=all`, on one node: latency of producers and the CPU of the broker with and without copying, and how much was copied when
 the load ended. T2: everything read back, from the local log and from the bucket. `--kafka`: the same for Apache Kafka, whose own store for tests (LocalTieredStorage) keeps
 segments in a folder too: it moves files and encrypts, checks and reads back nothing.
+
+C3 (`--catch-up GB`): whoever tails a topic, with and without somebody who reads so much old data of another one, which is in the bucket only (`local`: on disk).
 """
 import argparse
 import json
@@ -80,10 +82,49 @@ def size(folder, pattern="*"):
     return sum(path.stat().st_size for path in Path(folder).rglob(pattern) if path.is_file())
 
 
-def load(broker, arguments):
-    client = [str(KIT / "kload"), "-brokers", broker.address, "-topic", "t", "-pid", str(broker.pid), "-size", "1024", "-partitions", str(PARTITIONS)]
-    told = json.loads(subprocess.run(client + arguments, capture_output=True, text=True, check=True).stdout.strip().splitlines()[-1])
+def client(broker, topic):
+    return [str(KIT / "kload"), "-brokers", broker.address, "-topic", topic, "-pid", str(broker.pid), "-size", "1024", "-partitions", str(PARTITIONS)]
+
+
+def load(broker, arguments, topic="t"):
+    told = json.loads(subprocess.run(client(broker, topic) + arguments, capture_output=True, text=True, check=True).stdout.strip().splitlines()[-1])
     return told, rows.figures(told)
+
+
+def local_bytes(folder, topic):
+    return sum(size(path, "*.log") for path in Path(folder, "data").glob(f"{topic}-*"))
+
+
+def catch_up(kind, folder, options):
+    """Latency of a topic that is tailed, and of the same beside a reader of old data."""
+    bucket = tempfile.mkdtemp(prefix="tiering-bucket-", dir=options.bucket)
+    broker = broker_of(kind, folder, bucket)
+    config = TIERED if kind.endswith("tiered") else SEGMENTS
+    try:
+        time.sleep(broker.settle_s)
+        load(broker, ["-records", str(int(options.catch_up * 1e9 / 1024)), "-acks", "1", "-topic-config", config], "old")
+        until = time.time() + 120
+        while kind.endswith("tiered") and local_bytes(folder, "old") > 1e6 and time.time() < until:
+            time.sleep(0.2)
+        tail = ["-mode", "e2e", "-acks", "all", "-rate", str(options.rate), "-consumers", "1", "-topic-config", SEGMENTS, "-seconds", str(options.seconds), "-warmup", "2"]
+        told = {}
+        for name in ("alone", "beside"):
+            reader, rates = None, []
+            if name == "beside":
+                read = ["-mode", "consume", "-seconds", str(options.seconds + 2), "-idle", "1s"]
+                reader = subprocess.Popen(client(broker, "old") + read, stdout=subprocess.PIPE, text=True)
+            _, found = load(broker, tail)
+            for figure in ("p50", "p99"):
+                told[f"{name}_ms.{figure}"] = next(value for key, value in found.items() if key.endswith(f"latency_ms.{figure}"))
+            if reader:
+                rates = rows.figures(json.loads(reader.communicate()[0].strip().splitlines()[-1]))
+                told["read_mb_per_s"] = next(value for key, value in rates.items() if key.endswith("mb_per_s"))
+        told["p99_ratio"] = told["beside_ms.p99"] / told["alone_ms.p99"]
+        return told
+    finally:
+        broker.stop()
+        for used in (folder, bucket):
+            shutil.rmtree(used, ignore_errors=True)
 
 
 def one(kind, folder, options):
@@ -103,7 +144,7 @@ def one(kind, folder, options):
         if is_tiered:
             told["copied_at_end"] = size(bucket, "*.log") / 1e9 / records
             until = time.time() + 120
-            while sum(size(path, "*.log") for path in Path(folder, "data").glob("t-*")) > 1e6 and time.time() < until:
+            while local_bytes(folder, "t") > 1e6 and time.time() < until:
                 time.sleep(0.2)
             told["cpu_s_per_gb"] = (cpu_seconds(broker.pid) - before) / records
         begun = time.time()
@@ -126,13 +167,15 @@ def main():
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--bucket", help="where the folder is made that is the bucket")
     parser.add_argument("--kafka", action="store_true", help="Apache Kafka too")
+    parser.add_argument("--catch-up", type=float, metavar="GB", help="C3 instead: how much old data somebody reads")
     options = parser.parse_args()
+    measure = catch_up if options.catch_up else one
     rows.kload()
     pairs = []
     for number in range(options.pairs):
         kinds = ["local", "tiered"] + (["kafka-local", "kafka-tiered"] if options.kafka else [])
         order = kinds if number % 2 == 0 else kinds[::-1]
-        pair = {kind: one(kind, tempfile.mkdtemp(prefix=f"tiering-{kind}-"), options) for kind in order}
+        pair = {kind: measure(kind, tempfile.mkdtemp(prefix=f"tiering-{kind}-"), options) for kind in order}
         pairs.append(pair)
         for kind in kinds:
             print(f"{number + 1} {kind:12}  " + "  ".join(f"{name} {value:.2f}" for name, value in pair[kind].items()), flush=True)
