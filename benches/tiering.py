@@ -86,13 +86,20 @@ def client(broker, topic):
     return [str(KIT / "kload"), "-brokers", broker.address, "-topic", topic, "-pid", str(broker.pid), "-size", "1024", "-partitions", str(PARTITIONS)]
 
 
+def figures(output):
+    """What a client's last line says, by the ends of names."""
+    found = rows.figures(json.loads(output.strip().splitlines()[-1]))
+    return lambda ending: next(value for key, value in found.items() if key.endswith(ending))
+
+
 def load(broker, arguments, topic="t"):
-    told = json.loads(subprocess.run(client(broker, topic) + arguments, capture_output=True, text=True, check=True).stdout.strip().splitlines()[-1])
-    return told, rows.figures(told)
+    return figures(subprocess.run(client(broker, topic) + arguments, capture_output=True, text=True, check=True).stdout)
 
 
-def local_bytes(folder, topic):
-    return sum(size(path, "*.log") for path in Path(folder, "data").glob(f"{topic}-*"))
+def wait_until_remote(folder, topic):
+    until = time.time() + 120
+    while sum(size(path, "*.log") for path in Path(folder, "data").glob(f"{topic}-*")) > 1e6 and time.time() < until:
+        time.sleep(0.2)
 
 
 def catch_up(kind, folder, options):
@@ -103,22 +110,20 @@ def catch_up(kind, folder, options):
     try:
         time.sleep(broker.settle_s)
         load(broker, ["-records", str(int(options.catch_up * 1e9 / 1024)), "-acks", "1", "-topic-config", config], "old")
-        until = time.time() + 120
-        while kind.endswith("tiered") and local_bytes(folder, "old") > 1e6 and time.time() < until:
-            time.sleep(0.2)
+        if kind.endswith("tiered"):
+            wait_until_remote(folder, "old")
         tail = ["-mode", "e2e", "-acks", "all", "-rate", str(options.rate), "-consumers", "1", "-topic-config", SEGMENTS, "-seconds", str(options.seconds), "-warmup", "2"]
         told = {}
         for name in ("alone", "beside"):
-            reader, rates = None, []
+            reader = None
             if name == "beside":
                 read = ["-mode", "consume", "-seconds", str(options.seconds + 2), "-idle", "1s"]
                 reader = subprocess.Popen(client(broker, "old") + read, stdout=subprocess.PIPE, text=True)
-            _, found = load(broker, tail)
-            for figure in ("p50", "p99"):
-                told[f"{name}_ms.{figure}"] = next(value for key, value in found.items() if key.endswith(f"latency_ms.{figure}"))
+            found = load(broker, tail)
+            for percentile in ("p50", "p99"):
+                told[f"{name}_ms.{percentile}"] = found(f"latency_ms.{percentile}")
             if reader:
-                rates = rows.figures(json.loads(reader.communicate()[0].strip().splitlines()[-1]))
-                told["read_mb_per_s"] = next(value for key, value in rates.items() if key.endswith("mb_per_s"))
+                told["read_mb_per_s"] = figures(reader.communicate()[0])("mb_per_s")
         told["p99_ratio"] = told["beside_ms.p99"] / told["alone_ms.p99"]
         return told
     finally:
@@ -136,21 +141,19 @@ def one(kind, folder, options):
         time.sleep(broker.settle_s)
         before = cpu_seconds(broker.pid)
         send = ["-mode", "e2e", "-acks", "all", "-rate", str(options.rate), "-consumers", "1", "-topic-config", config, "-seconds", str(options.seconds), "-warmup", "2"]
-        _, found = load(broker, send)
+        found = load(broker, send)
         cpu = cpu_seconds(broker.pid) - before
-        latency = {name: next(value for key, value in found.items() if key.endswith(name)) for name in ("latency_ms.p50", "latency_ms.p99")}
+        latency = {name: found(name) for name in ("latency_ms.p50", "latency_ms.p99")}
         records = options.rate * options.seconds * 1024 / 1e9
         told = {"cpu_s_per_gb": cpu / records, **latency}
         if is_tiered:
             told["copied_at_end"] = size(bucket, "*.log") / 1e9 / records
-            until = time.time() + 120
-            while local_bytes(folder, "t") > 1e6 and time.time() < until:
-                time.sleep(0.2)
+            wait_until_remote(folder, "t")
             told["cpu_s_per_gb"] = (cpu_seconds(broker.pid) - before) / records
         begun = time.time()
         reading = cpu_seconds(broker.pid)
-        _, found = load(broker, ["-mode", "consume", "-seconds", "120", "-idle", "1s"])
-        told["read_mb_per_s"] = next(value for key, value in found.items() if key.endswith("mb_per_s"))
+        found = load(broker, ["-mode", "consume", "-seconds", "120", "-idle", "1s"])
+        told["read_mb_per_s"] = found("mb_per_s")
         told["read_cpu_s_per_gb"] = (cpu_seconds(broker.pid) - reading) / records
         told["read_s"] = time.time() - begun
         return told

@@ -141,13 +141,8 @@ fn offset(
             Ok((-1, last, epoch))
         }
         EARLIEST_PENDING_UPLOAD if call.version >= 11 => {
-            let (local, last) = handle.tiered_bounds().map_err(failed)?;
-            let pending = match last {
-                // Nothing was copied yet, or nothing ever is.
-                -1 if handle.tiered_extent().is_none() => return Ok((-1, -1, -1)),
-                -1 => local,
-                last => start.max(last + 1),
-            };
+            let Some(extent) = handle.tiered_extent() else { return Ok((-1, -1, -1)) };
+            let pending = start.max(extent.end);
             Ok((-1, pending, handle.epoch_at(pending)))
         }
         timestamp if timestamp >= 0 => match old {

@@ -74,8 +74,7 @@ impl Backup {
     fn note_of(&self, topic: &TopicImage) -> Option<TopicNote> {
         let first = topic.partitions.first()?;
         let config = self.controller.topic_config(&topic.name);
-        let is_own = config.is_tiered && config.mount.is_none();
-        if first.leader != self.controller.node_id || !is_own {
+        if first.leader != self.controller.node_id || !config.is_in_own_bucket() {
             return None;
         }
         // What is to come from the bucket is not to be found there because it was looked for.

@@ -72,6 +72,11 @@ pub(crate) struct TopicConfig {
 }
 
 impl TopicConfig {
+    /// Whether it is in object storage as this cluster's own, so that segments are copied, deleted and compacted there.
+    pub(crate) fn is_in_own_bucket(&self) -> bool {
+        self.is_tiered && self.mount.is_none()
+    }
+
     pub(crate) fn resolve(broker: &Config, overrides: &BTreeMap<String, String>) -> Self {
         let text = |name: &str| effective(broker, overrides, name);
         let long = |name: &str| text(name).trim().parse::<i64>().unwrap_or(0);
@@ -201,7 +206,8 @@ pub(crate) fn check_topic(
     let was_tiered = TopicConfig::resolve(broker, before).is_tiered;
     let config = TopicConfig::resolve(broker, overrides);
     if let Some(mount) = &config.mount {
-        let is_tiered = overrides.get("remote.storage.enable").is_some_and(|value| value == "true");
+        let is_tiered =
+            effective(broker, overrides, "remote.storage.enable").eq_ignore_ascii_case("true");
         return mount.check(broker, is_tiered || config.is_restored);
     }
     if config.is_restored && !config.is_tiered {

@@ -135,23 +135,6 @@ impl Keyring {
         let key = unwrap(&self.keys(), wrapped, segment.id)?;
         Ok(cipher(&key).map(|cipher| SegmentKey { cipher, segment: segment.id }))
     }
-
-    /// Whether an object's key is to be wrapped anew.
-    pub(super) fn is_old(&self, wrapped: &WrappedKey) -> bool {
-        self.keys().active.as_ref().is_some_and(|active| *active != wrapped.key_id)
-    }
-
-    /// The same key, wrapped with the one that wraps what is new.
-    pub(super) fn rewrap(
-        &self,
-        wrapped: &WrappedKey,
-        segment: Uuid,
-    ) -> Result<WrappedKey, RemoteError> {
-        let keys = self.keys();
-        let Some(active) = &keys.active else { return Ok(wrapped.clone()) };
-        let key = unwrap(&keys, wrapped, segment)?;
-        wrap(&keys, active, segment, &key)
-    }
 }
 
 fn wrap(keys: &Keys, id: &str, segment: Uuid, key: &[u8]) -> Result<WrappedKey, RemoteError> {
@@ -319,11 +302,13 @@ impl RemotePartition {
     /// Wraps the keys of segments anew that are wrapped with one that is not the newest; how many. No object is touched.
     pub(crate) async fn rewrap(&self, leader_epoch: LeaderEpoch) -> Result<usize, RemoteError> {
         let Some(manifest) = self.claimed(leader_epoch) else { return Ok(0) };
-        let keyring = &self.tier.keyring;
+        let keys = self.tier.keyring.keys();
+        let Some(active) = &keys.active else { return Ok(0) };
         let mut rewrapped = BTreeMap::new();
         for segment in &manifest.segments {
-            if let Some(wrapped) = segment.encryption.as_ref().filter(|w| keyring.is_old(w)) {
-                rewrapped.insert(segment.id, keyring.rewrap(wrapped, segment.id)?);
+            if let Some(wrapped) = segment.encryption.as_ref().filter(|w| w.key_id != *active) {
+                let key = unwrap(&keys, wrapped, segment.id)?;
+                rewrapped.insert(segment.id, wrap(&keys, active, segment.id, &key)?);
             }
         }
         let count = rewrapped.len();

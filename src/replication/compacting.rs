@@ -91,8 +91,7 @@ impl Partition {
         let log = state.log.as_ref()?;
         let is_wanted = state.replica.is_leader()
             && self.local.lease.is_held()
-            && log.config().is_tiered
-            && log.config().mount.is_none()
+            && log.config().is_in_own_bucket()
             && log.config().is_compacted;
         is_wanted.then(|| (state.replica.leader_epoch, log.shared_config()))
     }

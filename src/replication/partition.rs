@@ -526,13 +526,7 @@ impl State {
     }
 
     fn cannot_lead(&self) -> PartitionError {
-        if self.log.as_ref().is_some_and(|log| log.config().mount.is_some()) {
-            return PartitionError::Mounted;
-        }
-        if self.is_beginning || self.awaits_restore() {
-            return PartitionError::Restoring;
-        }
-        if self.log.is_none() { self.missing() } else { self.not_leader() }
+        self.log_to_lead().err().unwrap_or_else(|| self.not_leader())
     }
 
     pub(super) fn not_leader(&self) -> PartitionError {

@@ -287,9 +287,7 @@ impl Replicas {
             self.list(&spec, directory, log);
         }
         self.warn_of_strays(&folders);
-        let is_tiered =
-            |spec: &&PartitionSpec| spec.config.is_tiered && spec.config.mount.is_none();
-        if let Some(tiered) = specs.iter().find(is_tiered)
+        if let Some(tiered) = specs.iter().find(|spec| spec.config.is_in_own_bucket())
             && self.local.tier.get().is_none()
         {
             tracing::error!(partition = %tiered.name, "it is tiered, and remote.storage.url is not set here: nothing is copied, and what is in the bucket is not read");

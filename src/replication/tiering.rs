@@ -263,8 +263,8 @@ fn safe_to(log: &Log, manifest: &Manifest) -> Offset {
 
 impl Partition {
     fn is_tiered(&self) -> bool {
-        let is_own = |log: &Log| log.config().is_tiered && log.config().mount.is_none();
-        self.remote.is_some() && self.with_log(is_own).unwrap_or(false)
+        self.remote.is_some()
+            && self.with_log(|log| log.config().is_in_own_bucket()).unwrap_or(false)
     }
 
     /// What a leader needs; `None` where this replica does not lead. Rolls a segment that has its age.
