@@ -5,8 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::watch::{describe, watch};
+
 /// The built binary.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_strandline");
+
+/// Whatever it does, and however busy the machine is, it stops by then.
+const STOP_MAX: Duration = Duration::from_secs(90);
 
 /// A running broker; killed when it is dropped.
 pub(crate) struct Broker {
@@ -31,6 +36,11 @@ impl Broker {
 
     /// Starts a broker with further settings.
     pub(crate) fn start_with(data: &Path, settings: &[&str]) -> Self {
+        Self::start_command(Self::command(data, settings))
+    }
+
+    /// What starts a broker with further settings.
+    pub(crate) fn command(data: &Path, settings: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         command.args(["serve", "--set", &format!("log.dirs={}", data.display())]);
         if !settings.iter().any(|setting| setting.starts_with("listeners=")) {
@@ -40,11 +50,12 @@ impl Broker {
         for setting in settings {
             command.args(["--set", setting]);
         }
-        Self::start_command(command)
+        command
     }
 
     /// Starts a broker by a command of the caller's.
     pub(crate) fn start_command(mut command: Command) -> Self {
+        watch();
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null());
         let begun = Instant::now();
         let mut child = command.spawn().expect("the binary runs");
@@ -101,7 +112,15 @@ impl Broker {
     pub(crate) fn terminate(mut self) -> ExitStatus {
         let killed = Command::new("kill").arg(self.child.id().to_string()).status();
         assert!(killed.expect("kill runs").success());
-        self.child.wait().expect("the broker ends")
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the broker ends") {
+                return status;
+            }
+            let does = || describe(self.child.id());
+            assert!(begun.elapsed() < STOP_MAX, "the broker does not stop:\n{}", does());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Resident memory in KiB.
@@ -122,6 +141,7 @@ impl Drop for Broker {
 
 /// A temporary folder; the path is `data` in it.
 pub(crate) fn folder() -> (tempfile::TempDir, PathBuf) {
+    watch();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("data");
     (folder, path)

@@ -47,6 +47,14 @@ fn kafkajs_works() {
 }
 
 #[test]
+fn clients_find_the_log_to_end_after_every_record_that_was_acknowledged_by_the_leader_alone() {
+    let (_folder, data) = folder();
+    let broker = Broker::start(&data);
+    good(python_script("ends.py").arg(&broker.address));
+    good(Command::new("node").arg(node_folder().join("ends.js")).arg(&broker.address));
+}
+
+#[test]
 #[expect(clippy::too_many_lines, reason = "a story is told in one piece")]
 fn kafkas_own_tools_work() {
     let (folder, data) = folder();
@@ -134,7 +142,7 @@ fn kafkas_own_tools_work() {
 }
 
 /// A Connect worker; killed when it is dropped.
-struct Worker(std::process::Child);
+pub(crate) struct Worker(std::process::Child);
 
 impl Drop for Worker {
     fn drop(&mut self) {
@@ -144,18 +152,24 @@ impl Drop for Worker {
 }
 
 fn connect(folder: &Path, bootstrap: &str, rest: u16) -> Worker {
+    connect_with(folder, bootstrap, rest, &[])
+}
+
+/// The same with folders of further plugins.
+pub(crate) fn connect_with(folder: &Path, bootstrap: &str, rest: u16, more: &[&Path]) -> Worker {
     let properties = folder.join("connect.properties");
-    let plugins = kafka_jars();
+    let plugins = more.iter().fold(kafka_jars().display().to_string(), |all, plugin| {
+        format!("{all},{}", plugin.display())
+    });
     let text = format!(
         "bootstrap.servers={bootstrap}\ngroup.id=connect\nconfig.storage.topic=connect-configs\n\
          offset.storage.topic=connect-offsets\nstatus.storage.topic=connect-status\n\
          config.storage.replication.factor=1\noffset.storage.replication.factor=1\nstatus.storage.replication.factor=1\n\
          offset.storage.partitions=3\nstatus.storage.partitions=2\noffset.flush.interval.ms=500\n\
-         scheduled.rebalance.max.delay.ms=0\nplugin.discovery=service_load\nplugin.path={}\n\
+         scheduled.rebalance.max.delay.ms=0\nplugin.discovery=service_load\nplugin.path={plugins}\n\
          key.converter=org.apache.kafka.connect.storage.StringConverter\n\
          value.converter=org.apache.kafka.connect.storage.StringConverter\n\
-         listeners=http://127.0.0.1:{rest}\n",
-        plugins.display()
+         listeners=http://127.0.0.1:{rest}\n"
     );
     std::fs::write(&properties, text).expect("written");
     let mut command = java(
@@ -167,7 +181,7 @@ fn connect(folder: &Path, bootstrap: &str, rest: u16) -> Worker {
     Worker(command.spawn().expect("java runs"))
 }
 
-fn curl(arguments: &[&str]) -> Option<String> {
+pub(crate) fn curl(arguments: &[&str]) -> Option<String> {
     let output =
         Command::new("curl").args(["-sf", "-m", "5"]).args(arguments).output().expect("curl runs");
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())

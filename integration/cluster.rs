@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use kafka_protocol::messages::MetadataRequest;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+
 use crate::broker::{BINARY, Broker, folder, run};
 use crate::judges::Judge;
 use crate::kit::{eventually, python_script};
+use crate::wire::{Wire, name};
 
 const NODES: usize = 3;
 
@@ -36,7 +40,7 @@ pub(crate) struct Cluster {
     settings: Vec<String>,
 }
 
-fn free_ports(count: usize) -> Vec<u16> {
+pub(crate) fn free_ports(count: usize) -> Vec<u16> {
     let bound: Vec<TcpListener> =
         (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
     bound.iter().map(|listener| listener.local_addr().expect("an address").port()).collect()
@@ -171,6 +175,10 @@ impl Cluster {
         self.places.iter().map(address).collect::<Vec<_>>().join(",")
     }
 
+    pub(crate) fn node(&self, index: usize) -> &Broker {
+        self.nodes[index].as_ref().expect("running")
+    }
+
     pub(crate) fn kill(&mut self, index: usize) {
         self.nodes[index].take().expect("running").kill();
     }
@@ -178,12 +186,18 @@ impl Cluster {
     /// Waits until every partition has a leader and all its replicas in sync.
     pub(crate) fn wait_healthy(&self) {
         let bootstrap = self.bootstrap();
-        eventually("every replica is in sync", || {
+        let begun = Instant::now();
+        loop {
             let mut words = self.places[0].prefix.clone();
             words.extend([BINARY, "cluster", "health", "-b", &bootstrap].map(str::to_owned));
             let output = Command::new(&words[0]).args(&words[1..]).output().expect("runs");
-            output.status.success()
-        });
+            if output.status.success() {
+                return;
+            }
+            let why = String::from_utf8_lossy(&output.stderr);
+            assert!(begun.elapsed() < Duration::from_mins(1), "not healthy: {why}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Stops every node, and says which partitions of a topic are not the same bytes on all of them.
@@ -239,9 +253,9 @@ fn three_nodes_lose_nothing_while_each_is_killed_paused_and_asked_to_stop() {
         std::thread::sleep(Duration::from_millis(1_500));
         cluster.start_missing();
         std::thread::sleep(Duration::from_secs(1));
-        cluster.nodes[index].as_ref().expect("running").pause(true);
+        cluster.node(index).pause(true);
         std::thread::sleep(Duration::from_millis(2_500));
-        cluster.nodes[index].as_ref().expect("running").pause(false);
+        cluster.node(index).pause(false);
         std::thread::sleep(Duration::from_secs(1));
         assert!(cluster.nodes[index].take().expect("running").terminate().success());
         cluster.start_missing();
@@ -251,6 +265,46 @@ fn three_nodes_lose_nothing_while_each_is_killed_paused_and_asked_to_stop() {
     cluster.wait_healthy();
     let different = cluster.stop_and_compare("all");
     assert!(different.is_empty(), "{different:#?}");
+}
+
+#[test]
+fn a_controller_that_stood_still_blames_no_broker_for_it() {
+    let (folder, _) = folder();
+    let mut places = Cluster::places(folder.path());
+    places.truncate(1);
+    let mut cluster = Cluster::start_with(places, &["auto.leader.rebalance.enable=false"]);
+    let others = [(); 2].map(|()| cluster.add(folder.path(), false, &[]));
+    crate::operations::ours(&cluster, &["topic", "create", "t", "-p", "6", "-r", "2"]);
+    cluster.wait_healthy();
+    let address = cluster.node(others[0] - 1).address.clone();
+    let epochs = || {
+        let request = MetadataRequest::default()
+            .with_topics(Some(vec![MetadataRequestTopic::default().with_name(Some(name("t")))]));
+        let answer = Wire::connect(&address).ask(9, &request);
+        let mut epochs: Vec<(i32, i32)> = answer.topics[0]
+            .partitions
+            .iter()
+            .map(|partition| (partition.partition_index, partition.leader_epoch))
+            .collect();
+        epochs.sort_unstable();
+        epochs
+    };
+    let before = epochs();
+    assert_eq!(before.len(), 6);
+    for _ in 0..3 {
+        cluster.node(0).pause(true);
+        std::thread::sleep(Duration::from_secs(3));
+        cluster.node(0).pause(false);
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(epochs(), before, "leaders were changed");
+    }
+    cluster.wait_healthy();
+    // One that is really gone is missed as ever.
+    cluster.kill(others[1] - 1);
+    eventually("others lead what it led", || {
+        let now = epochs();
+        now.len() == 6 && now != before
+    });
 }
 
 #[test]

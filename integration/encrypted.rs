@@ -91,7 +91,8 @@ fn an_encrypted_bucket_is_read_with_its_keys_only_and_keys_change_while_it_is_in
     let alone = Alone::begin_with(&data, tier.clone(), &[&setting, &dir]);
     assert_eq!(alone.ours(&["consume", "t", "-o", "start", "-e"]), lines(0, 2 * LINES));
     let metrics = metrics(&alone.broker);
-    let hits = metrics.lines().find(|line| line.starts_with("strandline_remote_disk_cache_hits"));
+    let hits =
+        metrics.lines().find(|line| line.starts_with("strandline_remote_disk_cache_hits_total"));
     assert!(hits.is_some_and(|line| !line.ends_with(" 0")), "{metrics}");
     assert!(alone.broker.terminate().success());
 

@@ -14,6 +14,13 @@ pub(crate) fn cli(broker: &Broker, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Makes a topic of one partition.
+pub(crate) fn create(broker: &Broker, topic: &str, settings: &[&str]) {
+    let settings = settings.iter().flat_map(|setting| ["-c", setting]);
+    let words = ["topic", "create", topic, "-p", "1"].into_iter().chain(settings);
+    cli(broker, &words.collect::<Vec<_>>());
+}
+
 /// Sends lines to a topic; returns what was said on stderr and whether it went well.
 pub(crate) fn produce(broker: &Broker, topic: &str, lines: &str) -> (bool, String) {
     let mut command = Command::new(BINARY);
@@ -31,7 +38,7 @@ pub(crate) fn consume(broker: &Broker, topic: &str) -> String {
     cli(broker, &["consume", topic, "-o", "start", "-e"])
 }
 
-fn get(broker: &Broker, path: &str) -> String {
+pub(crate) fn get(broker: &Broker, path: &str) -> String {
     let url = format!("http://{}{path}", broker.http);
     let output = Command::new("curl").args(["-s", "-m", "10", &url]).output().expect("curl runs");
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -79,6 +86,21 @@ fn wrong_settings_are_refused_with_the_way_out() {
     assert!(refused(&["--set", "listeners=9092"]).contains("NAME://host:port"));
     assert!(refused(&["--set", "advertised.listeners=OTHER://h:1"]).contains("no listener named"));
     assert!(refused(&["--config", "/no/such/file"]).contains("/no/such/file"));
+    // What asks for safety that is not there does not start, whichever way it is asked for.
+    for (setting, way_out) in [
+        ("listeners=SASL_SSL://127.0.0.1:0", "SASL is not built"),
+        ("listeners=OUTSIDE://127.0.0.1:0", "OUTSIDE:SSL"),
+        ("authorizer.class.name=a.B", "there are no ACLs"),
+        ("ssl.client.auth=required", "no listener speaks it"),
+    ] {
+        assert!(refused(&["--set", setting]).contains(way_out), "{setting}");
+        let (name, value) = setting.split_once('=').expect("a setting");
+        let name = format!("STRANDLINE_{}", name.to_ascii_uppercase().replace('.', "_"));
+        let mut started = Command::new(BINARY);
+        let output = started.arg("serve").env(name, value).output().expect("the binary runs");
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && why.contains(way_out), "{setting}: {why}");
+    }
     let good = run(&["serve", "--check-config", "--set", "num.partitions=3"]);
     assert!(good.status.success());
     let explained = run(&["config", "explain", "log.retention.ms"]);
@@ -119,7 +141,9 @@ fn health_metrics_and_the_configuration_are_shown_over_http() {
 fn each_listener_tells_its_own_address_also_on_ipv6() {
     let (_folder, data) = folder();
     let listeners = "listeners=INSIDE://127.0.0.1:0,OUTSIDE://[::1]:0";
-    let broker = Broker::start_with(&data, &[listeners, "advertised.listeners=OUTSIDE://[::1]:0"]);
+    let map = "listener.security.protocol.map=INSIDE:PLAINTEXT,OUTSIDE:PLAINTEXT";
+    let advertised = "advertised.listeners=OUTSIDE://[::1]:0";
+    let broker = Broker::start_with(&data, &[listeners, map, advertised]);
     let info = cli(&broker, &["cluster", "info"]);
     assert!(info.contains(&broker.address), "{info}");
 }
@@ -235,4 +259,32 @@ fn consumers_of_a_group_on_the_command_line_share_its_partitions_and_hand_them_o
     until("everything is read", &|| all().len() == 400);
     second.kill().expect("killed");
     second.wait().expect("it ends");
+}
+
+#[test]
+fn output_that_nobody_reads_to_its_end_is_no_failure() {
+    let (_folder, data) = folder();
+    let broker = Broker::start(&data);
+    cli(&broker, &["topic", "create", "t", "-p", "1"]);
+    let small = ["--seconds", "1", "--batch-bytes", "200", "--record-bytes", "10"];
+    cli(&broker, &[&["bench", "produce", "t"], &small[..]].concat());
+    assert!(broker.terminate().success());
+    // More than a pipe holds.
+    let segment = data.join("t-0/00000000000000000000.log");
+    let dump = format!("'{BINARY}' log dump '{}'", segment.display());
+    let mut whole = Command::new("sh");
+    let whole = whole.args(["-c", &format!("{dump} | wc -c")]).output().expect("sh runs");
+    let bytes = String::from_utf8_lossy(&whole.stdout).trim().parse::<u64>().expect("a number");
+    assert!(bytes > 100_000, "{bytes} bytes");
+    let mut first = Command::new("sh");
+    first.args(["-c", &format!("{{ {dump} || echo failed; }} 2>&1 | head -n 1; sleep 0.2")]);
+    let first = first.output().expect("sh runs");
+    let said = String::from_utf8_lossy(&first.stdout).into_owned()
+        + &String::from_utf8_lossy(&first.stderr);
+    assert!(said.contains("POSITION") && said.lines().count() == 1, "{said}");
+    let mut told = Command::new("sh");
+    told.args(["-c", &format!("{{ {dump}; echo \"ended with $?\" >&2; }} | head -n 1")]);
+    let told = told.output().expect("sh runs");
+    let error = String::from_utf8_lossy(&told.stderr);
+    assert_eq!(error.trim(), "ended with 0");
 }

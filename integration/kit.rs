@@ -7,10 +7,16 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use crate::watch;
+
 /// Longest time that a client program may take.
 const CLIENT_SECONDS: u64 = 240;
 
-fn kit() -> PathBuf {
+/// Longest time that an installer may take: some compile what they bring.
+const INSTALL_SECONDS: u64 = 600;
+
+/// Where all of it lands.
+pub(crate) fn kit() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kit");
     std::fs::create_dir_all(&folder).expect("target is writable");
     folder
@@ -21,9 +27,9 @@ fn source(name: &str) -> PathBuf {
 }
 
 /// Runs an installer; a missing one is named in one line.
-fn install(what: &str, command: &mut Command) {
+pub(crate) fn install(what: &str, command: &mut Command) {
     let program = command.get_program().to_string_lossy().into_owned();
-    match command.stdin(Stdio::null()).output() {
+    match end(command, INSTALL_SECONDS) {
         Ok(output) if output.status.success() => {}
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stderr).into_owned()
@@ -38,7 +44,7 @@ fn install(what: &str, command: &mut Command) {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a folder");
     for entry in std::fs::read_dir(from).expect("readable") {
         let entry = entry.expect("readable");
@@ -127,28 +133,6 @@ pub(crate) fn s3_server() -> &'static Path {
     })
 }
 
-/// A copy of franz-go's source, which carries its integration tests.
-pub(crate) fn franz_go_source() -> &'static Path {
-    static SOURCE: OnceLock<PathBuf> = OnceLock::new();
-    SOURCE.get_or_init(|| {
-        go_client();
-        let folder = kit().join("franz-go");
-        if !folder.join("done").exists() {
-            let mut list = Command::new("go");
-            list.args(["list", "-m", "-f", "{{.Dir}}", "github.com/twmb/franz-go"])
-                .current_dir(kit().join("go"));
-            let found = succeed(&mut list);
-            let mut copied = Command::new("cp");
-            install(
-                "franz-go's tests",
-                copied.args(["-rT", "--no-preserve=mode", found.trim()]).arg(&folder),
-            );
-            std::fs::write(folder.join("done"), "").expect("written");
-        }
-        folder
-    })
-}
-
 /// The folder of KafkaJS and the scripts that use it.
 pub(crate) fn node_folder() -> &'static Path {
     static NODE: OnceLock<PathBuf> = OnceLock::new();
@@ -175,16 +159,30 @@ pub(crate) fn python_script(name: &str) -> Command {
 
 /// One of Kafka's tools or any main class.
 pub(crate) fn java(class: &str, arguments: &[&str]) -> Command {
+    java_with(&[], class, arguments)
+}
+
+/// The same with folders of further jars.
+pub(crate) fn java_with(more: &[&Path], class: &str, arguments: &[&str]) -> Command {
     let jars = kafka_jars();
     let mut command = Command::new("java");
     command.args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]);
+    let path = more.iter().fold(format!("{}/*", jars.display()), |path, folder| {
+        format!("{path}:{}/*", folder.display())
+    });
+    command.arg(path);
     let logging = jars.parent().expect("a parent").join("log4j2.xml");
-    command.arg(format!("{}/*", jars.display()));
     command
         .arg(format!("-Dlog4j2.configurationFile={}", logging.display()))
         .arg(class)
         .args(arguments);
     command
+}
+
+/// A Java program of `integration/clients/java`.
+pub(crate) fn java_program(name: &str, arguments: &[&str]) -> Command {
+    let path = source("java").join(format!("{name}.java"));
+    java(&path.display().to_string(), arguments)
 }
 
 /// Runs a client to its end; panics with its words if it fails or hangs.
@@ -198,20 +196,36 @@ pub(crate) fn succeed(command: &mut Command) -> String {
 
 /// Runs a client to its end, however that is.
 pub(crate) fn finish(command: &mut Command) -> Output {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let child = child.unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+    finish_within(command, CLIENT_SECONDS)
+}
+
+/// Runs a program to its end, which must come within some seconds.
+pub(crate) fn finish_within(command: &mut Command, seconds: u64) -> Output {
+    end(command, seconds).unwrap_or_else(|error| panic!("{command:?} does not start: {error}"))
+}
+
+/// Runs a program to its end, which must come within some seconds; an error where it does not start.
+fn end(command: &mut Command, seconds: u64) -> std::io::Result<Output> {
+    let limit = Duration::from_secs(seconds);
+    watch::may_take(limit);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn()?;
     let pid = child.id();
     let (ended, end) = std::sync::mpsc::channel();
     std::thread::spawn(move || ended.send(child.wait_with_output()));
-    if let Ok(output) = end.recv_timeout(Duration::from_secs(CLIENT_SECONDS)) {
-        output.expect("the client ran")
-    } else {
-        let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
-        let output = end.recv().expect("it ends").expect("the client ran");
-        let out = String::from_utf8_lossy(&output.stdout).into_owned();
-        let err = String::from_utf8_lossy(&output.stderr).into_owned();
-        panic!("{command:?} hung\n{out}\n{err}");
+    if let Ok(output) = end.recv_timeout(limit) {
+        return Ok(output.expect("the program ran"));
     }
+    // Those that it started hold its output open: without them its last words come.
+    let below = watch::descendants(pid);
+    watch::kill(&[&below[..], &[pid]].concat());
+    let Ok(output) = end.recv_timeout(Duration::from_secs(10)) else {
+        panic!("{command:?} hung after {seconds} s, and somebody still holds its output")
+    };
+    let output = output.expect("the program ran");
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    panic!("{command:?} hung after {seconds} s\n{out}\n{err}");
 }
 
 /// Whether programs are there.
@@ -237,18 +251,22 @@ pub(crate) fn install_tools() {
         if has_tools(&names) && fake_clock_library().is_some() || !has_tools(&["apt-get"]) {
             return;
         }
-        let _ = Command::new("apt-get").args(["update", "-qq"]).output();
-        let mut install = Command::new("apt-get");
-        install.args(["install", "-y", "-qq", "--no-install-recommends", "faketime"]).args(names);
-        match install.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).output() {
-            Ok(output) if output.status.success() => {}
-            Ok(output) => println!(
-                "apt-get could not install {names:?} and faketime: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            ),
-            Err(error) => println!("apt-get does not run: {error}"),
+        if let Err(why) = apt_get(&[&["faketime"], &names[..]].concat()) {
+            println!("apt-get could not install {names:?} and faketime: {why}");
         }
     });
+}
+
+/// Installs Debian packages, where this process may; why not, where it may not.
+pub(crate) fn apt_get(names: &[&str]) -> Result<(), String> {
+    let mut update = Command::new("apt-get");
+    let _ = end(update.args(["update", "-qq"]), INSTALL_SECONDS);
+    let mut install = Command::new("apt-get");
+    install.args(["install", "-y", "-qq", "--no-install-recommends", "-o"]);
+    install.arg("DPkg::Lock::Timeout=300").args(names).env("DEBIAN_FRONTEND", "noninteractive");
+    let output = end(&mut install, INSTALL_SECONDS).map_err(|error| error.to_string())?;
+    let why = String::from_utf8_lossy(&output.stderr).trim().replace('\n', " ");
+    if output.status.success() { Ok(()) } else { Err(why) }
 }
 
 /// Shuts a file system down by force: `FS_IOC_SHUTDOWN` with `NOLOGFLUSH`, so that the journal is not written out either.
@@ -271,10 +289,21 @@ pub(crate) fn after(prefix: &[String], command: &Command) -> Command {
 }
 
 /// Waits until something is true.
-pub(crate) fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, is_true: impl FnMut() -> bool) {
+    eventually_within(Duration::from_mins(1), Duration::from_millis(50), what, is_true);
+}
+
+/// The same with a limit, and a pause between looks, of the caller's.
+pub(crate) fn eventually_within(
+    limit: Duration,
+    pause: Duration,
+    what: &str,
+    mut is_true: impl FnMut() -> bool,
+) {
+    watch::watch();
     let begun = Instant::now();
     while !is_true() {
-        assert!(begun.elapsed() < Duration::from_mins(1), "{what} did not happen");
-        std::thread::sleep(Duration::from_millis(50));
+        assert!(begun.elapsed() < limit, "{what} did not happen");
+        std::thread::sleep(pause);
     }
 }

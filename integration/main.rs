@@ -5,6 +5,9 @@
 
 #![expect(clippy::disallowed_methods, reason = "black box: real clocks, threads and processes")]
 
+mod admin;
+mod again;
+mod aged;
 mod broker;
 mod bucket;
 mod chaos;
@@ -12,20 +15,34 @@ mod clients;
 mod cluster;
 mod compacted;
 mod crash;
+mod current;
+mod devices;
+mod ecosystem;
 mod encrypted;
 mod faults;
 mod first_run;
-mod franz_go;
 mod hostile;
 mod judges;
 mod kit;
+mod life;
+mod limits;
 mod mounted;
 mod operations;
+mod order;
+mod plans;
 mod power;
 mod probe;
 mod protocol;
 mod restore;
+mod returning;
 mod secure;
+mod settings;
+mod slow_disk;
+mod stopping;
+mod suites;
 mod tier;
+mod tiered_sizes;
 mod tiering;
 mod uploads;
+mod watch;
+mod wire;

@@ -8,6 +8,7 @@ use crate::broker::{BINARY, folder, run};
 use crate::cluster::Cluster;
 use crate::judges::Judge;
 use crate::kit::{eventually, java, succeed};
+use crate::plans::Plan;
 
 /// A command of ours against the cluster; its output.
 pub(crate) fn ours(cluster: &Cluster, words: &[&str]) -> String {
@@ -191,25 +192,16 @@ fn kafkas_tool_moves_a_replica_to_another_log_directory_while_clients_produce() 
     let broker = crate::broker::Broker::start_with(folder.path(), &[&directories]);
     let judge = Judge::start_alone(&broker.address, 12);
     std::thread::sleep(Duration::from_secs(3));
-    let tool = |words: &[&str]| {
-        let arguments = [&["--bootstrap-server", broker.address.as_str()], words].concat();
-        succeed(&mut java("org.apache.kafka.tools.reassign.ReassignPartitionsCommand", &arguments))
-    };
     let holds = |name: &str| Path::new(&place(name)).join("all-0").exists();
     for (from, to) in [("one", "two"), ("two", "one"), ("one", "two")] {
         if !holds(from) {
             continue;
         }
-        let plan = folder.path().join("plan.json");
-        let text = format!(
-            r#"{{"version":1,"partitions":[{{"topic":"all","partition":0,"replicas":[1],"log_dirs":["{}"]}}]}}"#,
-            place(to)
-        );
-        std::fs::write(&plan, text).expect("written");
-        let plan = plan.display().to_string();
-        tool(&["--reassignment-json-file", &plan, "--execute"]);
+        let to_path = PathBuf::from(place(to));
+        let plan = Plan::to_directory(&broker.address, folder.path(), &["all"], &to_path);
+        plan.execute();
         eventually("the replica is moved", || holds(to) && !holds(from));
-        let said = tool(&["--reassignment-json-file", &plan, "--verify"]);
+        let said = plan.verify();
         assert!(said.contains("completed successfully"), "{said}");
     }
     assert!(judge.verdict_on(&["all", "one"]) > 1_000, "too little was produced");

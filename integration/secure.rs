@@ -11,15 +11,15 @@ use crate::judges::Judge;
 use crate::kit::{eventually, java};
 
 /// The files of somebody who shows certificates of one authority.
-struct Party {
-    store: PathBuf,
+pub(crate) struct Party {
+    pub(crate) store: PathBuf,
     trust: PathBuf,
     /// Kafka's client settings, for its tools and ours.
     settings: PathBuf,
 }
 
 impl Party {
-    fn make(folder: &Path, name: &str) -> Self {
+    pub(crate) fn make(folder: &Path, name: &str) -> Self {
         let mut authority = CertificateParams::default();
         // OpenSSL takes a certificate whose signer has its own name for one that signed itself.
         authority.distinguished_name.push(DnType::CommonName, format!("authority of {name}"));

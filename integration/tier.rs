@@ -58,6 +58,12 @@ impl S3 {
         ]
     }
 
+    /// The server answers nobody any more.
+    pub(crate) fn freeze(&self) {
+        let frozen = Command::new("kill").args(["-STOP", &self.server.id().to_string()]).status();
+        assert!(frozen.expect("kill runs").success());
+    }
+
     /// A command of ours that looks at the server.
     pub(crate) fn ours(&self, words: &[&str]) -> Command {
         let mut command = Command::new(BINARY);

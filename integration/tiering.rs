@@ -35,7 +35,8 @@ pub(crate) fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
 pub(crate) fn manifests(bucket: &Path) -> (Vec<(i64, i64)>, BTreeSet<String>) {
     let (mut ranges, mut named) = (Vec::new(), BTreeSet::new());
     for path in files(bucket, "manifest.json") {
-        let text = std::fs::read(&path).expect("a file");
+        // Its topic may be deleted meanwhile.
+        let Ok(text) = std::fs::read(&path) else { continue };
         let manifest: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
         let number = |value: &serde_json::Value| value.as_i64().expect("a number");
         let segments = manifest["segments"].as_array().expect("segments");
@@ -82,9 +83,9 @@ fn a_tiered_topic_loses_nothing_while_nodes_are_killed_and_a_new_broker_begins_f
         std::thread::sleep(Duration::from_secs(3));
     }
     // Paused in the middle of a copy, it wakes up as a leader that is none any more.
-    cluster.nodes[0].as_ref().expect("running").pause(true);
+    cluster.node(0).pause(true);
     std::thread::sleep(Duration::from_secs(4));
-    cluster.nodes[0].as_ref().expect("running").pause(false);
+    cluster.node(0).pause(false);
     cluster.wait_healthy();
     let fourth = cluster.add(folder.path(), false, &[]);
     ours(&cluster, &["broker", "decommission", "1"]);
@@ -281,7 +282,7 @@ fn offsets_and_times_reach_into_the_bucket_and_local_disks_shrink() {
     let again = alone.ours(&["consume", "t", "-o", &at.to_string(), "-n", "1", "-f", "%T"]);
     assert!(at <= 2_000 && again == shown, "{at}");
     let metrics = metrics(&alone.broker);
-    let puts = metrics.lines().find(|line| line.contains("remote_requests{kind=\"put\"}"));
+    let puts = metrics.lines().find(|line| line.contains("remote_requests_total{kind=\"put\"}"));
     assert!(puts.is_some_and(|line| !line.ends_with(" 0")), "{metrics}");
     let bytes = metrics.lines().find(|line| line.starts_with("strandline_remote_bytes"));
     assert!(bytes.is_some_and(|line| line.contains("topic=\"t\"")), "{metrics}");
@@ -290,12 +291,13 @@ fn offsets_and_times_reach_into_the_bucket_and_local_disks_shrink() {
     print!("{}", succeed(clients.args([&alone.address, "t", "8000"])));
     print!("{}", succeed(Command::new(go_client()).args(["tiered", &alone.address, "t"])));
     let tier = format!("file:{}", alone.tier.display());
-    let tiered = alone.offset("latest-tiered");
-    let listed = listed(&tier);
-    assert_eq!(
-        (&listed["topic"], &listed["start"], &listed["end"]),
-        (&"t".into(), &0.into(), &(tiered + 1).into())
-    );
+    // More may be copied between the two looks.
+    eventually("what is listed is what the broker says", || {
+        let tiered = alone.offset("latest-tiered");
+        let listed = listed(&tier);
+        assert_eq!((&listed["topic"], &listed["start"]), (&"t".into(), &0.into()));
+        listed["end"] == tiered + 1
+    });
     // A byte that rots is found, and its record is never shown.
     let object = files(&alone.tier, "*0000-0-*.log").into_iter().min().expect("an object");
     let mut bytes = std::fs::read(&object).expect("a file");
@@ -315,9 +317,9 @@ fn a_consumer_that_names_its_rack_reads_the_bucket_through_the_follower_there() 
     let settings: Vec<&str> = bucket.iter().map(String::as_str).chain(OFTEN).collect();
     let cluster = Cluster::start_with(racks(folder.path()), &settings);
     let follower = read_in_rack(&cluster, &["tiered"]);
-    let broker = cluster.nodes[follower - 1].as_ref().expect("running");
+    let broker = cluster.node(follower - 1);
     let metrics = metrics(broker);
-    let read = metrics.lines().find_map(|line| line.strip_prefix("strandline_remote_reads "));
+    let read = metrics.lines().find_map(|line| line.strip_prefix("strandline_remote_reads_total "));
     assert!(read.is_some_and(|count| count.trim() != "0"), "{metrics}");
     let told = s3
         .ours(&["tier", "status", "s3://lab/tier", "-b", &cluster.bootstrap(), "--format", "json"])

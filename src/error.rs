@@ -68,6 +68,7 @@ error_codes! {
     DuplicateSequenceNumber = 46 "The broker received a duplicate sequence number.";
     InvalidProducerEpoch = 47 "Producer attempted to produce with an old epoch.";
     InvalidTxnState = 48 "The producer attempted a transactional operation in an invalid state.";
+    SecurityDisabled = 54 "Security features are disabled.";
     KafkaStorageError = 56 "Disk error when trying to access log file on the disk.";
     LogDirNotFound = 57 "The user-specified log directory is not found in the broker config.";
     NonEmptyGroup = 68 "The group is not empty.";

@@ -8,8 +8,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::machines::{FRAIL, Machines, NETWORK, NODES, sh};
+use super::machines::{FRAIL, Machines, NETWORK, NODES};
 use crate::cluster::Cluster;
+use crate::devices::sh;
 use crate::kit;
 
 /// What faults happen to.
@@ -94,9 +95,9 @@ fn kill_all(world: &mut World<'_>, _: usize) -> Result<(), String> {
 }
 
 fn pause(world: &mut World<'_>, node: usize) -> Result<(), String> {
-    world.cluster.nodes[node - 1].as_ref().expect("running").pause(true);
+    world.cluster.node(node - 1).pause(true);
     hold();
-    world.cluster.nodes[node - 1].as_ref().expect("running").pause(false);
+    world.cluster.node(node - 1).pause(false);
     Ok(())
 }
 
@@ -270,7 +271,7 @@ fn squeezed(
     root: &str,
     limits: &[(&str, String)],
 ) -> Result<(), String> {
-    let pid = world.cluster.nodes[node - 1].as_ref().expect("running").pid();
+    let pid = world.cluster.node(node - 1).pid();
     let group = Path::new(root).join(format!("{}n{node}", world.machines.tag));
     let write = |path: PathBuf, text: &str| {
         std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))

@@ -4,9 +4,10 @@
 //! every node's wall clock can be set apart from the machine's (libfaketime), its monotonic one can't.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use crate::cluster::Place;
+use crate::devices::{Device, sh};
 use crate::kit;
 
 pub(super) const NODES: usize = 3;
@@ -16,34 +17,17 @@ pub(super) const CLIENT: usize = 9;
 /// The node whose disk can be made to fail.
 pub(super) const FRAIL: usize = 3;
 
-pub(super) fn sh(words: &str) -> Result<String, String> {
-    let mut split = words.split_whitespace();
-    let mut command = Command::new(split.next().unwrap_or_default());
-    let output = command.args(split).output().map_err(|error| format!("{words}: {error}"))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    }
-    Err(format!("{words}: {}", String::from_utf8_lossy(&output.stderr).trim()))
-}
-
 /// Makes names differ where several stories run at once.
 fn next() -> u32 {
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }
 
-/// A device whose writes fail while a file exists.
-struct FrailDevice {
-    server: Child,
-    mount: PathBuf,
-    device: String,
-}
-
 /// Networks and file systems; all of it is gone when it is dropped.
 pub(super) struct Machines {
     pub tag: String,
     folder: PathBuf,
-    frail: Option<FrailDevice>,
+    frail: Option<Device>,
     clocks: Option<PathBuf>,
 }
 
@@ -62,7 +46,7 @@ impl Machines {
             std::fs::create_dir_all(&mount).map_err(|error| error.to_string())?;
             sh(&format!("truncate -s 4G {}", image.display()))?;
             if node == FRAIL && kit::has_tools(&["nbdkit", "nbdfuse"]) {
-                machines.frail = Some(FrailDevice::new(&machines.folder, &image)?);
+                machines.frail = Some(machines.frail_device(&image)?);
             }
             sh(&format!("mkfs.ext4 -q -F {}", machines.device(node)))?;
             machines.mount_disk(node)?;
@@ -93,6 +77,14 @@ impl Machines {
         Ok(())
     }
 
+    /// A device whose writes fail while a file exists.
+    fn frail_device(&self, image: &Path) -> Result<Device, String> {
+        let fails = format!("error-file={}", self.folder.join("fail-writes").display());
+        let settings =
+            ["error=EIO", "error-pwrite-rate=100%", "error-zero-rate=100%", fails.as_str()];
+        Device::new(&self.folder.join("frail"), image, "error", &settings)
+    }
+
     fn image(&self, node: usize) -> PathBuf {
         self.folder.join(format!("image{node}"))
     }
@@ -103,7 +95,7 @@ impl Machines {
 
     fn device(&self, node: usize) -> String {
         match &self.frail {
-            Some(frail) if node == FRAIL => frail.device.clone(),
+            Some(frail) if node == FRAIL => frail.path.clone(),
             _ => self.image(node).display().to_string(),
         }
     }
@@ -207,39 +199,5 @@ impl Drop for Machines {
         for node in 1..=NODES {
             let _ = sh(&format!("umount -l {}", self.mount(node).display()));
         }
-    }
-}
-
-impl FrailDevice {
-    fn new(folder: &Path, image: &Path) -> Result<Self, String> {
-        let mount = folder.join("frail");
-        std::fs::create_dir_all(&mount).map_err(|error| error.to_string())?;
-        let (file, fails) = (mount.join("nbd"), folder.join("fail-writes"));
-        let mut server = Command::new("nbdfuse");
-        server.arg(&file).args(["[", "nbdkit", "--filter=error", "file"]).arg(image);
-        server.args(["error=EIO", "error-pwrite-rate=100%", "error-zero-rate=100%"]);
-        server.arg(format!("error-file={}", fails.display())).arg("]");
-        let server =
-            server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let server = server.map_err(|error| format!("nbdfuse: {error}"))?;
-        let begun = std::time::Instant::now();
-        while !file.exists() {
-            if begun.elapsed().as_secs() > 10 {
-                return Err("nbdfuse shows no device".to_owned());
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        let device = sh(&format!("losetup -f --show {}", file.display()))?;
-        Ok(Self { server, mount, device })
-    }
-}
-
-impl Drop for FrailDevice {
-    fn drop(&mut self) {
-        // By then the file system on it is unmounted, unless something went wrong before.
-        let _ = sh(&format!("losetup -d {}", self.device));
-        let _ = sh(&format!("umount -l {}", self.mount.display()));
-        let _ = self.server.kill();
-        let _ = self.server.wait();
     }
 }

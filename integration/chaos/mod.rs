@@ -36,6 +36,7 @@ fn nothing_acknowledged_is_lost_whatever_happens_to_networks_disks_and_processes
     let Some(machines) = machines_or_reason(folder.path()) else { return };
     let minutes = std::env::var("CHAOS_MINUTES").ok().and_then(|m| m.parse::<u64>().ok());
     let length = minutes.map_or(SHORT_RUN, Duration::from_mins);
+    crate::watch::may_take(length);
     let rate = if minutes.is_some() { LONG_RATE } else { RATE };
     let only = std::env::var("CHAOS_ONLY").unwrap_or_default();
     let only: Vec<&str> = only.split(',').filter(|name| !name.is_empty()).collect();

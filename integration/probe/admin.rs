@@ -165,6 +165,33 @@ pub(super) fn the_rest(asking: &mut Asking) -> Result<()> {
                 .with_response_partition_limit(2000),
         )
     });
+    show("DeleteTopics with doubts which topic is meant", {
+        use delete_topics_request::*;
+        let state = |name: Option<&str>, id: uuid::Uuid| {
+            DeleteTopicState::default().with_name(name.map(topic)).with_topic_id(id)
+        };
+        let no_id = uuid::Uuid::nil();
+        c.call(
+            6,
+            DeleteTopicsRequest::default().with_timeout_ms(3000).with_topics(vec![
+                state(Some(t1), no_id),
+                state(None, *tid),
+                state(Some(t2), *tid),
+                state(Some(""), uuid::Uuid::from_u128(5)),
+                state(None, no_id),
+                state(Some(t3), no_id),
+                state(Some(t3), no_id),
+                state(None, uuid::Uuid::from_u128(6)),
+                state(None, uuid::Uuid::from_u128(6)),
+            ]),
+        )
+        .map(|r| {
+            let mut told: Vec<_> =
+                r.responses.into_iter().map(|r| (r.name, r.error_code, r.error_message)).collect();
+            told.sort();
+            told
+        })
+    });
     show("DeleteTopics by id, unknown id, unknown name", {
         use delete_topics_request::*;
         c.call(

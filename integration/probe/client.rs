@@ -12,18 +12,18 @@ use kafka_protocol::records::*;
 
 use super::{ADDRESS, OUT};
 
-pub(super) struct C {
-    pub(super) s: TcpStream,
+pub(crate) struct C {
+    pub(crate) s: TcpStream,
     id: i32,
 }
 impl C {
-    pub(super) fn new() -> C {
+    pub(crate) fn new() -> C {
         let a = ADDRESS.with_borrow(String::clone);
         let s = TcpStream::connect(a).unwrap();
         s.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
         C { s, id: 0 }
     }
-    pub(super) fn raw(&mut self, key: i16, version: i16, hv: i16, body: &[u8]) -> Result<Vec<u8>> {
+    pub(crate) fn raw(&mut self, key: i16, version: i16, hv: i16, body: &[u8]) -> Result<Vec<u8>> {
         self.id += 1;
         let mut b = BytesMut::new();
         b.put_i16(key);
@@ -45,14 +45,14 @@ impl C {
         }
         answer
     }
-    pub(super) fn read(&mut self) -> Result<Vec<u8>> {
+    pub(crate) fn read(&mut self) -> Result<Vec<u8>> {
         let mut l = [0u8; 4];
         self.s.read_exact(&mut l)?;
         let mut v = vec![0u8; i32::from_be_bytes(l) as usize];
         self.s.read_exact(&mut v)?;
         Ok(v)
     }
-    pub(super) fn call<R: Request>(&mut self, v: i16, r: R) -> Result<R::Response> {
+    pub(crate) fn call<R: Request>(&mut self, v: i16, r: R) -> Result<R::Response> {
         let mut body = BytesMut::new();
         r.encode(&mut body, v)?;
         let out = self.raw(R::KEY, v, R::header_version(v), &body)?;
@@ -68,13 +68,13 @@ impl C {
         Ok(m)
     }
 }
-pub(super) fn s(x: &str) -> StrBytes {
+pub(crate) fn s(x: &str) -> StrBytes {
     StrBytes::from_string(x.to_string())
 }
-pub(super) fn topic(x: &str) -> TopicName {
+pub(crate) fn topic(x: &str) -> TopicName {
     TopicName(s(x))
 }
-pub(super) fn show<T: std::fmt::Debug>(what: &str, r: Result<T>) {
+pub(crate) fn show<T: std::fmt::Debug>(what: &str, r: Result<T>) {
     match r {
         Ok(x) => {
             let t = format!("{x:?}")
@@ -85,7 +85,7 @@ pub(super) fn show<T: std::fmt::Debug>(what: &str, r: Result<T>) {
         Err(e) => say!("## {what}\nERR {e}"),
     }
 }
-pub(super) fn recs(n: usize, key: bool, val: usize) -> Bytes {
+pub(crate) fn recs(n: usize, key: bool, val: usize) -> Bytes {
     let r: Vec<Record> = (0..n)
         .map(|i| Record {
             transactional: false,
@@ -105,7 +105,7 @@ pub(super) fn recs(n: usize, key: bool, val: usize) -> Bytes {
         .collect();
     encoded(&r)
 }
-pub(super) fn encoded(r: &[Record]) -> Bytes {
+pub(crate) fn encoded(r: &[Record]) -> Bytes {
     let mut b = BytesMut::new();
     RecordBatchEncoder::encode(
         &mut b,
@@ -115,11 +115,11 @@ pub(super) fn encoded(r: &[Record]) -> Bytes {
     .unwrap();
     b.freeze()
 }
-pub(super) fn fix_crc(b: &mut BytesMut) {
+pub(crate) fn fix_crc(b: &mut BytesMut) {
     let c = crc_fast::crc32_iscsi(&b[21..]);
     b[17..21].copy_from_slice(&c.to_be_bytes());
 }
-pub(super) fn produce(t: &str, r: Option<Bytes>, acks: i16) -> ProduceRequest {
+pub(crate) fn produce(t: &str, r: Option<Bytes>, acks: i16) -> ProduceRequest {
     use produce_request::*;
     ProduceRequest::default().with_acks(acks).with_timeout_ms(5000).with_topic_data(vec![
         TopicProduceData::default().with_name(topic(t)).with_partition_data(vec![
@@ -127,7 +127,7 @@ pub(super) fn produce(t: &str, r: Option<Bytes>, acks: i16) -> ProduceRequest {
         ]),
     ])
 }
-pub(super) fn fetch(
+pub(crate) fn fetch(
     t: Option<&str>,
     tid: uuid::Uuid,
     off: i64,
@@ -162,19 +162,19 @@ pub(super) fn fetch(
 }
 
 /// Questions that share topics.
-pub(super) struct Asking {
-    pub(super) c: C,
-    pub(super) stamp: u128,
-    pub(super) t1: String,
-    pub(super) t2: String,
-    pub(super) t3: String,
-    pub(super) tid: uuid::Uuid,
+pub(crate) struct Asking {
+    pub(crate) c: C,
+    pub(crate) stamp: u128,
+    pub(crate) t1: String,
+    pub(crate) t2: String,
+    pub(crate) t3: String,
+    pub(crate) tid: uuid::Uuid,
 }
 
-pub(super) const Z: uuid::Uuid = uuid::Uuid::nil();
+pub(crate) const Z: uuid::Uuid = uuid::Uuid::nil();
 
 /// ListOffsets of partition 0.
-pub(super) fn lo(t: &str, ts: i64, ep: i32) -> ListOffsetsRequest {
+pub(crate) fn lo(t: &str, ts: i64, ep: i32) -> ListOffsetsRequest {
     use list_offsets_request::*;
     ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![
         ListOffsetsTopic::default().with_name(topic(t)).with_partitions(vec![
@@ -187,13 +187,13 @@ pub(super) fn lo(t: &str, ts: i64, ep: i32) -> ListOffsetsRequest {
 }
 
 /// Error, time, offset, epoch.
-pub(super) fn one(r: ListOffsetsResponse) -> (i16, i64, i64, i32) {
+pub(crate) fn one(r: ListOffsetsResponse) -> (i16, i64, i64, i32) {
     let p = &r.topics[0].partitions[0];
     (p.error_code, p.timestamp, p.offset, p.leader_epoch)
 }
 
 /// What is compared of a produce answer.
-pub(super) fn pr(r: ProduceResponse) -> impl std::fmt::Debug {
+pub(crate) fn pr(r: ProduceResponse) -> impl std::fmt::Debug {
     let p = &r.responses[0].partition_responses[0];
     (
         p.error_code,
@@ -207,7 +207,7 @@ pub(super) fn pr(r: ProduceResponse) -> impl std::fmt::Debug {
 }
 
 /// What is compared of a fetch answer.
-pub(super) fn fp(r: FetchResponse) -> impl std::fmt::Debug {
+pub(crate) fn fp(r: FetchResponse) -> impl std::fmt::Debug {
     (
         r.error_code,
         // Chosen at random: shown as one number, however many digits it has.

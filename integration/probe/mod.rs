@@ -23,7 +23,7 @@ macro_rules! say {
 }
 
 mod admin;
-mod client;
+pub(crate) mod client;
 mod fetch;
 mod groups;
 mod produce;
@@ -40,9 +40,14 @@ thread_local! {
     static OUT: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
+/// Where the next connections go.
+pub(crate) fn ask_at(address: &str) {
+    ADDRESS.set(address.to_owned());
+}
+
 /// Asks everything; returns questions (`## …`) and answers.
 pub(crate) fn ask(address: &str) -> Result<String> {
-    ADDRESS.set(address.to_owned());
+    ask_at(address);
     OUT.take();
     // Seven digits at any time of day: the comparison takes them out of names by their number.
     let stamp = 1_000_000

@@ -150,7 +150,7 @@ pub(super) fn topics(asking: &mut Asking) -> Result<()> {
 }
 
 pub(super) fn metadata(asking: &mut Asking) -> Result<()> {
-    let Asking { c, stamp, t1, .. } = asking;
+    let Asking { c, stamp, t1, tid, .. } = asking;
     let md = |names: Option<Vec<&str>>, auto: bool| {
         use metadata_request::*;
         MetadataRequest::default().with_allow_auto_topic_creation(auto).with_topics(names.map(
@@ -191,6 +191,7 @@ pub(super) fn metadata(asking: &mut Asking) -> Result<()> {
         )
         .map(|r| r.topics),
     );
+    by_id(c, t1, *tid);
     show(
         "Metadata v13 with authorized ops",
         c.call(12, md(Some(vec![&t1]), false).with_include_topic_authorized_operations(true))
@@ -208,4 +209,26 @@ pub(super) fn metadata(asking: &mut Asking) -> Result<()> {
             .map(|r| (r.error_code, r.error_message)),
     );
     Ok(())
+}
+
+/// Whoever asks by id may leave a name beside it, or an empty one.
+fn by_id(c: &mut C, t1: &str, tid: uuid::Uuid) {
+    use metadata_request::*;
+    let unknown = uuid::Uuid::from_u128(78);
+    for (version, what, id, name) in [
+        (13, "an id and an empty name", tid, Some("")),
+        (12, "an id and its name", tid, Some(t1)),
+        (12, "an id and another name", tid, Some("nope")),
+        (13, "an unknown id and a name", unknown, Some(t1)),
+        (12, "an unknown id and an empty name", unknown, Some("")),
+        (12, "no id and an empty name", Z, Some("")),
+        (11, "an id and an empty name", tid, Some("")),
+        (10, "an id and no name", tid, None),
+        (11, "an unknown id and a name", unknown, Some(t1)),
+        (10, "neither id nor name", Z, None),
+    ] {
+        let wanted = MetadataRequestTopic::default().with_topic_id(id).with_name(name.map(topic));
+        let asked = MetadataRequest::default().with_topics(Some(vec![wanted]));
+        show(&format!("Metadata v{version} {what}"), c.call(version, asked).map(|r| r.topics));
+    }
 }

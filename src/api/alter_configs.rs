@@ -7,6 +7,7 @@ use super::{Call, Context, Reply};
 use crate::controller::{ConfigChange, ConfigOperation, ControllerError};
 use crate::error::ErrorCode;
 use crate::metadata::ConfigResource;
+use crate::model::{BrokerId, validate_topic_name};
 use crate::protocol::messages::alter_configs_response::AlterConfigsResourceResponse as ReplacedResponse;
 use crate::protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
@@ -35,7 +36,7 @@ pub(super) fn alter(
                 Ok((changes, target)) => {
                     let altered =
                         context.controller.alter_configs(&target, &changes, request.validate_only);
-                    altered.await.map_err(|error| explain(&error))
+                    altered.await.map_err(|error| explain(&error, name))
                 }
                 Err(refused) => Err(refused),
             };
@@ -71,7 +72,7 @@ pub(super) fn replace(
                 Ok(target) => {
                     let replaced =
                         context.controller.replace_configs(&target, &values, request.validate_only);
-                    replaced.await.map_err(|error| explain(&error))
+                    replaced.await.map_err(|error| explain(&error, &resource.resource_name))
                 }
                 Err(refused) => Err(refused),
             };
@@ -92,7 +93,13 @@ type Refusal = (ErrorCode, String);
 
 fn target(context: &Context, call: &Call, kind: i8, name: &str) -> Result<ConfigResource, Refusal> {
     match kind {
+        TOPIC if name.is_empty() => {
+            let why = "Default topic resources are not allowed.".to_owned();
+            Err((ErrorCode::InvalidRequest, why))
+        }
         TOPIC if context.allows(call, Operation::AlterConfigs, Resource::Topic(name)) => {
+            validate_topic_name(name)
+                .map_err(|error| (ErrorCode::InvalidTopicException, error.to_string()))?;
             Ok(ConfigResource::Topic(name.to_owned()))
         }
         TOPIC => Err((ErrorCode::TopicAuthorizationFailed, String::new())),
@@ -100,14 +107,16 @@ fn target(context: &Context, call: &Call, kind: i8, name: &str) -> Result<Config
             Err((ErrorCode::ClusterAuthorizationFailed, String::new()))
         }
         BROKER if name.is_empty() => Ok(ConfigResource::Cluster),
-        BROKER => match name.parse() {
+        BROKER => match name.parse::<BrokerId>() {
             Ok(id) if id == context.node_id => Ok(ConfigResource::Broker(id)),
-            _ => {
-                let error = ControllerError::WrongBroker {
-                    expected: context.node_id,
-                    asked: name.to_owned(),
-                };
-                Err(explain(&error))
+            Err(_) => {
+                let why = format!("Node id must be an integer, but it is: {name}");
+                Err((ErrorCode::InvalidRequest, why))
+            }
+            Ok(_) => {
+                let own = context.node_id;
+                let why = format!("Unexpected broker id, expected {own}, but received {name}");
+                Err((ErrorCode::InvalidRequest, why))
             }
         },
         other => Err((ErrorCode::InvalidRequest, format!("Unexpected resource type {other}"))),
@@ -134,8 +143,12 @@ fn change(resource: &AlterConfigsResource) -> Result<Vec<ConfigChange>, Refusal>
     resource.configs.iter().map(one).collect()
 }
 
-fn explain(error: &ControllerError) -> Refusal {
-    (ErrorCode::from(error), error.to_string())
+fn explain(error: &ControllerError, name: &str) -> Refusal {
+    let why = match error {
+        ControllerError::UnknownTopic => format!("The topic '{name}' does not exist."),
+        other => other.to_string(),
+    };
+    (ErrorCode::from(error), why)
 }
 
 fn outcome(changed: Result<(), Refusal>) -> (i16, Option<StrBytes>) {

@@ -104,7 +104,7 @@ fn describe(
     let entry = |entry: crate::config::Described| {
         CreatableTopicConfigs::default()
             .with_name(text(entry.name))
-            .with_value(Some(text(entry.value)))
+            .with_value(entry.value.map(text))
             .with_read_only(entry.is_read_only)
             .with_config_source(entry.source)
     };

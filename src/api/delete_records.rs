@@ -1,8 +1,8 @@
-//! DeleteRecords: move logs' starts (KIP-107). Answered once the new starts are durable.
+//! DeleteRecords: move logs' starts (KIP-107). Answered once the new starts are durable. What was acknowledged before can be deleted.
 
 use std::sync::Arc;
 
-use super::{Call, Context, Reply};
+use super::{Call, Context, Reply, flushed};
 use crate::error::ErrorCode;
 use crate::model::TopicPartition;
 use crate::protocol::messages::delete_records_request::{
@@ -13,6 +13,7 @@ use crate::protocol::messages::delete_records_response::{
 };
 use crate::protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use crate::security::{Operation, Resource};
+use crate::system::clock::{Instant, millis, monotonic};
 use crate::system::tasks::blocking;
 
 pub(super) fn handle(
@@ -22,7 +23,13 @@ pub(super) fn handle(
 ) -> Reply<DeleteRecordsResponse> {
     let (context, call) = (Arc::clone(context), call.clone());
     Reply::Later(Box::pin(async move {
+        let all = request.topics.iter().flat_map(|topic| {
+            topic.partitions.iter().map(|p| (topic.name.as_str(), p.partition_index))
+        });
+        let waiter = context.own_flushes(all);
+        flushed(&waiter).await;
         let owned = Arc::clone(&context);
+        let deadline = monotonic() + millis(request.timeout_ms.into());
         let trimmed = blocking(move || {
             let trim = |topic| trim_topic(&owned, &call, topic);
             request.topics.iter().map(trim).collect::<Vec<_>>()
@@ -32,7 +39,8 @@ pub(super) fn handle(
             let name = topic.name.clone();
             for result in topic.partitions.iter_mut().filter(|result| result.error_code == 0) {
                 let name = TopicPartition::new(&name, result.partition_index);
-                if let Err(code) = trim_tiered(&context, &name, result.low_watermark).await {
+                let start = result.low_watermark;
+                if let Err(code) = trim_tiered(&context, &name, start, deadline).await {
                     result.low_watermark = -1;
                     result.error_code = code.code();
                 }
@@ -47,9 +55,10 @@ async fn trim_tiered(
     context: &Context,
     name: &TopicPartition,
     start: i64,
+    deadline: Instant,
 ) -> Result<(), ErrorCode> {
     let handle = context.partition(name)?;
-    let trimmed = handle.trim_tiered(start, context.clock.now_ms()).await;
+    let trimmed = handle.trim_tiered(start, context.clock.now_ms(), deadline).await;
     trimmed.map_err(|error| ErrorCode::from(&error))
 }
 

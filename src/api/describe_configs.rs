@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use super::{Call, Context, Reply};
-use crate::config::{Described, broker_entries, topic_entries};
+use crate::config::{
+    Described, SOURCE_DYNAMIC_BROKER, SOURCE_DYNAMIC_CLUSTER, broker_entries, set_entries,
+    topic_entries,
+};
 use crate::error::ErrorCode;
 use crate::metadata::ConfigResource;
-use crate::model::validate_topic_name;
+use crate::model::{BrokerId, validate_topic_name};
 use crate::protocol::messages::describe_configs_request::DescribeConfigsResource;
 use crate::protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
@@ -73,12 +76,24 @@ fn entries(
         }
         // The empty name means what is set for every broker.
         BROKER if name.is_empty() => {
-            let set = image.configs(&ConfigResource::Cluster);
-            let shown =
-                broker_entries(&config).into_iter().filter(|entry| set.contains_key(entry.name));
-            shown.map(|entry| Described { source: 3, ..entry }).collect()
+            set_entries(&image.configs(&ConfigResource::Cluster), SOURCE_DYNAMIC_CLUSTER)
         }
-        BROKER if name.parse() == Ok(context.node_id) => broker_entries(&config),
+        BROKER if name.parse() == Ok(context.node_id) => {
+            let mut entries = broker_entries(&config);
+            let mut others =
+                set_entries(&image.configs(&ConfigResource::Cluster), SOURCE_DYNAMIC_CLUSTER);
+            let own = image.configs(&ConfigResource::Broker(context.node_id));
+            others.retain(|other| !own.contains_key(&*other.name));
+            others.extend(set_entries(&own, SOURCE_DYNAMIC_BROKER));
+            // What is a setting is among the entries, with the value that is in force.
+            others.retain(|other| !entries.iter().any(|entry| entry.name == other.name));
+            entries.extend(others);
+            entries
+        }
+        BROKER if name.parse::<BrokerId>().is_err() => {
+            let why = format!("Broker id must be an integer, but it is: {name}");
+            return Err((ErrorCode::InvalidRequest, why));
+        }
         BROKER => {
             let why = format!(
                 "Unexpected broker id, expected {} or empty string, but received {name}",
@@ -100,7 +115,7 @@ fn show(
 ) -> DescribeConfigsResourceResult {
     let mut shown = DescribeConfigsResourceResult::default()
         .with_name(text(entry.name))
-        .with_value((!entry.is_secret).then(|| text(entry.value)))
+        .with_value(entry.value.filter(|_| !entry.is_secret).map(text))
         .with_is_sensitive(entry.is_secret)
         .with_read_only(entry.is_read_only)
         .with_config_source(entry.source);

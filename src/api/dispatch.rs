@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use prometheus::{Histogram, IntCounter};
 
 use super::produce::ProduceCall;
@@ -12,15 +13,17 @@ use super::{
     describe_log_dirs, describe_producers, describe_quorum, describe_topic_partitions,
     elect_leaders, fetch, find_coordinator, groups, init_producer_id, list_config_resources,
     list_offsets, metadata, offset_for_leader_epoch, offsets, partition_reassignments, produce,
-    raft_voters, unregister_broker, update_features,
+    raft_voters, refused, unregister_broker, update_features,
 };
 use crate::metrics::{Metrics, Name};
+use crate::model::Turn;
 use crate::network::{Answer, Output, Peer, Service};
+use crate::protocol::messages::{ConsumerGroupHeartbeatRequest, DescribeAclsRequest};
 use crate::protocol::{
     ApiKey, Decodable, DecodeError, Encodable, RequestHead, SERVED, decode, encode, key_number,
-    parse_head,
+    parse_head, turn_of,
 };
-use crate::system::clock::{Instant, monotonic};
+use crate::system::clock::{Instant, monotonic, uptime_ms};
 
 /// The Kafka protocol behind a listener.
 #[derive(Debug)]
@@ -34,7 +37,12 @@ pub(crate) struct KafkaService {
 pub(crate) struct RequestCounts {
     by_key: Vec<Option<(IntCounter, Histogram)>>,
     refused: Option<IntCounter>,
+    /// When somebody was last told of a client that asks for what is not served, by uptime, and of how many nobody was since.
+    told: Mutex<(Option<i64>, u64)>,
 }
+
+/// At most so often somebody is told of clients that ask for what is not served.
+const TELL_MS: i64 = 10_000;
 
 impl RequestCounts {
     pub(crate) fn new(metrics: &Metrics) -> Self {
@@ -45,7 +53,21 @@ impl RequestCounts {
             Some((counter, metrics.histogram(Name::RequestSeconds, &[api.name])?))
         };
         let refused = metrics.counter(Name::RefusedFrames, &[]);
-        Self { by_key: (0..=last).map(measured).collect(), refused }
+        Self { by_key: (0..=last).map(measured).collect(), refused, told: Mutex::default() }
+    }
+
+    /// Says who asks for what is not served; now and then, however many they are.
+    fn tell(&self, peer: &Peer, error: &DecodeError) {
+        let untold = {
+            let (mut told, now_ms) = (self.told.lock(), uptime_ms());
+            if told.0.is_some_and(|last_ms| now_ms - last_ms < TELL_MS) {
+                told.1 += 1;
+                return;
+            }
+            told.0 = Some(now_ms);
+            std::mem::take(&mut told.1)
+        };
+        tracing::warn!(peer = %peer.address, %error, untold, "connection closed, as Apache Kafka does: the client is too old or too new, or needs what this broker has not");
     }
 
     fn of(&self, key: ApiKey) -> Option<&(IntCounter, Histogram)> {
@@ -84,6 +106,10 @@ impl Service for KafkaService {
 
     fn open(&self, peer: Peer) -> Peer {
         peer
+    }
+
+    fn turn(&self, frame: &[u8]) -> Turn {
+        turn_of(frame)
     }
 
     fn requests(&self, peer: &mut Peer, frames: Vec<Bytes>) -> Vec<Answer> {
@@ -160,7 +186,11 @@ impl KafkaService {
 
     fn or_close(&self, peer: &Peer, served: Result<Answer, DecodeError>) -> Answer {
         served.unwrap_or_else(|error| {
-            tracing::info!(peer = %peer.address, %error, "connection closed");
+            if error.is_not_served() {
+                self.counts.tell(peer, &error);
+            } else {
+                tracing::info!(peer = %peer.address, %error, "connection closed");
+            }
             if let Some(refused) = &self.counts.refused {
                 refused.inc();
             }
@@ -302,7 +332,23 @@ fn route_cluster(
         ApiKey::UnregisterBroker => {
             serve(head, body, |request| unregister_broker::handle(context, call, &request))
         }
-        other => Err(DecodeError::UnknownKey(key_number(other))),
+        ApiKey::DescribeAcls => {
+            serve(head, body, |_: DescribeAclsRequest| refused::describe_acls(context, call))
+        }
+        ApiKey::CreateAcls => {
+            serve(head, body, |request| refused::create_acls(context, call, &request))
+        }
+        ApiKey::DeleteAcls => {
+            serve(head, body, |request| refused::delete_acls(context, call, &request))
+        }
+        ApiKey::ConsumerGroupHeartbeat => serve(head, body, |_: ConsumerGroupHeartbeatRequest| {
+            refused::consumer_group_heartbeat()
+        }),
+        other => Err(DecodeError::NotServed {
+            key: key_number(other),
+            version: call.version,
+            client_id: call.client_id.clone(),
+        }),
     }
 }
 

@@ -28,9 +28,9 @@ impl From<&PartitionError> for ErrorCode {
             PartitionError::UnknownEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
             PartitionError::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,
             PartitionError::NotEnoughReplicasAfterAppend => ErrorCode::NotEnoughReplicasAfterAppend,
-            PartitionError::NotLeader { .. } | PartitionError::Restoring => {
-                ErrorCode::NotLeaderOrFollower
-            }
+            PartitionError::NotLeader { .. }
+            | PartitionError::Restoring
+            | PartitionError::Moving => ErrorCode::NotLeaderOrFollower,
             PartitionError::Unsettled => ErrorCode::OffsetNotAvailable,
             PartitionError::Transactional => ErrorCode::InvalidTxnState,
             PartitionError::Deleted => ErrorCode::UnknownTopicOrPartition,
@@ -83,9 +83,7 @@ impl From<&ControllerError> for ErrorCode {
             ControllerError::ReplicationFactor(_) => ErrorCode::InvalidReplicationFactor,
             ControllerError::Assignment(_) => ErrorCode::InvalidReplicaAssignment,
             ControllerError::Config(_) => ErrorCode::InvalidConfig,
-            ControllerError::Request(_) | ControllerError::WrongBroker { .. } => {
-                ErrorCode::InvalidRequest
-            }
+            ControllerError::Request(_) => ErrorCode::InvalidRequest,
             ControllerError::UnknownBroker(_) => ErrorCode::BrokerIdNotRegistered,
             ControllerError::DuplicateBroker(_) => ErrorCode::DuplicateBrokerRegistration,
             ControllerError::StaleBrokerEpoch => ErrorCode::StaleBrokerEpoch,

@@ -1,8 +1,8 @@
 //! Fetch: find what there is, and wait if it is too little.
 //!
 //! Invariants: only what is below the high watermark is answered; the first partition with data gives at least one
-//! whole batch (KIP-74); a fetch that waits holds no thread and is woken by appends.
-//! Left to others: the answer (`fetch_answer.rs`), sessions (`fetch_sessions.rs`).
+//! whole batch (KIP-74), and nothing else passes the limits; a fetch that waits holds no thread and is woken by appends.
+//! Left to others: the answer (`fetch_answer.rs`), what is in object storage (`fetch_remote.rs`), sessions (`fetch_sessions.rs`).
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::fetch_answer::assemble;
 use super::fetch_sessions::{Ask, Followed, Plan, TopicKey};
-use super::{Call, Context};
+use super::{Call, Context, flushed};
 use crate::error::ErrorCode;
 use crate::log::LogSlice;
 use crate::model::number::to_usize;
@@ -19,11 +19,12 @@ use crate::network::{Answer, Output};
 use crate::protocol::messages::FetchRequest;
 use crate::protocol::{DecodeError, RequestHead, decode, encode_fetch};
 use crate::replication::{
-    Diverging, FetchWaiter, FollowerFetch, PartitionError, PartitionHandle, ReadRules, RemoteRead,
-    Topic,
+    AckWaiter, Diverging, FetchWaiter, FollowerFetch, PartitionError, PartitionHandle, ReadRules,
+    RemoteRead, Topic,
 };
 use crate::security::{Operation, Resource};
 use crate::system::clock::{Instant, millis, monotonic, timeout_at, uptime_ms};
+use crate::system::tasks::blocking;
 
 const BY_ID_VERSION: i16 = 13;
 /// Consumers of this version may read from followers (KIP-392).
@@ -48,6 +49,8 @@ pub(super) struct Found {
     pub high_watermark: Offset,
     pub log_start: Offset,
     pub slice: Option<LogSlice>,
+    /// Nobody has looked yet, since it takes the disk.
+    pub is_cold: bool,
     pub log_end: Offset,
     /// Where the records are, if they are in object storage only; and then the records.
     pub remote: Option<RemoteRead>,
@@ -60,6 +63,33 @@ pub(super) struct Found {
     pub handle: Option<PartitionHandle>,
     /// The follower is throttled: what there is counts, or has to wait (KIP-73).
     pub is_throttled: bool,
+}
+
+impl Found {
+    /// Whether records of it may be answered that lie here.
+    pub(super) fn is_readable(&self) -> bool {
+        self.handle.is_some() && self.diverging.is_none() && self.preferred < 0
+    }
+
+    fn nothing(at: usize, topic: Option<&Topic>) -> Self {
+        Self {
+            at,
+            topic_name: topic.map(|topic| Arc::clone(&topic.name)).unwrap_or_default(),
+            error: ErrorCode::None,
+            high_watermark: -1,
+            log_start: -1,
+            log_end: -1,
+            slice: None,
+            is_cold: false,
+            remote: None,
+            bytes: None,
+            diverging: None,
+            preferred: -1,
+            leader: None,
+            handle: None,
+            is_throttled: false,
+        }
+    }
 }
 
 /// One fetch on its way.
@@ -112,12 +142,24 @@ pub(super) fn handle(
         rack: rack_of(context, call, &request),
     };
     let found = fetching.look(true);
-    let max_wait_ms = request.max_wait_ms;
-    if max_wait_ms <= 0 || fetching.plan.followed.is_empty() || fetching.is_enough(&found) {
-        return Ok(fetching.answer(found));
+    let deadline = (request.max_wait_ms > 0 && !fetching.plan.followed.is_empty())
+        .then(|| monotonic() + millis(request.max_wait_ms.into()));
+    if found.iter().any(|f| f.is_cold) {
+        return Ok(Answer::Later(Box::pin(async move {
+            let (fetching, found) = fetching.look_at_cold(found).await?;
+            settled(fetching.answer_in_time(found, deadline)).await
+        })));
     }
-    let deadline = monotonic() + millis(max_wait_ms.into());
-    Ok(Answer::Later(Box::pin(fetching.wait(found, deadline))))
+    Ok(fetching.answer_in_time(found, deadline))
+}
+
+/// An answer once it is there.
+async fn settled(answer: Answer) -> Option<Output> {
+    match answer {
+        Answer::Now(output) => Some(output),
+        Answer::Later(output) => output.await,
+        Answer::Nothing | Answer::Close => None,
+    }
 }
 
 /// The rack that the consumer is to be served in, if it is not this broker's.
@@ -204,13 +246,47 @@ impl Fetching {
                 has_data = true;
                 left = left.saturating_sub(slice.bytes);
             }
-            if found.remote.is_some() {
+            if let Some(remote) = &found.remote {
+                has_data = true;
+                left = left.saturating_sub(remote.bytes_max);
+            }
+            if found.is_cold {
                 has_data = true;
                 left = left.saturating_sub(followed.bytes_max);
             }
             all.push(found);
         }
         all
+    }
+
+    /// Looks at what takes the disk, on a thread that may wait for it.
+    async fn look_at_cold(self, mut found: Vec<Found>) -> Option<(Self, Vec<Found>)> {
+        if found.iter().all(|f| !f.is_cold) {
+            return Some((self, found));
+        }
+        let look = move || {
+            self.settle(&mut found, &mut []);
+            (self, found)
+        };
+        blocking(look).await
+    }
+
+    /// Answers, or waits until there is enough.
+    fn answer_in_time(self, found: Vec<Found>, deadline: Option<Instant>) -> Answer {
+        match deadline {
+            Some(deadline) if !self.is_enough(&found) => {
+                Answer::Later(Box::pin(self.wait(found, deadline)))
+            }
+            _ => {
+                let Some(waiter) = self.own_flushes(&found) else { return self.answer(found) };
+                Answer::Later(Box::pin(async move {
+                    flushed(&waiter).await;
+                    let found = self.look(false);
+                    let (fetching, found) = self.look_at_cold(found).await?;
+                    settled(fetching.answer(found)).await
+                }))
+            }
+        }
     }
 
     fn topic(&self, key: &TopicKey) -> Option<Arc<Topic>> {
@@ -220,29 +296,32 @@ impl Fetching {
         }
     }
 
+    /// Looks at one partition again, for what is left of the limit; may wait for the disk.
+    pub(super) fn look_again(&self, at: usize, room: (usize, bool)) -> Option<Found> {
+        let followed = self.plan.followed.get(at)?;
+        let topic = self.topic(&followed.topic);
+        Some(self.look_with((at, false), followed, topic.as_deref(), (room, true)))
+    }
+
     fn partition(
+        &self,
+        at: (usize, bool),
+        followed: &Followed,
+        topic: Option<&Topic>,
+        room: (usize, bool),
+    ) -> Found {
+        self.look_with(at, followed, topic, (room, false))
+    }
+
+    /// Looks at a partition; `may_block`: the thread may wait for the disk.
+    fn look_with(
         &self,
         (at, is_first): (usize, bool),
         followed: &Followed,
         topic: Option<&Topic>,
-        (left, first_whole): (usize, bool),
+        ((left, first_whole), may_block): ((usize, bool), bool),
     ) -> Found {
-        let mut found = Found {
-            at,
-            topic_name: topic.map(|topic| Arc::clone(&topic.name)).unwrap_or_default(),
-            error: ErrorCode::None,
-            high_watermark: -1,
-            log_start: -1,
-            log_end: -1,
-            slice: None,
-            remote: None,
-            bytes: None,
-            diverging: None,
-            preferred: -1,
-            leader: None,
-            handle: None,
-            is_throttled: false,
-        };
+        let mut found = Found::nothing(at, topic);
         let Some(topic) = topic else {
             self.find_elsewhere(followed, &mut found);
             return found;
@@ -265,6 +344,7 @@ impl Fetching {
                 from_follower: self.limits.follower.is_none()
                     && self.call.version >= FOLLOWERS_VERSION,
                 up_to_log_end: self.limits.follower.is_some(),
+                may_block,
             };
             let offset = if diverging.is_some() { handle.local_start() } else { followed.offset };
             handle.read(offset, bytes_max, first_whole, rules)
@@ -279,6 +359,11 @@ impl Fetching {
                 let has_to_wait = found.is_throttled && self.throttled_ms() > 0;
                 found.slice = read.slice.filter(|_| found.preferred < 0 && !has_to_wait);
                 found.remote = read.remote.filter(|_| found.preferred < 0);
+                // A follower that has to cut its log first gets no records.
+                found.is_cold = read.is_cold
+                    && found.diverging.is_none()
+                    && found.preferred < 0
+                    && !has_to_wait;
                 found.handle = Some(handle);
             }
             Err(error) => {
@@ -358,8 +443,9 @@ impl Fetching {
 
     /// Whether the client is to be answered now.
     fn is_enough(&self, found: &[Found]) -> bool {
-        let bytes: usize =
-            found.iter().filter_map(|f| f.slice.as_ref()).map(|slice| slice.bytes).sum();
+        // What has no records is sent, but not in a hurry: a client that does not get past it asks again at once.
+        let slices = found.iter().filter_map(|f| f.slice.as_ref()).filter(|slice| !slice.is_bare);
+        let bytes: usize = slices.map(|slice| slice.bytes).sum();
         let is_final = |f: &Found| {
             !f.error.is_none() || f.diverging.is_some() || f.preferred >= 0 || f.remote.is_some()
         };
@@ -367,7 +453,7 @@ impl Fetching {
     }
 
     /// Waits for news until there is enough of it.
-    async fn wait(self, mut found: Vec<Found>, deadline: Instant) -> Option<Output> {
+    async fn wait(mut self, mut found: Vec<Found>, deadline: Instant) -> Option<Output> {
         let waiter = FetchWaiter::new();
         loop {
             let handles = found.iter().filter_map(|f| f.handle.clone()).collect();
@@ -385,15 +471,31 @@ impl Fetching {
             let timed_out = timed_out && until >= deadline;
             drop(registered);
             found = self.look(false);
+            (self, found) = self.look_at_cold(found).await?;
             if timed_out || self.is_enough(&found) || deadline <= monotonic() {
                 break;
             }
         }
-        match self.answer(found) {
-            Answer::Now(output) => Some(output),
-            Answer::Later(output) => output.await,
-            Answer::Nothing | Answer::Close => None,
+        settled(self.answer(found)).await
+    }
+
+    /// What a consumer that found nothing waits for, if it waits for nothing else: it finds what was acknowledged before it asked.
+    /// `None` if there is no such thing.
+    fn own_flushes(&self, found: &[Found]) -> Option<Arc<AckWaiter>> {
+        let is_empty = |f: &Found| {
+            f.error.is_none() && f.slice.is_none() && f.remote.is_none() && f.preferred < 0
+        };
+        if self.limits.follower.is_some() || !found.iter().all(is_empty) {
+            return None;
         }
+        let waiter = AckWaiter::new();
+        let mut has_news = false;
+        for (f, handle) in found.iter().filter_map(|f| Some((f, f.handle.as_ref()?))) {
+            handle.wait_own_flush(&waiter);
+            // A flush may have ended since it was looked.
+            has_news |= handle.high_watermark() != f.high_watermark;
+        }
+        (has_news || waiter.left() > 0).then_some(waiter)
     }
 
     /// Registers for news of a partition; `false` if there is some already.

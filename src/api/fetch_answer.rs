@@ -3,7 +3,6 @@
 //! Invariants: what is not in memory is read away from the connection's task; what the kernel can send is not copied.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::fetch::{Fetching, Found};
 use super::fetch_sessions::{Followed, TopicKey};
@@ -13,13 +12,11 @@ use crate::model::BrokerId;
 use crate::model::number::to_i64;
 use crate::network::{Answer, Output, Part};
 use crate::protocol::{FetchNode, FetchedPartition, FetchedRecords, FetchedTopic, encode_fetch};
-use crate::system::clock::{monotonic, timeout_at, uptime_ms};
-use crate::system::tasks::{blocking, spawn};
+use crate::system::clock::uptime_ms;
+use crate::system::tasks::blocking;
 
 /// Ranges from this size on are sent by the kernel; smaller ones are read into the response.
 const SENDFILE_BYTES_MIN: usize = 32 << 10;
-/// How long a fetch waits for object storage: well below what clients wait for an answer.
-const REMOTE_WAIT: Duration = Duration::from_secs(5);
 
 impl Fetching {
     /// Answers with what was found; what is not in memory is read elsewhere first.
@@ -32,9 +29,8 @@ impl Fetching {
             return Answer::Now(self.respond(&mut found));
         }
         Answer::Later(Box::pin(async move {
-            if any_remote {
-                read_remote(&mut found).await;
-            }
+            let (fetching, mut found) =
+                if any_remote { self.bring(found).await? } else { (self, found) };
             blocking(move || {
                 for slice in
                     found.iter().filter_map(|f| f.slice.as_ref()).filter(|slice| is_cold(slice))
@@ -42,7 +38,7 @@ impl Fetching {
                     // Reading brings the range into the page cache, from where it is sent.
                     let _ = slice.read();
                 }
-                self.respond(&mut found)
+                fetching.respond(&mut found)
             })
             .await
         }))
@@ -73,31 +69,39 @@ impl Fetching {
                 buffers.push(None);
                 continue;
             }
-            let small = f
-                .slice
-                .as_ref()
-                .filter(|s| s.bytes < SENDFILE_BYTES_MIN || s.file.os_file().is_none());
-            match small.map(LogSlice::read) {
-                Some(Ok(bytes)) => buffers.push(Some(bytes)),
-                Some(Err(error)) => {
-                    tracing::error!(topic = %f.topic_name, %error, "read failed");
-                    f.error = ErrorCode::KafkaStorageError;
-                    f.slice = None;
-                    buffers.push(None);
-                }
-                None => {
-                    if let Some(slice) = &f.slice {
-                        let file = Arc::clone(&slice.file);
-                        outside.push(Part::File { file, offset: slice.byte, bytes: slice.bytes });
-                    }
-                    buffers.push(None);
-                }
+            let small = f.slice.as_ref().filter(|s| s.bytes < SENDFILE_BYTES_MIN);
+            // What the kernel sends can't be taken back: a file that is too short has to be found out before.
+            let read = match (small, &f.slice) {
+                (Some(slice), _) => slice.read().map(Some),
+                (None, Some(slice)) => slice.check().map(|()| None),
+                (None, None) => Ok(None),
+            };
+            let buffer = read.unwrap_or_else(|error| {
+                self.unread(f, &error);
+                None
+            });
+            if buffer.is_none()
+                && let Some(slice) = &f.slice
+            {
+                let file = Arc::clone(&slice.file);
+                outside.push(Part::File { file, offset: slice.byte, bytes: slice.bytes });
             }
+            buffers.push(buffer);
         }
         let topics = self.topics(found, &buffers);
         let nodes = self.nodes(found);
         let chunks = encode_fetch(&self.head, 0, self.plan.session_id, &topics, &nodes);
         assemble(chunks, outside)
+    }
+
+    /// A partition's records can't be read: it alone is answered with an error.
+    fn unread(&self, found: &mut Found, error: &std::io::Error) {
+        let followed = self.plan.followed.get(found.at);
+        let (partition, offset) = followed.map_or((-1, -1), |f| (f.partition, f.offset));
+        tracing::error!(topic = %found.topic_name, partition, offset, %error, "records not read");
+        self.context.replicas.note_unread();
+        found.error = ErrorCode::KafkaStorageError;
+        found.slice = None;
     }
 
     fn topics<'a>(
@@ -176,26 +180,6 @@ fn is_news(found: &Found, followed: &Followed) -> bool {
         || followed.told_error
         || found.high_watermark != followed.told_high_watermark
         || found.log_start != followed.told_log_start
-}
-
-/// Reads what is in object storage, all of it at once. What takes too long is read on, and found by the next fetch.
-async fn read_remote(found: &mut [Found]) {
-    let begun: Vec<_> = found
-        .iter_mut()
-        .enumerate()
-        .filter_map(|(at, f)| Some((at, f.remote.take()?)))
-        .map(|(at, read)| (at, spawn(async move { read.run().await })))
-        .collect();
-    let until = monotonic() + REMOTE_WAIT;
-    for (at, reading) in begun {
-        let Some(f) = found.get_mut(at) else { continue };
-        match timeout_at(until, reading).await {
-            Ok(Ok(Ok(bytes))) => f.bytes = Some(bytes),
-            Ok(Ok(Err(error))) => f.error = ErrorCode::from(&error),
-            Ok(Err(_)) => f.error = ErrorCode::UnknownServerError,
-            Err(_) => {}
-        }
-    }
 }
 
 /// Puts the records that were left out between the chunks.

@@ -65,7 +65,9 @@ fn find(context: &Context, call: &Call, key_type: i8, key: StrBytes) -> Coordina
         }
         GROUP if keeper.is_some() => ErrorCode::None,
         GROUP => ErrorCode::CoordinatorNotAvailable,
-        // Not a retriable code: a client would otherwise wait until it times out.
+        // Of the codes that end the call in every client (librdkafka asks for ever after INVALID_REQUEST), the one beside which
+        // the text is shown.
+        TRANSACTION => ErrorCode::ClusterAuthorizationFailed,
         _ => ErrorCode::InvalidRequest,
     };
     if !code.is_none() {

@@ -71,14 +71,18 @@ pub(super) fn join(
     };
     match context.groups.join(&asked) {
         Err(error) => refuse(ErrorCode::from(&error)),
-        Ok(receiver) => Reply::later(async move {
-            let gone = || Joined {
-                error: Some(GroupError::Unavailable),
-                generation: -1,
-                ..Joined::default()
-            };
-            joined(version, receiver.await.unwrap_or_else(|_| gone()))
-        }),
+        Ok(receiver) => {
+            let groups = Arc::clone(&context.groups);
+            Reply::later(async move {
+                let refused =
+                    |error| Joined { error: Some(error), generation: -1, ..Joined::default() };
+                let told = receiver.await.unwrap_or_else(|_| refused(GroupError::Unavailable));
+                match groups.still_keeps(&asked.group) {
+                    Err(error) if told.error.is_none() => joined(version, refused(error)),
+                    Err(_) | Ok(()) => joined(version, told),
+                }
+            })
+        }
     }
 }
 
@@ -131,22 +135,31 @@ pub(super) fn sync(
     };
     match context.groups.sync(&asked) {
         Err(error) => Reply::Now(refuse(ErrorCode::from(&error))),
-        Ok(receiver) => Reply::later(async move {
-            match receiver.await.unwrap_or(Err(GroupError::Unavailable)) {
-                Ok(Synced { protocol_type, protocol, assignment }) => {
-                    let response = SyncGroupResponse::default().with_assignment(assignment);
-                    if version < 5 {
-                        return response;
-                    }
-                    response
-                        .with_protocol_type(protocol_type.map(text))
-                        .with_protocol_name(protocol.map(text))
-                }
-                Err(error) => {
-                    SyncGroupResponse::default().with_error_code(ErrorCode::from(&error).code())
-                }
+        Ok(receiver) => {
+            let groups = Arc::clone(&context.groups);
+            Reply::later(async move {
+                let told = receiver.await.unwrap_or(Err(GroupError::Unavailable));
+                synced(
+                    version,
+                    told.and_then(|told| groups.still_keeps(&asked.group).map(|()| told)),
+                )
+            })
+        }
+    }
+}
+
+fn synced(version: i16, told: Result<Synced, GroupError>) -> SyncGroupResponse {
+    match told {
+        Ok(Synced { protocol_type, protocol, assignment }) => {
+            let response = SyncGroupResponse::default().with_assignment(assignment);
+            if version < 5 {
+                return response;
             }
-        }),
+            response
+                .with_protocol_type(protocol_type.map(text))
+                .with_protocol_name(protocol.map(text))
+        }
+        Err(error) => SyncGroupResponse::default().with_error_code(ErrorCode::from(&error).code()),
     }
 }
 
@@ -255,7 +268,13 @@ pub(super) fn list(
     request: &ListGroupsRequest,
 ) -> Reply<ListGroupsResponse> {
     const CLASSIC: &str = "classic";
-    let groups = context.groups.list();
+    let groups = match context.groups.list() {
+        Ok(groups) => groups,
+        Err(error) => {
+            let code = ErrorCode::from(&error).code();
+            return Reply::Now(ListGroupsResponse::default().with_error_code(code));
+        }
+    };
     let matches = |filter: &[StrBytes], value: &str| {
         filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(value))
     };

@@ -18,9 +18,14 @@ pub(super) fn handle(
             .with_producer_id(ProducerId(-1))
             .with_producer_epoch(-1)
     };
-    if request.transactional_id.is_some() {
-        // Not a retriable code: a client would otherwise wait until it times out.
-        return Reply::Now(refused(ErrorCode::InvalidRequest));
+    if let Some(id) = &request.transactional_id {
+        // As FindCoordinator does, where a client asks that first.
+        let code = if id.is_empty() {
+            ErrorCode::InvalidRequest
+        } else {
+            ErrorCode::ClusterAuthorizationFailed
+        };
+        return Reply::Now(refused(code));
     }
     if !context.allows(call, Operation::IdempotentWrite, Resource::Cluster) {
         return Reply::Now(refused(ErrorCode::ClusterAuthorizationFailed));

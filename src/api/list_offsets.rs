@@ -1,9 +1,11 @@
 //! ListOffsets: offsets by time and by name.
+//!
+//! Invariants: what a leader acknowledged before the question counts, if nothing but its own flush holds it back.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Call, Context, Reply};
+use super::{Call, Context, Reply, flushed};
 use crate::error::ErrorCode;
 use crate::log::FoundRecord;
 use crate::model::TopicPartition;
@@ -32,13 +34,22 @@ pub(super) fn handle(
     call: &Call,
     request: ListOffsetsRequest,
 ) -> Reply<ListOffsetsResponse> {
+    let ends = request.topics.iter().flat_map(|topic| {
+        let ends = topic.partitions.iter().filter(|asked| needs_end(asked.timestamp));
+        ends.map(|asked| (topic.name.as_str(), asked.partition_index))
+    });
+    let waiter = context.own_flushes(ends);
     let needs_disk =
         request.topics.iter().flat_map(|topic| &topic.partitions).any(|p| is_by_time(p.timestamp));
-    if !needs_disk {
+    if !needs_disk && waiter.left() == 0 {
         return Reply::Now(respond(context, call, &request, &HashMap::new()));
     }
     let (context, call) = (Arc::clone(context), call.clone());
     Reply::Later(Box::pin(async move {
+        flushed(&waiter).await;
+        if !needs_disk {
+            return Some(respond(&context, &call, &request, &HashMap::new()));
+        }
         let tiered = find_tiered(&context, &call, &request).await;
         blocking(move || respond(&context, &call, &request, &tiered)).await
     }))
@@ -46,6 +57,10 @@ pub(super) fn handle(
 
 fn is_by_time(timestamp: i64) -> bool {
     timestamp >= 0 || timestamp == MAX_TIMESTAMP
+}
+
+fn needs_end(timestamp: i64) -> bool {
+    timestamp == LATEST || is_by_time(timestamp)
 }
 
 /// What object storage has of what is asked for by time.
@@ -141,8 +156,8 @@ fn offset(
             Ok((-1, last, epoch))
         }
         EARLIEST_PENDING_UPLOAD if call.version >= 11 => {
-            let Some(extent) = handle.tiered_extent() else { return Ok((-1, -1, -1)) };
-            let pending = start.max(extent.end);
+            let Some(end) = handle.tiered_end() else { return Ok((-1, -1, -1)) };
+            let pending = start.max(end);
             Ok((-1, pending, handle.epoch_at(pending)))
         }
         timestamp if timestamp >= 0 => match old {

@@ -20,6 +20,9 @@ pub(super) fn handle(
     call: &Call,
     request: MetadataRequest,
 ) -> Reply<MetadataResponse> {
+    if call.version < 12 && request.topics.iter().flatten().any(|topic| !is_named(topic)) {
+        return Reply::Now(refuse(context, call, &request));
+    }
     let missing = missing(context, call, &request);
     if missing.is_empty() {
         return Reply::Now(respond(context, call, &request));
@@ -40,8 +43,9 @@ fn missing(context: &Context, call: &Call, request: &MetadataRequest) -> Vec<Str
         return Vec::new();
     }
     let image = context.image();
-    let names = request.topics.iter().flatten().filter_map(|topic| topic.name.as_ref());
-    names
+    let wanted = request.topics.iter().flatten().filter(|topic| is_named(topic));
+    wanted
+        .filter_map(|topic| topic.name.as_ref())
         .filter(|name| image.topic(name).is_none() && validate_topic_name(name).is_ok())
         .filter(|name| context.allows(call, Operation::Create, Resource::Topic(name)))
         .map(|name| name.to_string())
@@ -85,18 +89,7 @@ fn respond(context: &Context, call: &Call, request: &MetadataRequest) -> Metadat
             })
             .collect()
     };
-    let brokers = context.brokers(call, &image).into_iter().map(|broker| {
-        MetadataResponseBroker::default()
-            .with_node_id(BrokerId(broker.id))
-            .with_host(text(broker.host))
-            .with_port(broker.port)
-            .with_rack(broker.rack.map(text).filter(|_| call.version >= 1))
-    });
-    let mut response = MetadataResponse::default()
-        .with_brokers(brokers.collect())
-        .with_cluster_id(Some(text(context.cluster_id.as_str())).filter(|_| call.version >= 2))
-        .with_controller_id(BrokerId(context.controller_id(&image)))
-        .with_topics(topics);
+    let mut response = frame(context, call, &image, topics);
     if (8..=10).contains(&call.version) && request.include_cluster_authorized_operations {
         response.cluster_authorized_operations =
             authorized_operations(context, call, Resource::Cluster);
@@ -104,23 +97,55 @@ fn respond(context: &Context, call: &Call, request: &MetadataRequest) -> Metadat
     response
 }
 
+/// What stands around the topics.
+fn frame(
+    context: &Context,
+    call: &Call,
+    image: &Image,
+    topics: Vec<MetadataResponseTopic>,
+) -> MetadataResponse {
+    let brokers = context.brokers(call, image).into_iter().map(|broker| {
+        MetadataResponseBroker::default()
+            .with_node_id(BrokerId(broker.id))
+            .with_host(text(broker.host))
+            .with_port(broker.port)
+            .with_rack(broker.rack.map(text).filter(|_| call.version >= 1))
+    });
+    MetadataResponse::default()
+        .with_brokers(brokers.collect())
+        .with_cluster_id(Some(text(context.cluster_id.as_str())).filter(|_| call.version >= 2))
+        .with_controller_id(BrokerId(context.controller_id(image)))
+        .with_topics(topics)
+}
+
+/// Whether a topic is asked for by its name: an id decides wherever there is one, whatever stands in the name's place.
+fn is_named(wanted: &MetadataRequestTopic) -> bool {
+    wanted.topic_id.is_nil() && wanted.name.is_some()
+}
+
+/// Versions before 12 have a place for ids, but are not asked by them (KIP-516).
+fn refuse(context: &Context, call: &Call, request: &MetadataRequest) -> MetadataResponse {
+    let wanted = request.topics.iter().flatten();
+    let refused = wanted.map(|wanted| unknown(call, wanted, ErrorCode::InvalidRequest)).collect();
+    frame(context, call, &context.image(), refused)
+}
+
 fn find<'a>(
     image: &'a Image,
     wanted: &MetadataRequestTopic,
 ) -> Result<&'a Arc<TopicImage>, ErrorCode> {
-    match &wanted.name {
-        Some(name) => {
-            validate_topic_name(name).map_err(|_| ErrorCode::InvalidTopicException)?;
-            image.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition)
-        }
-        None => image.topic_by_id(wanted.topic_id).ok_or(ErrorCode::UnknownTopicId),
+    if !wanted.topic_id.is_nil() {
+        return image.topic_by_id(wanted.topic_id).ok_or(ErrorCode::UnknownTopicId);
     }
+    let name = wanted.name.as_ref().ok_or(ErrorCode::InvalidRequest)?;
+    validate_topic_name(name).map_err(|_| ErrorCode::InvalidTopicException)?;
+    image.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
 fn unknown(call: &Call, wanted: &MetadataRequestTopic, code: ErrorCode) -> MetadataResponseTopic {
     let mut topic = MetadataResponseTopic::default()
         .with_error_code(code.code())
-        .with_name(wanted.name.clone())
+        .with_name(wanted.name.clone().filter(|_| call.version < 12 || is_named(wanted)))
         .with_topic_authorized_operations(NO_OPERATIONS);
     if call.version >= 10 {
         topic.topic_id = wanted.topic_id;

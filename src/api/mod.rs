@@ -22,6 +22,7 @@ mod elect_leaders;
 mod errors;
 mod fetch;
 mod fetch_answer;
+mod fetch_remote;
 mod fetch_sessions;
 mod find_coordinator;
 mod groups;
@@ -34,6 +35,7 @@ mod offsets;
 mod partition_reassignments;
 mod produce;
 mod raft_voters;
+mod refused;
 mod unregister_broker;
 mod update_features;
 
@@ -42,6 +44,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(crate) use dispatch::{KafkaService, RequestCounts};
 pub(crate) use fetch_sessions::FetchSessions;
@@ -53,13 +56,17 @@ use crate::metadata::{Image, PartitionImage};
 use crate::model::{BrokerId, OFFSETS_TOPIC, PartitionId, TopicPartition};
 use crate::protocol::FetchNode;
 use crate::protocol::messages::BrokerId as WireBrokerId;
-use crate::replication::{PartitionHandle, Replicas};
+use crate::replication::{AckWaiter, PartitionHandle, Replicas};
 use crate::security::{Authorizer, Operation, Principal, Resource};
 use crate::system::Clock;
+use crate::system::clock::{monotonic, timeout_at};
 use crate::system::tasks::blocking;
 
 /// "Not asked for" in places where authorized operations stand.
 const NO_OPERATIONS: i32 = i32::MIN;
+
+/// How long whoever asks what a log holds waits for its flush: longer than a disk that works takes.
+const OWN_FLUSH_WAIT: Duration = Duration::from_secs(5);
 
 /// What handlers work with.
 #[derive(Debug)]
@@ -147,6 +154,20 @@ impl Context {
         self.replicas.partition(name).ok_or_else(|| self.elsewhere(&name.topic, name.partition))
     }
 
+    /// What has to be flushed here before it can be told where these logs end. What was acknowledged with `acks=1` counts.
+    fn own_flushes<'a>(
+        &self,
+        partitions: impl Iterator<Item = (&'a str, PartitionId)>,
+    ) -> Arc<AckWaiter> {
+        let waiter = AckWaiter::new();
+        for (topic, partition) in partitions {
+            if let Some(handle) = self.replicas.partition(&TopicPartition::new(topic, partition)) {
+                handle.wait_own_flush(&waiter);
+            }
+        }
+        waiter
+    }
+
     /// What a partition that is not here is answered with.
     fn elsewhere(&self, topic: &str, partition: PartitionId) -> ErrorCode {
         if self.exists(topic, partition) {
@@ -183,6 +204,13 @@ impl Context {
             leader: if is_led { found.leader } else { -1 },
             offline: found.replicas.iter().filter(gone).copied().collect(),
         }
+    }
+}
+
+/// Waits for flushes; not for ever: a disk that hangs leaves what was visible before.
+async fn flushed(waiter: &AckWaiter) {
+    if waiter.left() > 0 {
+        let _ = timeout_at(monotonic() + OWN_FLUSH_WAIT, waiter.wait()).await;
     }
 }
 

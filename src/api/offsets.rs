@@ -34,6 +34,7 @@ pub(super) fn commit(
         member_id: request.member_id.to_string(),
         instance_id: request.group_instance_id.as_ref().map(ToString::to_string),
         generation: request.generation_id_or_member_epoch,
+        retention_ms: Some(request.retention_time_ms).filter(|ms| *ms != -1),
         offsets: Vec::new(),
     };
     let is_allowed = context.allows(call, Operation::Read, Resource::Group(&asked.group));
@@ -160,7 +161,9 @@ fn known(context: &Context, call: &Call, group: &str) -> Result<Known, ErrorCode
     match context.groups.offsets(group) {
         Ok(offsets) => Ok(offsets.into_iter().collect()),
         // The topic of the groups is not there yet, so nobody has committed anything.
-        Err(GroupError::Unavailable) if context.groups.is_new() => Ok(Known::new()),
+        Err(GroupError::Unavailable) if context.groups.is_new() && context.groups.may_answer() => {
+            Ok(Known::new())
+        }
         Err(error) => Err(ErrorCode::from(&error)),
     }
 }

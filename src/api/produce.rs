@@ -15,7 +15,7 @@ use crate::protocol::messages::{BrokerId, ProduceRequest, ProduceResponse};
 use crate::protocol::text;
 use crate::record::{BatchError, BatchHeader, Codec};
 use crate::replication::{
-    AckWaiter, AppendRequest, Appending, PartitionError, PartitionHandle, Topic,
+    AckWaiter, AppendRequest, Appending, PartitionError, PartitionHandle, Topic, follow_move,
 };
 use crate::security::{Operation, Resource};
 use crate::system::clock::{millis, monotonic, timeout_at};
@@ -247,12 +247,15 @@ impl<'a> Produce<'a> {
             None if request.acks == 0 && has_error => Reply::Close,
             None if request.acks == 0 => Reply::Nothing,
             None => Reply::Now(response),
-            Some(waiter) if waiter.left() > 0 => {
+            Some(waiter)
+                if waiter.left() > 0 || waiting.iter().any(|entry| entry.handle.has_moved()) =>
+            {
                 let deadline = monotonic() + millis(request.timeout_ms.into());
                 Reply::later(async move {
                     let _ = timeout_at(deadline, waiter.wait()).await;
-                    for entry in &waiting {
-                        settle(&mut response, entry);
+                    for mut entry in waiting {
+                        entry.handle = follow_move(entry.handle, &entry.done, deadline).await;
+                        settle(&mut response, &entry);
                     }
                     response
                 })

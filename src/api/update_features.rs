@@ -27,67 +27,69 @@ pub(super) fn handle(
     }
     let (context, version) = (Arc::clone(context), call.version);
     Reply::later(async move {
-        let mut results = Vec::with_capacity(request.feature_updates.len());
+        // All of them or none: what is wrong is found before anything is set.
+        let mut failed = None;
         for update in &request.feature_updates {
-            results.push(if update.feature.as_str() == VERSION_FEATURE {
-                set_level(&context, update, request.validate_only).await
-            } else {
-                judge(update)
-            });
+            failed = failed.or(judge(&context, update, version).await.err());
         }
-        // From version 2 on the whole request fails with its first error.
-        if let Some(failed) = results.iter().find(|result| result.error_code != 0)
-            && version >= 2
-        {
-            response.error_code = failed.error_code;
-            response.error_message.clone_from(&failed.error_message);
-            return response;
+        if failed.is_none() && !request.validate_only {
+            for update in &request.feature_updates {
+                failed = failed.or(set_level(&context, update, false).await.err());
+            }
+        }
+        if let Some((code, why)) = failed {
+            let why = format!(
+                "The update failed for all features since the following feature had an error: {why}"
+            );
+            return response.with_error_code(code.code()).with_error_message(Some(text(why)));
         }
         if version < 2 {
-            response.results = results;
+            let done = |update: &FeatureUpdateKey| {
+                UpdatableFeatureResult::default()
+                    .with_feature(update.feature.clone())
+                    .with_error_message(None)
+            };
+            response.results = request.feature_updates.iter().map(done).collect();
         }
         response
     })
 }
 
-/// Finalizes a level of our own feature.
+type Refusal = (ErrorCode, String);
+
+/// Finalizes a level of our own feature; of others nothing is kept.
 async fn set_level(
     context: &Context,
     update: &FeatureUpdateKey,
     validate_only: bool,
-) -> UpdatableFeatureResult {
+) -> Result<(), Refusal> {
+    if update.feature.as_str() != VERSION_FEATURE {
+        return Ok(());
+    }
     let (name, level) = (update.feature.to_string(), update.max_version_level);
     let set = context.controller.ask(Command::SetFeature { name, level, validate_only }).await;
-    let result = UpdatableFeatureResult::default()
-        .with_feature(update.feature.clone())
-        .with_error_message(None);
-    match set {
-        Ok(_) => result,
-        Err(error) => result
-            .with_error_code(ErrorCode::from(&error).code())
-            .with_error_message(Some(text(error.to_string()))),
-    }
+    set.map(drop).map_err(|error| (ErrorCode::from(&error), error.to_string()))
 }
 
-fn judge(update: &FeatureUpdateKey) -> UpdatableFeatureResult {
-    let result = UpdatableFeatureResult::default()
-        .with_feature(update.feature.clone())
-        .with_error_message(None);
-    let refuse = |message: String| {
-        result
-            .clone()
-            .with_error_code(ErrorCode::InvalidUpdateVersion.code())
-            .with_error_message(Some(text(message)))
+async fn judge(context: &Context, update: &FeatureUpdateKey, version: i16) -> Result<(), Refusal> {
+    let (name, level) = (update.feature.as_str(), update.max_version_level);
+    let why = match name {
+        _ if version >= 1 && !(1..=3).contains(&update.upgrade_type) => {
+            "The controller does not support the given upgrade type.".to_owned()
+        }
+        _ if level < 0 => "A feature version cannot be less than 0.".to_owned(),
+        VERSION_FEATURE => return set_level(context, update, true).await,
+        METADATA_VERSION if level == METADATA_VERSION_MAX => return Ok(()),
+        METADATA_VERSION if (METADATA_VERSION_MIN..METADATA_VERSION_MAX).contains(&level) => {
+            format!("It is {METADATA_VERSION_MAX}, and changing it is not built.")
+        }
+        METADATA_VERSION => format!(
+            "Local controller {} only supports versions {METADATA_VERSION_MIN}-{METADATA_VERSION_MAX}",
+            context.node_id
+        ),
+        _ if level == 0 => format!("Feature {name} not found."),
+        _ => format!("Local controller {} does not support this feature.", context.node_id),
     };
-    let level = update.max_version_level;
-    match update.feature.as_str() {
-        METADATA_VERSION if level == METADATA_VERSION_MAX => result,
-        METADATA_VERSION => refuse(format!(
-            "Invalid update version {level} for feature {METADATA_VERSION}. Local controller {level} only supports \
-             versions {METADATA_VERSION_MIN}-{METADATA_VERSION_MAX}, and changing the level is not supported yet"
-        )),
-        other => refuse(format!(
-            "Invalid update version {level} for feature {other}. Local controller does not support this feature."
-        )),
-    }
+    let why = format!("Invalid update version {level} for feature {name}. {why}");
+    Err((ErrorCode::InvalidUpdateVersion, why))
 }

@@ -1,17 +1,18 @@
-//! Carries batches from a leader to this broker's followers: one connection and one fetch session a leader.
+//! Carries batches from a leader to this broker's followers: one connection and one fetch session for each leader and log directory.
 //!
-//! Invariants: one fetcher a leader, and a partition follows one leader at a time; what was fetched is durable before
-//! the next fetch says so; an error of one partition holds up no other.
+//! Invariants: a slow disk holds up what lies on it and nothing else; a partition follows one leader at a time; what was fetched is durable before
+//! the next fetch says so; an error of one partition holds up no other, and the others do not hold up when it is asked for again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
+use super::silence::Silence;
 use crate::controller::Controller;
 use crate::error::ErrorCode;
 use crate::model::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
@@ -24,16 +25,20 @@ use crate::protocol::messages::fetch_response::PartitionData;
 use crate::protocol::messages::{BrokerId as WireBrokerId, FetchRequest, FetchResponse};
 use crate::protocol::{decode_response, encode_request};
 use crate::replication::{
-    AckWaiter, Diverging, FetchPosition, FetchedBatches, PartitionHandle, Replicas,
+    AckWaiter, Diverging, FetchPosition, FetchedBatches, PartitionError, PartitionHandle, Replicas,
 };
 use crate::system::Clock;
 use crate::system::clock::{Instant, millis, monotonic, timeout_at, uptime_ms};
-use crate::system::tasks::{blocking, spawn};
+use crate::system::tasks::{blocking, keep_service};
 
 const VERSION: i16 = 17;
 /// Pause after a connection failed.
 const RECONNECT: Duration = Duration::from_millis(50);
-/// Pause before a partition that was answered with an error is asked for again.
+/// Pause before a partition that was answered with an error is asked for again. It doubles with each error: most often the leader
+/// only learns a moment later than this broker that it leads.
+const REST_MIN: Duration = Duration::from_millis(1);
+const REST_MAX: Duration = Duration::from_millis(500);
+/// How often it is looked whether there is something to ask for again.
 const RETRY: Duration = Duration::from_millis(30);
 /// Added to the time that a leader may wait, before it counts as gone.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -45,8 +50,7 @@ type Key = (TopicId, i32);
 struct Following {
     partitions: Mutex<BTreeMap<Key, PartitionHandle>>,
     changed: Notify,
-    /// When the leader answered last, or there began to be something to ask it (uptime).
-    answered_ms: AtomicI64,
+    silence: Silence,
 }
 
 /// All fetchers of this broker.
@@ -56,7 +60,7 @@ pub(super) struct Fetchers {
     clock: Clock,
     dialer: Dialer,
     listener: String,
-    by_leader: Mutex<BTreeMap<BrokerId, Arc<Following>>>,
+    by_leader: Mutex<BTreeMap<(BrokerId, Uuid), Arc<Following>>>,
     /// Not owned: the controller hands the metadata to whoever owns the fetchers.
     controller: OnceLock<Weak<Controller>>,
 }
@@ -66,6 +70,19 @@ pub(super) struct Fetchers {
 struct Told {
     position: FetchPosition,
 }
+
+/// A partition that was answered with an error is left alone for a while.
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    until: Instant,
+    pause: Duration,
+    /// The error was about this epoch; another one is asked for at once.
+    leader_epoch: LeaderEpoch,
+}
+
+/// The partitions that rest, and those that had an error when they were asked for last.
+#[derive(Debug, Default)]
+struct Resting(BTreeMap<Key, Rest>);
 
 /// What a request allows its answer.
 #[derive(Debug, Clone, Copy)]
@@ -117,36 +134,43 @@ impl Fetchers {
         leader: BrokerId,
     ) {
         let key = (topic, name.partition);
+        let handle = self.replicas.partition(name);
+        let route = handle.as_ref().map(|handle| (leader, handle.directory.id));
         let mut by_leader = self.by_leader.lock();
-        for (id, following) in by_leader.iter() {
-            if *id != leader && following.partitions.lock().remove(&key).is_some() {
+        for (other, following) in by_leader.iter() {
+            if Some(*other) != route && following.partitions.lock().remove(&key).is_some() {
                 following.changed.notify_one();
             }
         }
         if leader < 0 {
             return;
         }
-        let Some(handle) = self.replicas.partition(name) else { return };
-        let following = by_leader.entry(leader).or_insert_with(|| {
+        let (Some(handle), Some(route)) = (handle, route) else { return };
+        let following = by_leader.entry(route).or_insert_with(|| {
             let following = Arc::new(Following::default());
-            spawn(run(Arc::clone(self), leader, Arc::clone(&following)));
+            keep_service("fetcher", run(Arc::clone(self), leader, Arc::clone(&following)));
             following
         });
         let before = following.partitions.lock().insert(key, Arc::clone(&handle));
         if before.is_none_or(|before| !Arc::ptr_eq(&before, &handle)) {
-            following.answered_ms.store(uptime_ms(), Ordering::Release);
+            following.silence.begin_anew(self.replicas.awake().now_ms());
             following.changed.notify_one();
         }
     }
 
     /// Leaders that have not answered for so long, though there is something to ask them.
     pub(super) fn unreachable(&self, silent_ms: i64) -> Vec<BrokerId> {
-        let by_leader = self.by_leader.lock();
-        let is_silent = |(_, following): &(&BrokerId, &Arc<Following>)| {
-            let silence_ms = uptime_ms() - following.answered_ms.load(Ordering::Acquire);
-            silence_ms > silent_ms && !following.partitions.lock().is_empty()
+        // A leader that may wait for records is not silent meanwhile.
+        let wait =
+            |controller: Arc<Controller>| controller.config().long("replica.fetch.wait.max.ms");
+        let silent_ms = silent_ms.max(silent_ms / 2 + self.controller().map_or(0, wait));
+        let (by_leader, now_ms) = (self.by_leader.lock(), self.replicas.awake().now_ms());
+        let is_silent = |(_, following): &(&(BrokerId, Uuid), &Arc<Following>)| {
+            following.silence.ms(now_ms) > silent_ms && !following.partitions.lock().is_empty()
         };
-        by_leader.iter().filter(is_silent).map(|(id, _)| *id).collect()
+        let silent: BTreeSet<BrokerId> =
+            by_leader.iter().filter(is_silent).map(|((leader, _), _)| *leader).collect();
+        silent.into_iter().collect()
     }
 
     fn controller(&self) -> Option<Arc<Controller>> {
@@ -188,6 +212,7 @@ impl Fetchers {
 async fn run(fetchers: Arc<Fetchers>, leader: BrokerId, following: Arc<Following>) {
     loop {
         if following.partitions.lock().is_empty() {
+            following.silence.ended();
             following.changed.notified().await;
             continue;
         }
@@ -209,27 +234,30 @@ async fn follow(
     following: &Following,
     address: &str,
 ) -> io::Result<()> {
+    following.silence.asked(fetchers.replicas.awake().now_ms());
     let dialing = FramedClient::dial(&*fetchers.dialer, address);
     let client = timeout_at(monotonic() + PATIENCE, dialing)
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time"))??;
     let mut link =
         Link { client, correlation_id: 0, session_id: 0, epoch: 0, told: BTreeMap::new() };
-    let mut resting: BTreeMap<Key, Instant> = BTreeMap::new();
+    let mut resting = Resting::default();
     loop {
         let now = monotonic();
-        resting.retain(|_, until| *until > now);
         let mut partitions = following.partitions.lock().clone();
         let throttled = fetchers.throttled(&partitions);
         let throttle = &fetchers.replicas.throttles.follower;
-        let has_to_wait = throttle.wait_ms(uptime_ms()) > 0;
-        partitions.retain(|key, _| {
-            let is_held_back = has_to_wait && throttled.contains(key);
-            !is_held_back && !resting.contains_key(key)
-        });
-        let positions = positions(&partitions, leader);
+        let throttled_ms = throttle.wait_ms(uptime_ms());
+        let held_back = |key: &Key| throttled_ms > 0 && throttled.contains(key);
+        let is_any_held_back = partitions.keys().any(held_back);
+        partitions.retain(|key, _| !held_back(key));
+        let mut positions = positions(&partitions, leader);
+        let rested = resting.leave_alone(&mut positions, now);
+        // What may not be asked for yet is asked for as soon as it may.
+        let due = rested.into_iter().chain(is_any_held_back.then(|| now + millis(throttled_ms)));
+        let due = due.min();
         if positions.is_empty() {
-            let until = now + RETRY;
+            let until = due.map_or(now + RETRY, |due| due.min(now + RETRY));
             let _ = timeout_at(until, following.changed.notified()).await;
             if following.partitions.lock().is_empty() {
                 return Ok(());
@@ -238,13 +266,15 @@ async fn follow(
         }
         let controller = fetchers.controller();
         let Some(config) = controller.map(|controller| controller.config()) else { return Ok(()) };
+        let wait_max = config.int("replica.fetch.wait.max.ms");
         let bounds = Bounds {
-            wait_ms: config.int("replica.fetch.wait.max.ms"),
+            wait_ms: due.map_or(wait_max, |due| wait_max.min(millis_until(due, now))),
             partition_bytes: config.int("replica.fetch.max.bytes"),
             bytes: config.int("replica.fetch.response.max.bytes"),
         };
         let wait_ms = i64::from(bounds.wait_ms);
         let request = link.request(fetchers, &positions, bounds);
+        following.silence.asked(fetchers.replicas.awake().now_ms());
         let deadline = now + millis(wait_ms) + PATIENCE;
         let response = tokio::select! {
             biased;
@@ -260,7 +290,7 @@ async fn follow(
                 response.error_code
             )));
         }
-        following.answered_ms.store(uptime_ms(), Ordering::Release);
+        following.silence.ended();
         // What an answer says holds for the epoch that was asked in, whatever this broker has learned since.
         let epochs: BTreeMap<Key, LeaderEpoch> =
             positions.iter().map(|(key, told)| (*key, told.position.leader_epoch)).collect();
@@ -268,6 +298,12 @@ async fn follow(
         throttle.note(uptime_ms(), bytes_of(&response, &throttled));
         take(fetchers, &partitions, &epochs, response, &mut resting).await;
     }
+}
+
+/// Whole milliseconds, at least one, until then.
+fn millis_until(then: Instant, now: Instant) -> i32 {
+    let left = then.saturating_duration_since(now).as_micros().div_ceil(1_000);
+    i32::try_from(left).unwrap_or(i32::MAX).max(1)
 }
 
 /// How much of an answer is about some partitions.
@@ -295,11 +331,11 @@ async fn take(
     partitions: &BTreeMap<Key, PartitionHandle>,
     epochs: &BTreeMap<Key, LeaderEpoch>,
     response: FetchResponse,
-    resting: &mut BTreeMap<Key, Instant>,
+    resting: &mut Resting,
 ) {
     let now_ms = fetchers.clock.now_ms();
     let flushed = AckWaiter::new();
-    let mut appended = false;
+    let (mut appended, mut failed) = (false, Vec::new());
     for topic in response.responses {
         for data in topic.partitions {
             let key = (topic.topic_id, data.partition_index);
@@ -312,12 +348,11 @@ async fn take(
                     appended = true;
                 }
                 Ok(false) => {}
-                Err(()) => {
-                    resting.insert(key, monotonic() + RETRY);
-                }
+                Err(()) => failed.push((key, *epoch)),
             }
         }
     }
+    resting.note(epochs, failed, monotonic());
     if appended {
         flushed.wait().await;
     }
@@ -350,7 +385,18 @@ async fn take_one(
             match handle.append_fetched(&fetched) {
                 Ok(()) => Ok(!records.is_empty()),
                 Err(error) => {
-                    tracing::warn!(partition = %handle.name, %error, "fetched batches not appended");
+                    // The topic was deleted, or the role has changed, since it was asked for: nothing to look after.
+                    let is_over = matches!(
+                        error,
+                        PartitionError::Deleted
+                            | PartitionError::Moving
+                            | PartitionError::NotLeader { .. }
+                    );
+                    if is_over {
+                        tracing::debug!(partition = %handle.name, %error, "fetched batches not appended");
+                    } else {
+                        tracing::warn!(partition = %handle.name, %error, "fetched batches not appended");
+                    }
                     Err(())
                 }
             }
@@ -365,6 +411,40 @@ async fn take_one(
             Err(())
         }
         Some(_) | None => Err(()),
+    }
+}
+
+impl Resting {
+    /// Takes out what has to rest now; returns when the first of it may be asked for again.
+    fn leave_alone(
+        &mut self,
+        positions: &mut BTreeMap<Key, Told>,
+        now: Instant,
+    ) -> Option<Instant> {
+        self.0.retain(|key, rest| {
+            positions.get(key).is_some_and(|told| told.position.leader_epoch == rest.leader_epoch)
+        });
+        let resting = || self.0.iter().filter(|(_, rest)| rest.until > now);
+        for (key, _) in resting() {
+            positions.remove(key);
+        }
+        resting().map(|(_, rest)| rest.until).min()
+    }
+
+    /// Notes what of that which was asked for was answered with an error.
+    fn note(
+        &mut self,
+        asked: &BTreeMap<Key, LeaderEpoch>,
+        failed: Vec<(Key, LeaderEpoch)>,
+        now: Instant,
+    ) {
+        let before = std::mem::take(&mut self.0);
+        for (key, leader_epoch) in failed {
+            let pause = before.get(&key).map_or(REST_MIN, |rest| (rest.pause * 2).min(REST_MAX));
+            self.0.insert(key, Rest { until: now + pause, pause, leader_epoch });
+        }
+        let rests_on = |(key, _): &(Key, Rest)| !asked.contains_key(key);
+        self.0.extend(before.into_iter().filter(rests_on));
     }
 }
 
@@ -442,5 +522,54 @@ impl Link {
             self.epoch = if self.epoch == i32::MAX { 1 } else { self.epoch + 1 };
             self.told = positions;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(leader_epoch: LeaderEpoch) -> Told {
+        Told { position: FetchPosition { leader_epoch, offset: 0, last_epoch: -1, log_start: 0 } }
+    }
+
+    #[test]
+    fn a_partition_with_errors_rests_longer_each_time_and_the_others_are_told_for_how_long() {
+        let (bad, good) = ((TopicId::nil(), 0), (TopicId::nil(), 1));
+        let all = BTreeMap::from([(bad, told(1)), (good, told(1))]);
+        let mut resting = Resting::default();
+        let mut now = monotonic();
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            let mut asked = all.clone();
+            assert_eq!(resting.leave_alone(&mut asked, now), None, "its rest is over");
+            assert!(asked.contains_key(&bad));
+            let epochs = asked.keys().map(|key| (*key, 1)).collect();
+            resting.note(&epochs, vec![(bad, 1)], now);
+            let mut asked = all.clone();
+            let until = resting.leave_alone(&mut asked, now).expect("it rests");
+            assert_eq!(asked.keys().collect::<Vec<_>>(), [&good]);
+            assert!((1..=500).contains(&millis_until(until, now)));
+            pauses.push(until - now);
+            // What others are answered meanwhile does not end it.
+            resting.note(&BTreeMap::from([(good, 1)]), Vec::new(), now);
+            now = until;
+        }
+        assert_eq!(pauses[..3], [1, 2, 4].map(Duration::from_millis));
+        assert_eq!(pauses.last(), Some(&REST_MAX));
+        resting.note(&BTreeMap::from([(bad, 1)]), Vec::new(), now);
+        resting.note(&BTreeMap::from([(bad, 1)]), vec![(bad, 1)], now);
+        assert_eq!(resting.leave_alone(&mut all.clone(), now), Some(now + REST_MIN));
+    }
+
+    #[test]
+    fn a_partition_that_rests_is_asked_for_at_once_in_another_epoch() {
+        let key = (TopicId::nil(), 0);
+        let mut resting = Resting::default();
+        let now = monotonic();
+        resting.note(&BTreeMap::from([(key, 1)]), vec![(key, 1)], now);
+        let mut asked = BTreeMap::from([(key, told(2))]);
+        assert_eq!(resting.leave_alone(&mut asked, now), None);
+        assert!(asked.contains_key(&key));
     }
 }

@@ -21,7 +21,7 @@ use crate::model::TopicPartition;
 use crate::model::number::to_i64;
 use crate::replication::{IsrProposal, Replicas};
 use crate::system::clock::{millis, monotonic, sleep, timeout_at, uptime_ms};
-use crate::system::tasks::spawn;
+use crate::system::tasks::keep_service;
 
 /// Pause before a registration is tried again.
 const RETRY: Duration = Duration::from_millis(2);
@@ -68,8 +68,8 @@ impl Membership {
 
     /// Begins to take part; returns once this broker may lead.
     pub(super) async fn begin(self: &Arc<Self>) {
-        spawn(Arc::clone(self).beat());
-        spawn(Arc::clone(self).carry_proposals());
+        keep_service("heartbeats", Arc::clone(self).beat());
+        keep_service("ISR changes", Arc::clone(self).carry_proposals());
         self.wait_unfenced().await;
     }
 

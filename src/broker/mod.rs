@@ -8,10 +8,13 @@ mod backup;
 mod error;
 mod fetcher;
 mod joining;
+#[cfg(test)]
+mod life_tests;
 mod membership;
 mod publisher;
 mod secure;
 mod settings;
+mod silence;
 mod start;
 mod tier;
 

@@ -12,7 +12,7 @@ use crate::model::{BrokerId, PartitionId, TopicId, TopicPartition};
 use crate::network::ConnectionLimits;
 use crate::replication::{PartitionSpec, PartitionState, Replicas};
 use crate::system::descriptors_max;
-use crate::system::tasks::spawn;
+use crate::system::tasks::run_errand;
 
 /// See the file's header.
 pub(super) struct Follower {
@@ -79,28 +79,22 @@ impl Follower {
                 // Not by absence: this record says that the replica is elsewhere now.
                 self.fetchers.follow(topic.id, &name, -1);
                 self.replicas.delete_partition(&name);
-                self.tell_groups(&name);
+                tell(&self.groups, &name);
             }
             return;
         }
         let state = state_of(found);
         if let Some(handle) = handle {
-            handle.take_state(&state);
+            let (groups, told) = (self.groups.clone(), name.clone());
+            handle.take_state_then(&state, move || tell(&groups, &told));
         } else {
             let config = topic_config(image, config, &topic.name);
             let spec = PartitionSpec { name: name.clone(), topic_id: topic.id, state, config };
             self.replicas.create(&spec);
+            tell(&self.groups, &name);
         }
         let leader = if found.leader == self.node_id { -1 } else { found.leader };
         self.fetchers.follow(topic.id, &name, leader);
-        self.tell_groups(&name);
-    }
-
-    /// Groups follow the partitions of their topic.
-    fn tell_groups(&self, name: &TopicPartition) {
-        if let Some(groups) = self.groups.upgrade() {
-            groups.role_changed(name);
-        }
     }
 
     fn remove(&self, id: TopicId) {
@@ -116,8 +110,15 @@ impl Follower {
         self.replicas.delete(&topic.name, delay_ms);
         let (groups, name) = (self.groups.upgrade(), Arc::clone(&topic.name));
         if let Some(groups) = groups {
-            spawn(async move { groups.forget_topic(&name).await });
+            run_errand("forgetting a topic", async move { groups.forget_topic(&name).await });
         }
+    }
+}
+
+/// Groups follow the partitions of their topic.
+fn tell(groups: &Weak<Groups>, name: &TopicPartition) {
+    if let Some(groups) = groups.upgrade() {
+        groups.role_changed(name);
     }
 }
 

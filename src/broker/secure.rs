@@ -13,6 +13,12 @@ use crate::config::{Config, ConfigError};
 use crate::network::{ClientAuth, Dialer, TcpDialer, Tls, TlsDialer, TlsFiles, Wrapping};
 use crate::system::SharedDisk;
 
+/// Kafka's protocols; those with SASL are not built.
+const PROTOCOLS: &[&str] = &["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
+/// What is of use with TLS only, and what each is where it is not wanted.
+const TLS_SETTINGS: &[(&str, &str)] =
+    &[("ssl.client.auth", "none"), ("ssl.keystore.location", ""), ("ssl.truststore.location", "")];
+
 /// How connections are wrapped, by listener.
 #[derive(Debug)]
 pub(super) struct Wrappings {
@@ -23,11 +29,8 @@ pub(super) struct Wrappings {
     tls: Option<Arc<Tls>>,
 }
 
-/// The settings as they are written, checked without looking at files.
-fn read(config: &Config) -> Result<(Wrappings, TlsFiles), ConfigError> {
-    let invalid = |why: String| ConfigError::Invalid(why);
-    let Listeners { listen, controller, .. } = settings::listeners(config)?;
-    let controllers = settings::controller_names(config);
+/// What `listener.security.protocol.map` says; empty where it says nothing.
+fn protocols(config: &Config) -> Result<HashMap<String, String>, ConfigError> {
     let mut map = HashMap::new();
     for item in config.list("listener.security.protocol.map") {
         let pair = item.split_once(':').ok_or_else(|| {
@@ -35,22 +38,72 @@ fn read(config: &Config) -> Result<(Wrappings, TlsFiles), ConfigError> {
                 "listener.security.protocol.map has '{item}', which is not of the form NAME:PROTOCOL"
             ))
         })?;
-        map.insert(pair.0.trim().to_ascii_uppercase(), pair.1.trim().to_ascii_uppercase());
+        let (name, protocol) =
+            (pair.0.trim().to_ascii_uppercase(), pair.1.trim().to_ascii_uppercase());
+        if !PROTOCOLS.contains(&protocol.as_str()) {
+            return Err(invalid(format!(
+                "listener.security.protocol.map says {protocol} for {name}: there are PLAINTEXT and SSL"
+            )));
+        }
+        if map.insert(name.clone(), protocol.clone()).is_some_and(|other| other != protocol) {
+            return Err(invalid(format!(
+                "listener.security.protocol.map says twice what {name} speaks"
+            )));
+        }
     }
-    let names = listen.iter().chain(&controller).map(|endpoint| &endpoint.name).chain(&controllers);
+    Ok(map)
+}
+
+/// What a listener speaks, by the map; without one it is named by its protocol, and controllers speak plainly where nothing
+/// else is spoken.
+fn protocol_of(
+    name: &str,
+    map: &HashMap<String, String>,
+    is_controller: bool,
+    all_plain: bool,
+) -> Result<bool, ConfigError> {
+    let protocol = match map.get(name) {
+        Some(protocol) => protocol.as_str(),
+        None if map.is_empty() && PROTOCOLS.contains(&name) => name,
+        None if map.is_empty() && is_controller && all_plain => "PLAINTEXT",
+        None => {
+            return Err(invalid(format!(
+                "listener.security.protocol.map does not say what the listener {name} speaks: add {name}:SSL to it, or \
+                 {name}:PLAINTEXT"
+            )));
+        }
+    };
+    match protocol {
+        "PLAINTEXT" => Ok(false),
+        "SSL" => Ok(true),
+        other => Err(invalid(format!(
+            "the listener {name} is to speak {other}, and SASL is not built: let it speak SSL in listener.security.protocol.map \
+             and clients show certificates (ssl.client.auth=required), or speak PLAINTEXT where the network keeps others away"
+        ))),
+    }
+}
+
+fn invalid(why: String) -> ConfigError {
+    ConfigError::Invalid(why)
+}
+
+/// The settings as they are written, checked without looking at files.
+fn read(config: &Config) -> Result<(Wrappings, TlsFiles), ConfigError> {
+    let Listeners { listen, controller, .. } = settings::listeners(config)?;
+    let controllers = settings::controller_names(config);
+    let map = protocols(config)?;
+    let mut names: BTreeSet<&String> =
+        listen.iter().chain(&controller).map(|endpoint| &endpoint.name).collect();
+    // A node that is alone speaks to no controller.
+    if !settings::is_alone(config) {
+        names.extend(&controllers);
+    }
+    let all_plain =
+        !names.iter().any(|name| *name != "PLAINTEXT" && PROTOCOLS.contains(&name.as_str()));
     let mut secure = BTreeSet::new();
     for name in names {
-        let protocol = map.get(name).map_or(if name == "SSL" { "SSL" } else { "PLAINTEXT" }, |p| p);
-        match protocol {
-            "PLAINTEXT" => {}
-            "SSL" => {
-                secure.insert(name.clone());
-            }
-            other => {
-                return Err(invalid(format!(
-                    "listener.security.protocol.map says {other} for {name}: there are PLAINTEXT and SSL"
-                )));
-            }
+        if protocol_of(name, &map, controllers.contains(name), all_plain)? {
+            secure.insert(name.clone());
         }
     }
     let auth = match config.text("ssl.client.auth") {
@@ -64,6 +117,16 @@ fn read(config: &Config) -> Result<(Wrappings, TlsFiles), ConfigError> {
         key_store: path("ssl.keystore.location"),
         trust_store: path("ssl.truststore.location"),
     };
+    if secure.is_empty() {
+        let unused = TLS_SETTINGS.iter().find(|(name, without)| config.text(name) != *without);
+        if let Some((name, _)) = unused {
+            return Err(invalid(format!(
+                "{name}={} asks for TLS, but no listener speaks it: name one SSL, say so in listener.security.protocol.map, or \
+                 take it out",
+                config.text(name)
+            )));
+        }
+    }
     if let Some(name) = secure.first() {
         if files.key_store.is_none() {
             return Err(invalid(format!(
@@ -127,29 +190,175 @@ mod tests {
     use super::*;
     use crate::config::Origin;
 
-    fn refusal(settings: &[(&str, &str)]) -> String {
+    /// Why a node with these settings does not start; `None`: it does.
+    fn refusal(settings: &[(&str, &str)]) -> Option<String> {
         let mut config = Config::default();
         for (key, value) in settings {
-            config.set(key, value, Origin::File).expect("a setting");
+            if let Err(error) = config.set(key, value, Origin::File) {
+                return Some(error.to_string());
+            }
         }
-        read(&config).map(|_| ()).expect_err("refused").to_string()
+        let checked = settings::check(&config).and_then(|()| read(&config).map(drop));
+        checked.err().map(|error| error.to_string())
     }
+
+    const KEYS: (&str, &str) = ("ssl.keystore.location", "/k.pem");
+    const TRUST: (&str, &str) = ("ssl.truststore.location", "/t.pem");
+    const MAP: &str = "listener.security.protocol.map";
+    const LISTENERS: &str = "listeners";
 
     #[test]
     fn what_does_not_fit_together_is_refused_with_the_way_out() {
-        let listener = ("listeners", "SSL://:9092");
-        assert!(refusal(&[listener]).contains("ssl.keystore.location"));
-        let keys = ("ssl.keystore.location", "/k.pem");
-        assert!(
-            refusal(&[listener, keys, ("ssl.client.auth", "required")])
-                .contains("ssl.truststore.location")
-        );
-        let map = |text| ("listener.security.protocol.map", text);
-        assert!(
-            refusal(&[keys, map("CONTROLLER:SSL")]).contains("ssl.truststore.location"),
-            "controllers always show certificates"
-        );
-        assert!(refusal(&[map("PLAINTEXT:SASL_SSL")]).contains("SASL_SSL for PLAINTEXT"));
-        assert!(refusal(&[map("PLAINTEXT")]).contains("NAME:PROTOCOL"));
+        let cases: &[(&[(&str, &str)], &str)] = &[
+            (&[(LISTENERS, "SSL://:9092")], "ssl.keystore.location"),
+            (
+                &[(LISTENERS, "SSL://:9092"), KEYS, ("ssl.client.auth", "required")],
+                "ssl.truststore.location",
+            ),
+            (&[(MAP, "PLAINTEXT")], "NAME:PROTOCOL"),
+            (&[(MAP, "PLAINTEXT:TLS")], "PLAINTEXT and SSL"),
+            (
+                &[
+                    (LISTENERS, "PLAINTEXT://:1,CONTROLLER://:2"),
+                    (MAP, "PLAINTEXT:PLAINTEXT,CONTROLLER:SSL"),
+                    KEYS,
+                ],
+                "ssl.truststore.location",
+            ),
+            (&[("inter.broker.listener.name", "OTHER")], "inter.broker.listener.name is OTHER"),
+        ];
+        for (settings, way_out) in cases {
+            let why = refusal(settings).unwrap_or_default();
+            assert!(why.contains(way_out), "{settings:?}: {why}");
+        }
+    }
+
+    #[test]
+    fn no_listener_is_weaker_than_its_name() {
+        let refused: &[&[(&str, &str)]] = &[
+            &[(LISTENERS, "SASL_SSL://:9092")],
+            &[(LISTENERS, "SASL_PLAINTEXT://:9092")],
+            &[(LISTENERS, "sasl_ssl://:9092")],
+            &[(LISTENERS, "PLAINTEXT://:9092,SASL_SSL://:9093")],
+            // Names that say nothing of what is spoken, with and without a map for others.
+            &[(LISTENERS, "EXTERNAL://:9092")],
+            &[(LISTENERS, "TLS://:9092")],
+            &[(LISTENERS, "EXTERNAL://:9092"), (MAP, "EXTERNL:SSL,SSL:SSL"), KEYS],
+            &[(LISTENERS, "EXTERNAL://:9092"), (MAP, "EXTERNAL\\:SSL"), KEYS],
+            &[(LISTENERS, "SSL://:9092"), (MAP, "OTHER:SSL"), KEYS],
+            &[(LISTENERS, "EXTERNAL://:9092"), (MAP, "EXTERNAL:SASL_SSL")],
+            &[(LISTENERS, "EXTERNAL://:9092"), (MAP, "EXTERNAL:SSL,EXTERNAL:PLAINTEXT"), KEYS],
+            // Controllers, where something better than plain is spoken beside them.
+            &[(LISTENERS, "SSL://:9092,CONTROLLER://:9093"), KEYS, TRUST],
+            &[(LISTENERS, "SSL://:9092,CONTROLLER://:9093"), (MAP, "SSL:SSL"), KEYS, TRUST],
+            &[
+                ("controller.listener.names", "SASL_SSL"),
+                (LISTENERS, "PLAINTEXT://:9092,SASL_SSL://:9093"),
+            ],
+            &[
+                ("process.roles", "broker"),
+                ("controller.quorum.bootstrap.servers", "a:1"),
+                (LISTENERS, "SSL://:9092"),
+                KEYS,
+                TRUST,
+            ],
+            // TLS that nothing speaks.
+            &[("ssl.client.auth", "required")],
+            &[KEYS],
+            &[TRUST],
+        ];
+        for settings in refused {
+            let why = refusal(settings).unwrap_or_else(|| panic!("{settings:?} is taken"));
+            assert!(why.contains("listener"), "{settings:?}: {why}");
+        }
+        let taken: &[&[(&str, &str)]] = &[
+            &[],
+            &[(LISTENERS, "SSL://:9092"), KEYS],
+            &[(LISTENERS, "PLAINTEXT://:9092,CONTROLLER://:9093")],
+            &[(LISTENERS, "A://:9092,B://:9093"), (MAP, "A:SSL,B:PLAINTEXT"), KEYS],
+            &[(MAP, "PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL")],
+            &[
+                (LISTENERS, "SSL://:9092,CONTROLLER://:9093"),
+                (MAP, "SSL:SSL,CONTROLLER:SSL"),
+                KEYS,
+                TRUST,
+            ],
+        ];
+        for settings in taken {
+            assert_eq!(refusal(settings), None, "{settings:?}");
+        }
+    }
+
+    /// Every setting of Apache Kafka 4.4 that has to do with safety and is not built, with its own default where it has one: also
+    /// whoever writes that counts on it.
+    const UNBUILT: &[(&str, &str)] = &[
+        ("allow.everyone.if.no.acl.found", "false"),
+        ("alter.config.policy.class.name", "a.B"),
+        ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
+        ("client.quota.callback.class", "a.B"),
+        ("connection.failed.authentication.delay.ms", "100"),
+        ("connections.max.reauth.ms", "3600000"),
+        ("create.topic.policy.class.name", "a.B"),
+        ("delegation.token.expiry.time.ms", "86400000"),
+        ("delegation.token.max.lifetime.ms", "604800000"),
+        ("delegation.token.secret.key", "hush"),
+        ("early.start.listeners", "CONTROLLER"),
+        ("listener.name.external.sasl.enabled.mechanisms", "SCRAM-SHA-512"),
+        ("listener.name.external.scram-sha-512.sasl.jaas.config", "hush"),
+        ("listener.name.external.ssl.client.auth", "required"),
+        ("listener.name.external.ssl.keystore.location", "/k.pem"),
+        ("max.connections.per.ip.overrides", "10.0.0.1:5"),
+        ("password.encoder.secret", "hush"),
+        ("principal.builder.class", "a.B"),
+        ("sasl.client.callback.handler.class", "a.B"),
+        ("sasl.enabled.mechanisms", "PLAIN"),
+        ("sasl.jaas.config", "hush"),
+        ("sasl.kerberos.principal.to.local.rules", "DEFAULT"),
+        ("sasl.kerberos.service.name", "kafka"),
+        ("sasl.login.class", "a.B"),
+        ("sasl.mechanism.controller.protocol", "GSSAPI"),
+        ("sasl.mechanism.inter.broker.protocol", "PLAIN"),
+        ("sasl.oauthbearer.jwks.endpoint.url", "https://a"),
+        ("sasl.server.callback.handler.class", "a.B"),
+        ("sasl.server.max.receive.size", "524288"),
+        ("security.inter.broker.protocol", "SSL"),
+        ("security.providers", "a.B"),
+        ("ssl.allow.dn.changes", "false"),
+        ("ssl.allow.san.changes", "false"),
+        ("ssl.cipher.suites", "TLS_AES_256_GCM_SHA384"),
+        ("ssl.enabled.protocols", "TLSv1.3"),
+        ("ssl.endpoint.identification.algorithm", "https"),
+        ("ssl.endpoint.identification.algorithm", ""),
+        ("ssl.engine.factory.class", "a.B"),
+        ("ssl.key.password", "hush"),
+        ("ssl.keymanager.algorithm", "PKIX"),
+        ("ssl.keystore.certificate.chain", "hush"),
+        ("ssl.keystore.key", "hush"),
+        ("ssl.keystore.password", "hush"),
+        ("ssl.keystore.type", "JKS"),
+        ("ssl.keystore.type", "PKCS12"),
+        ("ssl.principal.mapping.rules", "DEFAULT"),
+        ("ssl.protocol", "TLSv1.3"),
+        ("ssl.provider", "BCFIPS"),
+        ("ssl.secure.random.implementation", "SHA1PRNG"),
+        ("ssl.trustmanager.algorithm", "PKIX"),
+        ("ssl.truststore.certificates", "hush"),
+        ("ssl.truststore.password", "hush"),
+        ("ssl.truststore.type", "JKS"),
+        ("super.users", "User:admin"),
+        ("zookeeper.set.acl", "true"),
+    ];
+
+    #[test]
+    fn a_setting_for_safety_that_is_not_built_is_refused_with_its_value_and_a_way_out() {
+        for (name, value) in UNBUILT {
+            let why = refusal(&[(LISTENERS, "SSL://:9092"), KEYS, TRUST, (name, value)]);
+            let why = why.unwrap_or_else(|| panic!("{name}={value} is taken"));
+            let is_named = why.contains(&format!("{name}={value} "))
+                || why.contains(&format!("{name}=[hidden] "))
+                || why.contains(&format!("Invalid value {value} for configuration {name}"));
+            assert!(is_named && why.len() > name.len() + 40, "{why}");
+            assert!(!why.contains("hush"), "{why}");
+        }
     }
 }

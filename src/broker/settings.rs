@@ -77,6 +77,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
             "process.roles is controller, but listeners has one that is not of controller.listener.names".to_owned()
         });
     }
+    inter_broker_listener(config)?;
     let (beat, session) =
         (config.long("broker.heartbeat.interval.ms"), config.long("broker.session.timeout.ms"));
     if beat * 2 > session {
@@ -100,6 +101,21 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
 /// The names of listeners that are for nodes only, as endpoints have them.
 pub(super) fn controller_names(config: &Config) -> Vec<String> {
     config.list("controller.listener.names").iter().map(|name| name.to_ascii_uppercase()).collect()
+}
+
+/// The listener that followers fetch from.
+pub(super) fn inter_broker_listener(config: &Config) -> Result<String, ConfigError> {
+    let wanted = config.text("inter.broker.listener.name").to_ascii_uppercase();
+    let listeners = listeners(config)?.listen;
+    if wanted.is_empty() {
+        return Ok(listeners.first().map(|first| first.name.clone()).unwrap_or_default());
+    }
+    if listeners.iter().any(|listener| listener.name == wanted) {
+        return Ok(wanted);
+    }
+    Err(ConfigError::Invalid(format!(
+        "inter.broker.listener.name is {wanted}, but listeners has no listener of that name for brokers and clients"
+    )))
 }
 
 pub(super) fn listeners(config: &Config) -> Result<Listeners, ConfigError> {

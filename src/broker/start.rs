@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::Semaphore;
 
 use super::check;
 use super::error::BrokerError;
@@ -18,7 +18,7 @@ use super::secure::Wrappings;
 use super::settings::{self, Listeners};
 use super::tier::{open_tier, start_tier};
 use crate::api::{Context, FetchSessions, KafkaService, RequestCounts};
-use crate::config::{Config, ConfigError, Endpoint};
+use crate::config::{Config, Endpoint};
 use crate::controller::{ActiveController, ClusterState, Controller, Registration};
 use crate::coordinator::Groups;
 use crate::http::{self, Http};
@@ -35,7 +35,8 @@ use crate::quorum::{
 use crate::replication::{Lease, PartitionSpec, PartitionState, Replicas, StartError};
 use crate::security::AllowAll;
 use crate::system::clock::{millis, monotonic, sleep, timeout_at};
-use crate::system::tasks::{JoinHandle, blocking, spawn};
+use crate::system::life::{Life, Phase};
+use crate::system::tasks::{blocking, run_errand};
 use crate::system::{Clock, Random, SharedDisk, descriptors_max};
 
 /// The largest message between nodes: a snapshot of the metadata.
@@ -49,6 +50,10 @@ const DRAIN: Duration = Duration::from_secs(10);
 const FAILURE_CHECK: Duration = Duration::from_millis(100);
 /// How long a stop waits until others lead what this broker led.
 const LEAVE: Duration = Duration::from_secs(10);
+/// How long what was broken off may take to end.
+const END: Duration = Duration::from_secs(5);
+/// How long the disk may take to close the logs.
+const CLOSE: Duration = Duration::from_secs(25);
 
 /// A broker that is being served.
 #[derive(Debug)]
@@ -60,8 +65,7 @@ pub(crate) struct Broker {
     /// `None`: this node is a controller only.
     membership: Option<Arc<Membership>>,
     quorum: Arc<Quorum>,
-    stopping: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<()>>,
+    life: Life,
 }
 
 /// A broker and where it listens.
@@ -94,15 +98,22 @@ impl Broker {
     pub(crate) async fn start(
         config: Config,
         disk: SharedDisk,
-        clock: Clock,
-        random: Random,
+        handles: (Clock, Random),
+        life: &Life,
+    ) -> Result<Started, BrokerError> {
+        Box::pin(life.scope(Self::begin(life, config, disk, handles))).await
+    }
+
+    async fn begin(
+        life: &Life,
+        config: Config,
+        disk: SharedDisk,
+        (clock, random): (Clock, Random),
     ) -> Result<Started, BrokerError> {
         check(&config, &disk)?;
         let wanted = settings::listeners(&config)?;
         let wrappings = Wrappings::open(&config, &disk)?;
         let replica_settings = settings::replicas(&config);
-        let stopping = watch::channel(false).0;
-        let mut tasks = Vec::new();
         // A node that is alone takes its folders first: a second process on them must not take its ports.
         let early = if settings::is_alone(&config) {
             let lease = (Lease::endless(), None);
@@ -123,7 +134,7 @@ impl Broker {
             let limits = ConnectionLimits::new(descriptors_max() / 8, usize::MAX, usize::MAX);
             let (service, wrapping) =
                 (Arc::clone(&service), wrappings.of(&listening.endpoint.name));
-            tasks.push(listening.start(service, wrapping, rules, limits, stopping.subscribe()));
+            listening.start(service, wrapping, rules, limits, life.stopping());
         }
         let (peers, cluster) = join(&config, known, wrappings.controller_dialer()).await?;
         let replicas = if let Some(replicas) = early {
@@ -144,7 +155,7 @@ impl Broker {
         })?;
         let advertised = advertised(&wanted, &bound);
         let broker_dialer = if settings::roles(&config).is_broker {
-            wrappings.dialer(&inter_broker_listener(&config)?)
+            wrappings.dialer(&settings::inter_broker_listener(&config)?)
         } else {
             Arc::new(TcpDialer)
         };
@@ -160,19 +171,19 @@ impl Broker {
             dialer: Arc::new(TcpDialer),
             broker_dialer,
         };
-        let mut broker = Self::open(parts, stopping).await?;
-        broker.tasks.append(&mut tasks);
+        let broker = Self::open(parts, life).await?;
         let listeners = bound.iter().map(|listening| listening.endpoint.clone()).collect();
         broker.serve(bound, &wrappings);
         let http = http.map(|listener| broker.serve_http(listener)).transpose()?;
         Ok(Started { broker, listeners, http })
     }
 
-    /// Loads everything and joins the cluster; no client is listened to yet.
-    pub(crate) async fn open(
-        parts: Parts,
-        stopping: watch::Sender<bool>,
-    ) -> Result<Self, BrokerError> {
+    /// Opens the logs and joins the cluster; no client is listened to yet, and nothing is waited for that needs it.
+    pub(crate) async fn open(parts: Parts, life: &Life) -> Result<Self, BrokerError> {
+        life.scope(Self::open_parts(parts, life)).await
+    }
+
+    async fn open_parts(parts: Parts, life: &Life) -> Result<Self, BrokerError> {
         let limits = {
             let (open_max, per_address_max, rate_max) = limits(&parts.config);
             ConnectionLimits::new(open_max, per_address_max, rate_max)
@@ -183,7 +194,7 @@ impl Broker {
         let rack = Some(config.text("broker.rack").to_owned()).filter(|rack| !rack.is_empty());
         let config = controller.config();
         replicas.set_settings(settings::replicas(&config));
-        groups.load_all().await;
+        groups.begin_loading();
         let slots = config.size("max.incremental.fetch.session.cache.slots");
         let context = Arc::new(Context {
             cluster_id: replicas.cluster_id.clone(),
@@ -204,8 +215,7 @@ impl Broker {
             metrics: Arc::new(Metrics::new()),
             membership,
             quorum,
-            stopping,
-            tasks: Vec::new(),
+            life: life.clone(),
         })
     }
 
@@ -226,68 +236,86 @@ impl Broker {
         (Arc::new(KafkaService { context: Arc::clone(&self.context), counts }), rules)
     }
 
-    fn serve(&mut self, bound: Vec<Listening>, wrappings: &Wrappings) {
+    fn serve(&self, bound: Vec<Listening>, wrappings: &Wrappings) {
         let (service, rules) = self.service();
         for listening in bound {
             let (service, limits) = (Arc::clone(&service), Arc::clone(&self.limits));
-            let stop = self.stopping.subscribe();
+            let stop = self.life.stopping();
             let wrapping = wrappings.of(&listening.endpoint.name);
-            self.tasks.push(listening.start(service, wrapping, rules.clone(), limits, stop));
+            listening.start(service, wrapping, rules.clone(), limits, stop);
         }
     }
 
-    fn serve_http(&mut self, listener: TcpListener) -> Result<SocketAddr, BrokerError> {
+    fn serve_http(&self, listener: TcpListener) -> Result<SocketAddr, BrokerError> {
         let http = Arc::new(Http {
             context: Arc::clone(&self.context),
             limits: Arc::clone(&self.limits),
             budget: Arc::clone(&self.budget),
             metrics: Arc::clone(&self.metrics),
-            stopping: self.stopping.subscribe(),
+            scrapes: Arc::new(Semaphore::new(http::SCRAPES_MAX)),
+            stopping: self.life.stopping(),
         });
-        let (address, task) = http.start(listener).map_err(|error| BrokerError::Listen {
+        http.start(listener).map_err(|error| BrokerError::Listen {
             address: String::new(),
             setting: "http.listen",
             error,
-        })?;
-        self.tasks.push(task);
-        Ok(address)
+        })
     }
 
-    /// Waits until this node can't go on, and says why. A node that is alone goes on with whatever is left.
+    /// Waits until this node can't go on, and says why. A node that is alone goes on with whatever logs are left.
     pub(crate) fn failed(&self) -> impl Future<Output = String> + Send + use<> {
         let (quorum, replicas) = (Arc::clone(&self.quorum), Arc::clone(&self.context.replicas));
+        let ended = self.life.failed();
         async move {
-            loop {
-                if quorum.has_others() {
-                    if let Some(why) = quorum.failure() {
-                        return format!("this node has left the quorum: {why}");
+            let left = async move {
+                loop {
+                    if quorum.has_others() {
+                        if let Some(why) = quorum.failure() {
+                            return format!("this node has left the quorum: {why}");
+                        }
+                        if replicas.have_all_failed() {
+                            return "every log directory has failed".to_owned();
+                        }
                     }
-                    if replicas.have_all_failed() {
-                        return "every log directory has failed".to_owned();
-                    }
+                    sleep(FAILURE_CHECK).await;
                 }
-                sleep(FAILURE_CHECK).await;
+            };
+            tokio::select! {
+                biased;
+                why = ended => why,
+                why = left => why,
             }
         }
     }
 
-    /// Answers what was asked, then closes everything.
-    pub(crate) async fn stop(self) {
+    /// Answers what was asked, then closes everything. `Err`: something did not end in time, and the next start recovers.
+    pub(crate) async fn stop(self) -> Result<(), String> {
+        self.life.enter(Phase::Leaving);
         if let Some(membership) = self.membership.as_ref().filter(|_| self.quorum.has_others()) {
             membership.leave(LEAVE).await;
         }
-        let _ = self.stopping.send(true);
+        self.life.enter(Phase::Draining);
         let deadline = monotonic() + DRAIN;
-        for task in self.tasks {
-            let _ = timeout_at(deadline, task).await;
+        if let Err(names) = self.life.ended(deadline).await {
+            tracing::warn!(names, "not ended yet");
         }
         while self.limits.open() > 0 && monotonic() < deadline {
             sleep(Duration::from_millis(5)).await;
         }
-        self.quorum.stop().await;
+        self.life.enter(Phase::Closing);
+        // Whatever is still at work may change the logs: they are left as they are.
+        self.life.ended(monotonic() + END).await.map_err(|names| format!("{names}: not ended"))?;
+        if timeout_at(monotonic() + END, self.quorum.stop()).await.is_err() {
+            return Err("the quorum did not end".to_owned());
+        }
         let epoch = self.membership.as_ref().map_or(-1, |membership| membership.epoch());
         let replicas = Arc::clone(&self.context.replicas);
-        blocking(move || replicas.stop(epoch)).await;
+        let closed = blocking(move || replicas.stop(epoch));
+        match timeout_at(monotonic() + CLOSE, closed).await {
+            Ok(Some(())) => Ok(()),
+            Ok(None) => Err("closing the logs panicked".to_owned()),
+            Err(_) => Err("the logs are not closed: the disk is too slow".to_owned()),
+        }
     }
 }
 
@@ -313,8 +341,13 @@ async fn join_cluster(
     let clean_epoch = replicas.take_clean_marks()?;
     let disks: Arc<dyn VoterDisks> = Arc::<ClusterState>::clone(&state);
     let quorum = loaded.start(Arc::clone(peers), disks, random.clone()).await?;
-    let active =
-        ActiveController::start(Arc::clone(&state), Arc::clone(&quorum), Arc::clone(dialer));
+    let awake = Arc::clone(replicas.awake());
+    awake.keep_counting();
+    let active = ActiveController::start(
+        Arc::clone(&state),
+        Arc::clone(&quorum),
+        (Arc::clone(dialer), awake),
+    );
     let controller = Arc::new(Controller::new(
         Arc::clone(&state),
         Arc::clone(&active),
@@ -328,7 +361,7 @@ async fn join_cluster(
         let groups = start_groups(&controller, replicas, clock, random);
         return Ok(Joined { controller, quorum, groups, membership: None });
     }
-    let inter_broker = inter_broker_listener(config)?;
+    let inter_broker = settings::inter_broker_listener(config)?;
     let fetchers = {
         let (replicas, dialer) = (Arc::clone(replicas), Arc::clone(&parts.broker_dialer));
         Fetchers::new(replicas, clock.clone(), dialer, inter_broker.clone())
@@ -437,20 +470,6 @@ fn peer_rules() -> ConnectionRules {
     }
 }
 
-fn inter_broker_listener(config: &Config) -> Result<String, BrokerError> {
-    let wanted = config.text("inter.broker.listener.name").to_ascii_uppercase();
-    let listeners = settings::listeners(config)?.listen;
-    if wanted.is_empty() {
-        return Ok(listeners.first().map(|first| first.name.clone()).unwrap_or_default());
-    }
-    if listeners.iter().any(|listener| listener.name == wanted) {
-        return Ok(wanted);
-    }
-    Err(BrokerError::Config(ConfigError::Invalid(format!(
-        "inter.broker.listener.name is {wanted}, but listeners has no listener of that name"
-    ))))
-}
-
 /// What this broker tells the controller of itself.
 fn registration(parts: &Parts, inter_broker: &str, clean_epoch: Option<i64>) -> Registration {
     let Parts { config, replicas, advertised, random, .. } = parts;
@@ -477,7 +496,9 @@ fn registration(parts: &Parts, inter_broker: &str, clean_epoch: Option<i64>) -> 
 fn observe(controller: &Arc<Controller>, quorum: &Quorum, peers: &Peers) {
     let Some(address) = quorum.settings().address.clone() else { return };
     let (controller, directory) = (Arc::clone(controller), peers.identity.directory);
-    spawn(async move { controller.observe(directory, address).await });
+    run_errand("telling of a voter's disk", async move {
+        controller.observe(directory, address).await;
+    });
 }
 
 async fn bind(wanted: &[Endpoint]) -> Result<Vec<Listening>, BrokerError> {

@@ -17,7 +17,7 @@ use crate::remote_log::{DiskCache, Keys, Tier};
 use crate::replication::{Replicas, TierSettings};
 use crate::system::clock::{millis, sleep};
 use crate::system::disk::read_file;
-use crate::system::tasks::{Background, Yielding, blocking, spawn};
+use crate::system::tasks::{Background, Yielding, blocking, keep_job};
 use crate::system::{Clock, Random, SharedDisk};
 
 /// Threads that wait for the store and work on what comes, of either kind; reading files of logs has its own.
@@ -140,6 +140,16 @@ pub(super) fn check_tier(config: &Config, disk: &SharedDisk) -> Result<(), Broke
         keys(config, &text)?;
     }
     let urls = mount_urls(config);
+    if own_url(config).is_none() && urls.is_empty() {
+        // Whoever writes one of these takes something for kept safe that goes nowhere.
+        let unused = [KEYS, "remote.storage.certificates", "remote.storage.options"];
+        if let Some(name) = unused.into_iter().find(|name| !config.text(name).is_empty()) {
+            let why = format!(
+                "{name} is set, but neither {URL} nor {MOUNT_URLS}: nothing is kept elsewhere"
+            );
+            return Err(ConfigError::Invalid(why).into());
+        }
+    }
     let mounts = urls.iter().map(|url| (MOUNT_URLS, url.as_str()));
     for (name, url) in own_url(config).map(|own| (URL, own)).into_iter().chain(mounts) {
         open_at(config, (name, url, Background::none()), disk)?;
@@ -181,14 +191,15 @@ pub(super) fn start_tier(
     };
     let (replicas, OpenedTier { store, any, keys, has_mounts }) = (Arc::clone(replicas), opened);
     if let Some(keys) = keys {
-        spawn(watch_keys((any, keys), config.clone(), disk, settings.interval_ms));
+        let watching = watch_keys((any, keys), config.clone(), disk, settings.interval_ms);
+        keep_job("keys of object storage", watching);
     }
     if has_mounts {
         replicas.start_mounts(config.long("remote.storage.mount.refresh.ms"));
     }
     let (Some(tier), Some(store)) = (replicas.tier(), store) else { return };
     let backup = Backup::new(tier, controller, groups, &replicas);
-    spawn(async move {
+    keep_job("backup", async move {
         let mut again_ms = CHECK_AGAIN_MS;
         loop {
             let findings = check(&store, &clock, &random).await;

@@ -196,13 +196,13 @@ async fn produce(load: &ProduceLoad, bootstrap: &str) -> anyhow::Result<()> {
 fn report(what: &str, bytes: u64, records: u64, took: Duration, latency: &Histogram<u64>) {
     let seconds = took.as_secs_f64();
     let rate = |value: u64| to_f64(to_i64(value)) / seconds;
-    println!(
+    say!(
         "{what}: {:.1} MB/s, {:.0} records/s over {seconds:.1} s",
         rate(bytes) / 1e6,
         rate(records)
     );
     let at = |quantile: f64| to_f64(to_i64(latency.value_at_quantile(quantile))) / 1000.0;
-    println!(
+    say!(
         "latency in ms: p50 {:.3}, p99 {:.3}, p99.9 {:.3}, max {:.3}",
         at(0.5),
         at(0.99),

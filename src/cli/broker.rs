@@ -43,7 +43,7 @@ pub(super) async fn run(
         BrokerCommand::Undrain { broker } => {
             known(cluster, broker).await?;
             set_broker(cluster, broker, DRAIN, None).await?;
-            println!(
+            say!(
                 "Broker {broker} takes part again; it leads what is its own within leader.imbalance.check.interval.seconds, \
                  or at once with kafka-leader-election --election-type preferred."
             );
@@ -57,7 +57,7 @@ pub(super) async fn run(
             let response = cluster.any().await?.call(0, &request).await?;
             let message = response.error_message.as_deref();
             check_with(response.error_code, message, &format!("broker {broker}"))?;
-            println!("Broker {broker} is forgotten.");
+            say!("Broker {broker} is forgotten.");
             Ok(())
         }
     }
@@ -72,7 +72,7 @@ async fn drain(cluster: &mut Cluster, broker: i32) -> anyhow::Result<()> {
         let (leads, replicas) = held_by(cluster, broker).await?;
         if leads == 0 {
             bar.finish_and_clear();
-            println!(
+            say!(
                 "Broker {broker} leads nothing, and follows with {replicas} replicas. It may be stopped; \
                  `strandline broker undrain {broker}` ends this."
             );
@@ -115,7 +115,7 @@ async fn decommission(
     if leads > 0 || replicas > 0 {
         bail!("broker {broker} got new replicas meanwhile ({replicas}): run this again");
     }
-    println!(
+    say!(
         "Broker {broker} has nothing any more. Stop it, then `strandline broker unregister {broker}`; if it votes, \
          first `strandline cluster remove-voter {broker}`."
     );

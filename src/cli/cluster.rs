@@ -81,7 +81,7 @@ pub(super) async fn run(
             let response = cluster.any().await?.call(0, &request).await?;
             let message = response.error_message.as_deref();
             check_with(response.error_code, message, &format!("node {node}"))?;
-            println!("Node {node} votes no more.");
+            say!("Node {node} votes no more.");
             Ok(())
         }
         ClusterCommand::Config { broker, all } => {
@@ -112,7 +112,7 @@ async fn balance(
     }
     let moves = plan(&brokers, &partitions).map_err(|why| anyhow::anyhow!("{why}"))?;
     if moves.is_empty() {
-        println!("The brokers are even: nothing is to be moved.");
+        say!("The brokers are even: nothing is to be moved.");
         return Ok(());
     }
     show(&moves, format);
@@ -120,7 +120,7 @@ async fn balance(
         return Ok(());
     }
     carry_out(cluster, &moves).await?;
-    println!("Moved.");
+    say!("Moved.");
     Ok(())
 }
 
@@ -169,7 +169,7 @@ async fn upgrade(cluster: &mut Cluster) -> anyhow::Result<()> {
         UpdateFeaturesRequest::default().with_timeout_ms(30_000).with_feature_updates(vec![update]);
     let response = cluster.any().await?.call(2, &request).await?;
     check_with(response.error_code, response.error_message.as_deref(), "upgrade")?;
-    println!("The cluster is at {VERSION_FEATURE} {}.", level_max());
+    say!("The cluster is at {VERSION_FEATURE} {}.", level_max());
     Ok(())
 }
 
@@ -188,7 +188,7 @@ async fn add_voter(cluster: &mut Cluster, node: i32, address: &str) -> anyhow::R
     let response = cluster.any().await?.call(0, &request).await?;
     let message = response.error_message.as_deref();
     check_with(response.error_code, message, &format!("node {node}"))?;
-    println!("Node {node} votes from now on.");
+    say!("Node {node} votes from now on.");
     Ok(())
 }
 
@@ -197,7 +197,7 @@ async fn info(cluster: &mut Cluster, format: Format) -> anyhow::Result<()> {
     if format == Format::Table {
         let id = found.cluster_id.map(|id| id.to_string()).unwrap_or_default();
         let partitions: usize = found.topics.iter().map(|topic| topic.partitions.len()).sum();
-        println!("cluster {id}: {} topics, {partitions} partitions", found.topics.len());
+        say!("cluster {id}: {} topics, {partitions} partitions", found.topics.len());
     }
     let mut rows = Rows::new(&["broker", "address", "rack", "controller"]);
     for broker in found.brokers {
@@ -235,7 +235,7 @@ async fn health(cluster: &mut Cluster) -> anyhow::Result<()> {
     }
     if leaderless.is_empty() && lagging.is_empty() && missing.is_empty() {
         let (brokers, topics) = (found.brokers.len(), found.topics.len());
-        println!(
+        say!(
             "Healthy: {brokers} brokers, {topics} topics, {partitions} partitions, all replicas in sync."
         );
         return Ok(());

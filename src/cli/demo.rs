@@ -44,16 +44,16 @@ pub(super) async fn run(command: DemoCommand) -> anyhow::Result<()> {
     let DemoCommand::Cluster = command;
     let mut nodes = start()?;
     let bootstrap = nodes.addresses.join(",");
-    println!("Three nodes are starting: {bootstrap}");
+    say!("Three nodes are starting: {bootstrap}");
     let begun = monotonic();
     wait(&bootstrap, "three brokers", |found| found.brokers.len() == NODES).await?;
-    println!("They are a cluster after {} ms.", begun.elapsed().as_millis());
+    say!("They are a cluster after {} ms.", begun.elapsed().as_millis());
     ours(&["topic", "create", "demo", "--partitions", "1"], &bootstrap, None)?;
     produce(&bootstrap, 0)?;
-    println!("{RECORDS} records were acknowledged by all replicas in sync.");
+    say!("{RECORDS} records were acknowledged by all replicas in sync.");
     let leader = leader_of(&Cluster::connect(&bootstrap).await?.metadata(None).await?);
     let leader = leader.context("topic demo has no leader")?;
-    println!("Node {leader} leads. It is killed now (kill -9).");
+    say!("Node {leader} leads. It is killed now (kill -9).");
     let victim = usize::try_from(leader - 1).ok().and_then(|index| nodes.processes.get_mut(index));
     victim.context("the leader is not one of ours")?.kill()?;
     let killed = monotonic();
@@ -68,9 +68,9 @@ pub(super) async fn run(command: DemoCommand) -> anyhow::Result<()> {
     })
     .await?;
     let now = leader_of(&Cluster::connect(&bootstrap).await?.metadata(None).await?).unwrap_or(-1);
-    println!("Node {now} leads after {} ms.", killed.elapsed().as_millis());
+    say!("Node {now} leads after {} ms.", killed.elapsed().as_millis());
     produce(&bootstrap, RECORDS)?;
-    println!("{RECORDS} more records were acknowledged by the two that are left.");
+    say!("{RECORDS} more records were acknowledged by the two that are left.");
     let read = ours(&["consume", "demo", "--offset", "start", "--exit"], &bootstrap, None)?;
     let found: Vec<usize> = read.lines().filter_map(|line| line.trim().parse().ok()).collect();
     ensure!(
@@ -79,7 +79,7 @@ pub(super) async fn run(command: DemoCommand) -> anyhow::Result<()> {
         found.len(),
         2 * RECORDS
     );
-    println!("All {} records are there, each once, in their order. Nothing was lost.", found.len());
+    say!("All {} records are there, each once, in their order. Nothing was lost.", found.len());
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::cluster_client::{Cluster, check};
 use super::consume::fetch;
-use super::output::{Format, Rows};
+use super::output::{Format, Rows, plain};
 use super::topic::{EARLIEST, LATEST, offsets, offsets_at};
 use crate::error::ErrorCode;
 use crate::protocol::messages::offset_commit_request::{
@@ -69,7 +69,7 @@ pub(super) async fn run(
                 for result in cluster.coordinator(&group).await?.call(2, &request).await?.results {
                     check(result.error_code, &format!("group {group}"))?;
                 }
-                println!("{group} is deleted.");
+                say!("{} is deleted.", plain(&group));
             }
             Ok(())
         }
@@ -106,10 +106,11 @@ async fn describe(cluster: &mut Cluster, name: &str, format: Format) -> anyhow::
             bail!("group {name} is not there: `strandline group ls` lists the groups");
         }
         if format == Format::Table {
-            println!(
-                "{name} is {} ({}).",
-                group.group_state.as_str(),
-                group.protocol_data.as_str()
+            say!(
+                "{} is {} ({}).",
+                plain(name),
+                plain(&group.group_state),
+                plain(&group.protocol_data)
             );
         }
         for member in group.members {
@@ -152,20 +153,25 @@ async fn lag(cluster: &mut Cluster, group: &str, format: Format) -> anyhow::Resu
     if committed.is_empty() {
         bail!("group {group} has no committed offsets: `strandline group ls` lists the groups");
     }
-    let mut ends: BTreeMap<String, BTreeMap<i32, i64>> = BTreeMap::new();
+    let mut bounds = BTreeMap::new();
     for (topic, _) in committed.keys() {
-        if !ends.contains_key(topic) {
-            ends.insert(topic.clone(), offsets(cluster, topic, LATEST).await?);
+        if !bounds.contains_key(topic) {
+            let starts = offsets(cluster, topic, EARLIEST).await?;
+            bounds.insert(topic.clone(), (starts, offsets(cluster, topic, LATEST).await?));
         }
     }
     let mut rows = Rows::new(&["topic", "partition", "committed", "end", "lag", "seconds"]);
     let now_ms = Clock::system().now_ms();
     for ((topic, partition), at) in &committed {
-        let end = ends.get(topic).and_then(|ends| ends.get(partition)).copied();
-        let lag = end.map(|end| (end - at).max(0));
+        let (start, end) = bounds.get(topic).map_or((None, None), |(starts, ends)| {
+            (starts.get(partition).copied(), ends.get(partition).copied())
+        });
+        // What lies before the log's start is gone: nobody lags behind for it.
+        let next = start.map_or(*at, |start| start.max(*at));
+        let lag = end.map(|end| (end - next).max(0));
         let seconds = match lag {
             Some(lag) if lag > 0 => {
-                let oldest_ms = timestamp_at(cluster, topic, *partition, *at).await?;
+                let oldest_ms = timestamp_at(cluster, topic, *partition, next).await?;
                 oldest_ms.map(|ms| (now_ms - ms).max(0) / 1000)
             }
             Some(_) => Some(0),
@@ -225,7 +231,7 @@ async fn seek(
     }
     commit(cluster, group, topic, &positions).await?;
     for (index, at) in positions {
-        println!("{group} is at {at} of {topic}-{index}.");
+        say!("{} is at {at} of {topic}-{index}.", plain(group));
     }
     Ok(())
 }

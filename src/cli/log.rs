@@ -109,9 +109,11 @@ fn check(folder: &Path, format: Format) -> anyhow::Result<()> {
         bail!("{damages} damages in {} segments", report.files);
     }
     if format == Format::Table {
-        println!(
+        say!(
             "{} segments, {} batches, {} bytes: all good.",
-            report.files, report.batches, report.bytes
+            report.files,
+            report.batches,
+            report.bytes
         );
     }
     Ok(())

@@ -2,11 +2,14 @@
 //!
 //! Invariants: an error names the thing and the way out, on stderr, with exit code 1; output that is meant for
 //! programs goes to stdout alone.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "this is where words to people belong"
-)]
+#![expect(clippy::print_stderr, reason = "this is where words to people belong")]
+
+/// `println!` for an output that may be closed: whoever reads it may have seen enough.
+macro_rules! say {
+    ($($words:tt)*) => {
+        $crate::cli::output::say(&format!($($words)*))
+    };
+}
 
 mod balance;
 mod bench;
@@ -165,6 +168,9 @@ pub fn run_as_the_release_before() -> ExitCode {
     run()
 }
 
+/// The code by which a broker ends that could not go on (EX_SOFTWARE).
+const BROKER_FAILED: u8 = 70;
+
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
@@ -175,8 +181,10 @@ pub fn run() -> ExitCode {
         // Whoever read our output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("strandline: {error:#}");
-            ExitCode::FAILURE
+            let told = format!("strandline: {error:#}");
+            told.lines().for_each(|line| eprintln!("{}", output::plain(line)));
+            let has_failed = error.is::<serve::Failed>();
+            if has_failed { ExitCode::from(BROKER_FAILED) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::broker::{Broker, check};
 use crate::config::{
     BROKER_ROWS, Config, Endpoint, Origin, TOPIC_ROWS, read_environment, read_file_text,
 };
+use crate::system::life::{Life, log_panics};
 use crate::system::{Clock, OsDisk, Random, SharedDisk};
 
 /// Settings from the command line.
@@ -46,39 +47,67 @@ pub(super) fn serve(arguments: &ServeArguments) -> anyhow::Result<()> {
     if arguments.check_config {
         let disk: SharedDisk = Arc::new(OsDisk);
         check(&config, &disk)?;
-        println!("The configuration is good.");
+        say!("The configuration is good.");
         return Ok(());
     }
     init_logs();
+    log_panics();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("runtime not started")?;
-    runtime.block_on(run(config))?;
-    Ok(())
+    let ended = runtime.block_on(run(config));
+    // Whatever is still at work there was not to be waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
     let directories = config.text("log.dirs").to_owned();
-    let started =
-        Broker::start(config, Arc::new(OsDisk), Clock::system(), Random::from_system()).await?;
-    print_banner(&started.listeners, started.http, &directories);
+    // From here on a signal is ours: the first process of a container has no other end.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        why = started.broker.failed() => {
-            bail!("{why}: stopping at once, so that others take over; look at the disk, then start again")
+    let handles = (Clock::system(), Random::from_system());
+    let life = Life::new();
+    let starting = Broker::start(config, Arc::new(OsDisk), handles, &life);
+    let started = tokio::select! {
+        started = starting => started?,
+        why = life.failed() => return Err(Failed(why).into()),
+        // A start has told nobody anything: it is left as a crash would leave it.
+        () = either(&mut terminate, &mut interrupt) => {
+            eprintln!("Stopped before it was ready.");
+            return Ok(());
         }
+    };
+    print_banner(&started.listeners, started.http, &directories);
+    tokio::select! {
+        () = either(&mut terminate, &mut interrupt) => {}
+        why = started.broker.failed() => return Err(Failed(why).into()),
     }
     eprintln!("Stopping: answering what was asked and closing the logs.");
     tokio::select! {
-        () = started.broker.stop() => {}
+        stopped = started.broker.stop() => {
+            stopped.map_err(|why| anyhow!("{why}: stopped all the same; the next start recovers the logs"))
+        }
+        why = life.failed() => Err(Failed(why).into()),
         _ = interrupt.recv() => bail!("stopped at once on a second Ctrl-C; the next start recovers the logs"),
     }
-    Ok(())
 }
+
+/// Waits for one of two signals.
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+/// Why a broker that served could not go on.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0}: stopping at once, so that others take over; look at the log above and at the disk, then start again"
+)]
+pub(super) struct Failed(String);
 
 fn print_banner(listeners: &[Endpoint], http: Option<SocketAddr>, directories: &str) {
     let bootstrap = listeners.first().map(|l| {
@@ -90,15 +119,15 @@ fn print_banner(listeners: &[Endpoint], http: Option<SocketAddr>, directories: &
         format!("{host}:{}", l.port)
     });
     let bootstrap = bootstrap.unwrap_or_default();
-    println!("Strandline {} is ready.", env!("CARGO_PKG_VERSION"));
-    println!("  Kafka    {bootstrap}");
-    println!("  HTTP     {}", http.map_or_else(|| "-".to_owned(), |address| address.to_string()));
-    println!("  data     {directories}");
+    say!("Strandline {} is ready.", env!("CARGO_PKG_VERSION"));
+    say!("  Kafka    {bootstrap}");
+    say!("  HTTP     {}", http.map_or_else(|| "-".to_owned(), |address| address.to_string()));
+    say!("  data     {directories}");
     // As it was called, so that the line can be pasted into another terminal.
     let program = std::env::args().next().unwrap_or_else(|| "strandline".to_owned());
-    println!("Try it:");
-    println!("  echo hello | {program} produce -b {bootstrap} greetings");
-    println!("  {program} consume -b {bootstrap} --offset start --exit greetings");
+    say!("Try it:");
+    say!("  echo hello | {program} produce -b {bootstrap} greetings");
+    say!("  {program} consume -b {bootstrap} --offset start --exit greetings");
 }
 
 fn read_config(arguments: &ServeArguments) -> anyhow::Result<Config> {
@@ -137,19 +166,12 @@ pub(super) fn config(command: &ConfigCommand) -> anyhow::Result<()> {
     if let Some(row) = BROKER_ROWS.iter().find(|row| row.name == key) {
         found = true;
         let when = if row.dynamic { "changes while the broker runs" } else { "needs a restart" };
-        println!(
-            "{} (broker setting, {when})\n  {}\n  default: {}",
-            row.name, row.text, row.default
-        );
+        say!("{} (broker setting, {when})\n  {}\n  default: {}", row.name, row.text, row.default);
     }
     if let Some(row) = TOPIC_ROWS.iter().find(|row| row.name == key) {
         found = true;
         let from = row.broker.map(|name| format!(", taken from {name}")).unwrap_or_default();
-        let acts = if row.acts { "" } else { "\n  does not act yet: only its default is accepted" };
-        println!(
-            "{} (topic setting)\n  {}\n  default: {}{from}{acts}",
-            row.name, row.text, row.default
-        );
+        say!("{} (topic setting)\n  {}\n  default: {}{from}", row.name, row.text, row.default);
     }
     if !found {
         // The error of setting it carries the suggestion.

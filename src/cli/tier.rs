@@ -116,7 +116,7 @@ pub(super) fn tier(store: &StoreArguments) -> anyhow::Result<Arc<Tier>> {
 }
 
 fn new_key() -> anyhow::Result<()> {
-    println!("{}", Keys::new_line().context("the operating system gives no random numbers")?);
+    say!("{}", Keys::new_line().context("the operating system gives no random numbers")?);
     Ok(())
 }
 

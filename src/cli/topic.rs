@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::cluster_client::{Cluster, check, check_with};
-use super::output::{Format, Rows};
+use super::output::{Format, Rows, plain};
 use crate::protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use crate::protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use crate::protocol::messages::delete_records_request::{
@@ -123,7 +123,7 @@ pub(super) async fn run(
                     &format!("topic {topic}"),
                 )?;
             }
-            println!("{topic} has {count} partitions.");
+            say!("{topic} has {count} partitions.");
             Ok(())
         }
         TopicCommand::Trim { topic, partition, offset } => {
@@ -155,7 +155,7 @@ async fn make(wish: Create, cluster: &mut Cluster) -> anyhow::Result<()> {
         .with_configs(configs);
     create(cluster, topic).await?;
     wait_for_leaders(cluster, &wish.topic).await?;
-    println!("{} is made.", wish.topic);
+    say!("{} is made.", wish.topic);
     Ok(())
 }
 
@@ -297,7 +297,7 @@ async fn describe(cluster: &mut Cluster, name: &str, format: Format) -> anyhow::
         let set =
             configs(cluster, TOPIC, name).await?.into_iter().filter(|(_, _, source)| *source == 1);
         for (key, value, _) in set {
-            println!("{key}={value}");
+            say!("{key}={}", plain(&value));
         }
     }
     Ok(())
@@ -345,7 +345,7 @@ async fn alter(cluster: &mut Cluster, topic: &str, settings: &[String]) -> anyho
     for result in cluster.any().await?.call(1, &request).await?.responses {
         check_with(result.error_code, result.error_message.as_deref(), &format!("topic {topic}"))?;
     }
-    println!("{topic} is changed.");
+    say!("{topic} is changed.");
     Ok(())
 }
 
@@ -371,7 +371,7 @@ async fn trim(
     let response = cluster.node(*leader).await?.call(2, &request).await?;
     for result in response.topics.into_iter().flat_map(|topic| topic.partitions) {
         check(result.error_code, &format!("{topic}-{partition}"))?;
-        println!("{topic}-{partition} begins at {}.", result.low_watermark);
+        say!("{topic}-{partition} begins at {}.", result.low_watermark);
     }
     Ok(())
 }
@@ -383,7 +383,7 @@ async fn remove(cluster: &mut Cluster, topics: Vec<String>) -> anyhow::Result<()
     for result in cluster.any().await?.call(5, &request).await?.responses {
         let name = result.name.map(|name| name.to_string()).unwrap_or_default();
         check_with(result.error_code, result.error_message.as_deref(), &format!("topic {name}"))?;
-        println!("{name} is deleted.");
+        say!("{name} is deleted.");
     }
     Ok(())
 }

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::table::{BROKER_ROWS, Row, broker_row, check_value};
+use super::elsewhere::{not_built, shown};
+use super::table::{BROKER_ROWS, Row, broker_row};
+use super::value::{canonical, fraction};
 use crate::model::number::to_usize;
 
 /// Environment variables start with this; the rest is the key in capitals with `_` for `.`.
@@ -20,7 +22,9 @@ pub(crate) enum Origin {
     File,
     Environment,
     CommandLine,
-    Dynamic,
+    /// Set while it runs: for all brokers, and for this one.
+    DynamicCluster,
+    DynamicBroker,
 }
 
 impl fmt::Display for Origin {
@@ -30,7 +34,7 @@ impl fmt::Display for Origin {
             Origin::File => "file",
             Origin::Environment => "environment",
             Origin::CommandLine => "command line",
-            Origin::Dynamic => "dynamic",
+            Origin::DynamicCluster | Origin::DynamicBroker => "dynamic",
         })
     }
 }
@@ -40,6 +44,8 @@ impl fmt::Display for Origin {
 pub(crate) enum ConfigError {
     #[error("unknown setting '{key}'{}", suggestion.as_ref().map(|s| format!(": did you mean '{s}'?")).unwrap_or_default())]
     Unknown { key: String, suggestion: Option<String> },
+    #[error("{key}={value} is a setting of Apache Kafka that nothing here heeds: {way_out}")]
+    NotBuilt { key: String, value: String, way_out: &'static str },
     #[error("{0}")]
     Invalid(String),
     #[error("line {line} of the configuration file is not 'key=value': {text}")]
@@ -61,11 +67,12 @@ impl Config {
         origin: Origin,
     ) -> Result<(), ConfigError> {
         let key = SYNONYMS.iter().find(|(other, _)| *other == key).map_or(key, |(_, name)| name);
-        let row = broker_row(key).ok_or_else(|| unknown(key))?;
-        check_value(row.name, row.kind, row.bounds, value).map_err(ConfigError::Invalid)?;
+        let row = broker_row(key).ok_or_else(|| unknown(key, value))?;
+        let value =
+            canonical(row.name, row.kind, row.bounds, value).map_err(ConfigError::Invalid)?;
         let stronger = self.set.get(row.name).is_some_and(|(_, old)| *old > origin);
         if !stronger {
-            self.set.insert(row.name, (value.trim().to_owned(), origin));
+            self.set.insert(row.name, (value, origin));
         }
         Ok(())
     }
@@ -104,7 +111,7 @@ impl Config {
     }
 
     pub(crate) fn double(&self, name: &str) -> f64 {
-        self.text(name).trim().parse().unwrap_or(0.0)
+        fraction(self.text(name)).unwrap_or(0.0)
     }
 
     pub(crate) fn list(&self, name: &str) -> Vec<&str> {
@@ -113,11 +120,11 @@ impl Config {
 
     /// This configuration with dynamic values on top; unknown or wrong ones are left out.
     #[must_use]
-    pub(crate) fn with_dynamic(&self, values: &BTreeMap<String, String>) -> Self {
+    pub(crate) fn with_dynamic(&self, values: &BTreeMap<String, String>, origin: Origin) -> Self {
         let mut config = self.clone();
         for (key, value) in values {
             let dynamic = broker_row(key).is_some_and(|row| row.dynamic);
-            if dynamic && let Err(error) = config.set(key, value, Origin::Dynamic) {
+            if dynamic && let Err(error) = config.set(key, value, origin) {
                 tracing::warn!(key, %error, "dynamic setting ignored");
             }
         }
@@ -127,7 +134,7 @@ impl Config {
     /// Age limits by Kafka's precedence: ms, then minutes, then hours.
     pub(crate) fn retention_ms(&self) -> i64 {
         if self.is_set("log.retention.ms") {
-            return self.long("log.retention.ms");
+            return self.long("log.retention.ms").max(-1);
         }
         let scaled =
             |value: i64, unit: i64| if value < 0 { -1 } else { value.saturating_mul(unit) };
@@ -150,7 +157,14 @@ fn row(name: &str) -> &'static Row {
     broker_row(name).unwrap_or_else(|| panic!("setting {name} is not in the table"))
 }
 
-fn unknown(key: &str) -> ConfigError {
+fn unknown(key: &str, value: &str) -> ConfigError {
+    if let Some(way_out) = not_built(key) {
+        return ConfigError::NotBuilt {
+            key: key.to_owned(),
+            value: shown(key, value.trim()).to_owned(),
+            way_out,
+        };
+    }
     let best = BROKER_ROWS.iter().map(|row| (strsim::levenshtein(row.name, key), row.name)).min();
     let suggestion = best
         .filter(|(distance, _)| *distance <= 1 + key.len() / 3)

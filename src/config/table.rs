@@ -2,8 +2,6 @@
 //!
 //! Invariants: sorted by name; a topic row names the broker row that is its default.
 
-use super::throttled::ThrottledReplicas;
-
 /// The type of a value; numbers are DescribeConfigs' (KIP-569).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -43,12 +41,11 @@ pub(crate) struct TopicRow {
     pub broker: Option<&'static str>,
     pub default: &'static str,
     pub bounds: (i64, i64),
-    /// `false`: belongs to something not built yet, so only the default value is accepted.
-    pub acts: bool,
     pub text: &'static str,
 }
 
 const MAX: i64 = i64::MAX;
+const MIN: i64 = i64::MIN;
 const INT: i64 = 2_147_483_647;
 const CODECS: &[&str] = &["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"];
 const POLICIES: &[&str] = &["compact", "delete"];
@@ -67,9 +64,9 @@ macro_rules! rows {
 }
 
 macro_rules! topic_rows {
-    ($($name:literal $kind:expr, $broker:expr, $default:literal, $low:expr, $high:expr, $acts:literal, $text:literal;)*) => {
+    ($($name:literal $kind:expr, $broker:expr, $default:literal, $low:expr, $high:expr, $text:literal;)*) => {
         &[$(TopicRow {
-            name: $name, kind: $kind, broker: $broker, default: $default, bounds: ($low, $high), acts: $acts, text: $text,
+            name: $name, kind: $kind, broker: $broker, default: $default, bounds: ($low, $high), text: $text,
         },)*]
     };
 }
@@ -87,7 +84,10 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "broker.rack" Str, "", 0, 0, false, "The rack or zone of this broker, shown in metadata.";
     "broker.session.timeout.ms" Int, "1200", 50, INT, false, "A broker that was not heard of for this long is fenced: others lead what it led.";
     "cluster.partitions.max" Int, "200000", 1, INT, true, "Most partitions in the cluster; what would make more is refused.";
+    "compression.gzip.level" Int, "-1", -1, 9, true, "Level of gzip where the broker compresses (compression.type); -1: gzip's own.";
+    "compression.lz4.level" Int, "9", 1, 17, true, "Kept for whoever copies settings: lz4 has one level here, the fast one.";
     "compression.type" Word(CODECS), "producer", 0, 0, true, "Codec of stored batches; producer keeps what the client sent.";
+    "compression.zstd.level" Int, "3", -(1 << 17), 22, true, "Level of zstd where the broker compresses (compression.type).";
     "connections.max.idle.ms" Long, "600000", 1, MAX, false, "A connection without traffic is closed after this time.";
     "controller.listener.names" List, "CONTROLLER", 0, 0, false, "Listeners that other nodes of the cluster talk to; clients are not told of them.";
     "controller.quorum.bootstrap.servers" List, "", 0, 0, false, "Where a node that is not one of the first voters finds them, as host:port of controller listeners.";
@@ -105,7 +105,7 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "inter.broker.listener.name" Str, "", 0, 0, false, "The listener that followers fetch from; empty: the first one.";
     "leader.imbalance.check.interval.seconds" Long, "300", 1, MAX, false, "How often leaders go back to the first of their replicas.";
     "leader.replication.throttled.rate" Long, "9223372036854775807", 1, MAX, true, "Most bytes a second that leaders on this broker send to throttled replicas (leader.replication.throttled.replicas).";
-    "listener.security.protocol.map" List, "", 0, 0, false, "PLAINTEXT or SSL for each listener, as NAME:PROTOCOL; without it a listener named SSL speaks TLS, the others do not.";
+    "listener.security.protocol.map" List, "", 0, 0, false, "PLAINTEXT or SSL for each listener, as NAME:PROTOCOL; without it listeners are named by their protocol, and those of controllers speak plainly if all do.";
     "listeners" List, "PLAINTEXT://127.0.0.1:9092", 0, 0, false, "Addresses to listen on, as NAME://host:port; port 0 picks a free one.";
     "log.cleaner.backoff.ms" Long, "15000", 1, MAX, true, "Pause of the cleaner when there is nothing to compact.";
     "log.cleaner.dedupe.buffer.size" Long, "134217728", 1 << 20, MAX, true, "Memory for the cleaner's table of keys, in bytes.";
@@ -119,28 +119,31 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "log.dirs" List, "./data", 0, 0, false, "Folders of the logs, separated by commas.";
     "log.dirs.min.free.bytes" Long, "268435456", 0, MAX, true, "Producers are refused while a log directory's file system has less room than this.";
     "log.flush.interval.messages" Long, "9223372036854775807", 1, MAX, true, "Flush a log after this many records, where write.caching is on.";
-    "log.flush.interval.ms" Long, "9223372036854775807", 0, MAX, true, "Flush a log when a record has been unflushed for this time, where write.caching is on.";
-    "log.index.interval.bytes" Int, "4096", 1, INT, true, "Bytes of log between two entries of the offset index.";
+    "log.flush.interval.ms" Long, "", 0, MAX, true, "Flush a log when a record has been unflushed for this time, where write.caching is on.";
+    "log.index.interval.bytes" Int, "4096", 0, INT, true, "Bytes of log between two entries of the offset index.";
     "log.index.size.max.bytes" Int, "10485760", 4, INT, true, "Size of an offset index at which its segment is rolled.";
     "log.local.retention.bytes" Long, "-2", -2, MAX, true, "Size of a tiered partition on local disk above which segments that are in object storage are deleted there; -1: no limit, -2: log.retention.bytes.";
     "log.local.retention.ms" Long, "-2", -2, MAX, true, "Age at which segments of a tiered partition that are in object storage are deleted on local disk; -1: never, -2: log.retention.ms.";
     "log.message.timestamp.after.max.ms" Long, "3600000", 0, MAX, true, "How far a record's timestamp may lie in the future.";
     "log.message.timestamp.before.max.ms" Long, "9223372036854775807", 0, MAX, true, "How far a record's timestamp may lie in the past.";
     "log.message.timestamp.type" Word(TIMESTAMP_TYPES), "CreateTime", 0, 0, true, "Whose clock stamps records.";
-    "log.retention.bytes" Long, "-1", -1, MAX, true, "Size of a partition above which old segments are deleted; -1: no limit.";
+    "log.preallocate" Bool, "false", 0, 0, true, "Reserve the room of a whole segment (log.segment.bytes) with its first record, where the file system can; what is left over is given back when it is closed.";
+    "log.remote.copy.lag.bytes" Long, "-1", -2, MAX, true, "A closed segment is copied to object storage once this much comes after it (remote.copy.lag.bytes).";
+    "log.remote.copy.lag.ms" Long, "0", -2, MAX, true, "A record is copied to object storage once it is this old (remote.copy.lag.ms).";
+    "log.retention.bytes" Long, "-1", MIN, MAX, true, "Size of a partition above which old segments are deleted; negative: no limit.";
     "log.retention.check.interval.ms" Long, "300000", 1, MAX, false, "Pause between two looks for segments to delete.";
     "log.retention.hours" Int, "168", -1, INT, false, "Age at which segments are deleted, if neither minutes nor ms are set.";
     "log.retention.minutes" Int, "", -1, INT, false, "Age at which segments are deleted, if ms is not set.";
-    "log.retention.ms" Long, "", -1, MAX, true, "Age at which segments are deleted; -1: never.";
+    "log.retention.ms" Long, "", MIN, MAX, true, "Age at which segments are deleted; negative: never.";
     "log.roll.hours" Int, "168", 1, INT, false, "Age at which a segment is rolled, if ms is not set.";
-    "log.roll.jitter.ms" Long, "0", 0, MAX, true, "Random time taken off the age at which a segment is rolled.";
+    "log.roll.jitter.ms" Long, "", 0, MAX, true, "Random time taken off the age at which a segment is rolled.";
     "log.roll.ms" Long, "", 1, MAX, true, "Age at which a segment is rolled.";
     "log.segment.bytes" Int, "1073741824", 1 << 20, INT, true, "Size at which a segment is rolled.";
     "log.segment.delete.delay.ms" Long, "60000", 0, MAX, true, "How long a deleted segment's files stay.";
-    "max.connection.creation.rate" Int, "2147483647", 0, INT, true, "Most new connections accepted in a second.";
-    "max.connections" Int, "2147483647", 0, INT, true, "Most connections at a time; never more than half of the files that the process may open.";
-    "max.connections.per.ip" Int, "2147483647", 0, INT, true, "Most connections at a time from one address.";
-    "max.decompressed.message.bytes" Int, "2147483639", 1, INT, true, "Most bytes that a compressed batch may yield.";
+    "max.connection.creation.rate" Int, "2147483647", 1, INT, true, "Most new connections accepted in a second.";
+    "max.connections" Int, "2147483647", 1, INT, true, "Most connections at a time; never more than half of the files that the process may open.";
+    "max.connections.per.ip" Int, "2147483647", 1, INT, true, "Most connections at a time from one address.";
+    "max.decompressed.message.bytes" Int, "2147483639", 1, 2_147_483_639, true, "Most bytes that a compressed batch may yield.";
     "max.incremental.fetch.session.cache.slots" Int, "1000", 0, INT, false, "Most fetch sessions kept.";
     "message.max.bytes" Int, "1048588", 0, INT, true, "Largest record batch, as compressed by the client.";
     "min.insync.replicas" Int, "2", 1, INT, true, "Replicas that must have a record before acks=all is answered; all of them where a topic has fewer.";
@@ -186,46 +189,46 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
 
 /// Every topic setting.
 pub(crate) const TOPIC_ROWS: &[TopicRow] = topic_rows! {
-    "cleanup.policy" Words(POLICIES), Some("log.cleanup.policy"), "delete", 0, 0, true, "Delete old segments, compact by key, or both.";
-    "compression.gzip.level" Int, None, "-1", -1, 9, false, "Level of gzip when the broker compresses.";
-    "compression.lz4.level" Int, None, "9", 1, 17, false, "Level of lz4 when the broker compresses.";
-    "compression.type" Word(CODECS), Some("compression.type"), "producer", 0, 0, true, "Codec of stored batches; producer keeps what the client sent.";
-    "compression.zstd.level" Int, None, "3", -(1 << 17), 22, false, "Level of zstd when the broker compresses.";
-    "delete.retention.ms" Long, Some("log.cleaner.delete.retention.ms"), "86400000", 0, MAX, true, "How long a tombstone stays readable.";
-    "errors.deadletterqueue.group.enable" Bool, None, "false", 0, 0, false, "Belongs to share groups.";
-    "file.delete.delay.ms" Long, Some("log.segment.delete.delay.ms"), "60000", 0, MAX, true, "How long a deleted segment's files stay.";
-    "flush.messages" Long, Some("log.flush.interval.messages"), "9223372036854775807", 1, MAX, true, "Flush after this many records, where write.caching is on.";
-    "flush.ms" Long, Some("log.flush.interval.ms"), "9223372036854775807", 0, MAX, true, "Flush when a record has been unflushed for this time, where write.caching is on.";
-    "follower.replication.throttled.replicas" Pairs, None, "", 0, 0, true, "Replicas that fetch at follower.replication.throttled.rate while they are not in sync, as partition:broker pairs, or * for all.";
-    "index.interval.bytes" Int, Some("log.index.interval.bytes"), "4096", 1, INT, true, "Bytes of log between two entries of the offset index.";
-    "leader.replication.throttled.replicas" Pairs, None, "", 0, 0, true, "Replicas that are sent records at leader.replication.throttled.rate while they are not in sync, as partition:broker pairs, or * for all.";
-    "local.retention.bytes" Long, Some("log.local.retention.bytes"), "-2", -2, MAX, true, "Size of a tiered partition on local disk above which segments that are in object storage are deleted there; -1: no limit, -2: retention.bytes.";
-    "local.retention.ms" Long, Some("log.local.retention.ms"), "-2", -2, MAX, true, "Age at which segments of a tiered partition that are in object storage are deleted on local disk; -1: never, -2: retention.ms.";
-    "max.compaction.lag.ms" Long, Some("log.cleaner.max.compaction.lag.ms"), "9223372036854775807", 1, MAX, true, "A record is compacted after this time at the latest.";
-    "max.decompressed.message.bytes" Int, Some("max.decompressed.message.bytes"), "2147483639", 1, INT, true, "Most bytes that a compressed batch may yield.";
-    "max.message.bytes" Int, Some("message.max.bytes"), "1048588", 0, INT, true, "Largest record batch, as compressed by the client.";
-    "message.timestamp.after.max.ms" Long, Some("log.message.timestamp.after.max.ms"), "3600000", 0, MAX, true, "How far a record's timestamp may lie in the future.";
-    "message.timestamp.before.max.ms" Long, Some("log.message.timestamp.before.max.ms"), "9223372036854775807", 0, MAX, true, "How far a record's timestamp may lie in the past.";
-    "message.timestamp.type" Word(TIMESTAMP_TYPES), Some("log.message.timestamp.type"), "CreateTime", 0, 0, true, "Whose clock stamps records.";
-    "min.cleanable.dirty.ratio" Double, Some("log.cleaner.min.cleanable.ratio"), "0.5", 0, 1, true, "Share of the log that must be dirty before it is compacted.";
-    "min.compaction.lag.ms" Long, Some("log.cleaner.min.compaction.lag.ms"), "0", 0, MAX, true, "A record stays uncompacted for at least this time.";
-    "min.insync.replicas" Int, Some("min.insync.replicas"), "2", 1, INT, true, "Replicas that must have a record before acks=all is answered; all of them where there are fewer.";
-    "preallocate" Bool, None, "false", 0, 0, false, "Reserve a segment's room when it is made.";
-    "remote.copy.lag.bytes" Long, None, "-1", -2, MAX, true, "A closed segment is copied to object storage once this much comes after it, if it is not old enough before (remote.copy.lag.ms); -1: whatever comes after it, -2: local.retention.bytes.";
-    "remote.copy.lag.ms" Long, None, "0", -2, MAX, true, "A record is copied to object storage once it is this old, and its segment is closed for that; 0: as soon as its segment is closed, -1: whenever remote.copy.lag.bytes says, -2: local.retention.ms.";
-    "remote.log.copy.disable" Bool, None, "false", 0, 0, true, "Whether a tiered topic copies nothing more to object storage; what is there is read on, and expires.";
-    "remote.log.delete.on.disable" Bool, None, "false", 0, 0, true, "Whether what is in object storage is deleted when remote.storage.enable is set to false, which is refused without it.";
-    "remote.storage.enable" Bool, None, "false", 0, 0, true, "Whether closed segments are copied to object storage (remote.storage.url), and read there once they are gone here.";
-    "remote.storage.mount" Str, None, "", 0, 0, true, "Set where strandline tier mount makes a topic: whose records it shows, read only, as ID:TOPIC@URL, of a topic in the bucket of another cluster. URL is one of remote.storage.mount.urls.";
-    "remote.storage.restore" Str, None, "", 0, 0, true, "Set where strandline tier restore makes a topic: the id that it has in the bucket, and the leader epoch that its partitions begin with, as ID@EPOCH. Until its log has begun where the bucket's ends, it takes no records.";
-    "retention.bytes" Long, Some("log.retention.bytes"), "-1", -1, MAX, true, "Size of a partition above which old segments are deleted; -1: no limit.";
-    "retention.ms" Long, Some("log.retention.ms"), "604800000", -1, MAX, true, "Age at which segments are deleted; -1: never.";
-    "segment.bytes" Int, Some("log.segment.bytes"), "1073741824", 1 << 20, INT, true, "Size at which a segment is rolled.";
-    "segment.index.bytes" Int, Some("log.index.size.max.bytes"), "10485760", 4, INT, true, "Size of an offset index at which its segment is rolled.";
-    "segment.jitter.ms" Long, Some("log.roll.jitter.ms"), "0", 0, MAX, true, "Random time taken off the age at which a segment is rolled.";
-    "segment.ms" Long, Some("log.roll.ms"), "604800000", 1, MAX, true, "Age at which a segment is rolled.";
-    "unclean.leader.election.enable" Bool, Some("unclean.leader.election.enable"), "false", 0, 0, true, "Whether a replica out of sync may lead when no other is left.";
-    "write.caching" Bool, Some("write.caching"), "false", 0, 0, true, "Count written bytes as replicated (as Apache Kafka does) instead of flushed ones.";
+    "cleanup.policy" Words(POLICIES), Some("log.cleanup.policy"), "delete", 0, 0, "Delete old segments, compact by key, or both.";
+    "compression.gzip.level" Int, Some("compression.gzip.level"), "-1", -1, 9, "Level of gzip where the broker compresses (compression.type); -1: gzip's own.";
+    "compression.lz4.level" Int, Some("compression.lz4.level"), "9", 1, 17, "Kept for whoever copies topics: lz4 has one level here, the fast one.";
+    "compression.type" Word(CODECS), Some("compression.type"), "producer", 0, 0, "Codec of stored batches; producer keeps what the client sent.";
+    "compression.zstd.level" Int, Some("compression.zstd.level"), "3", -(1 << 17), 22, "Level of zstd where the broker compresses (compression.type).";
+    "delete.retention.ms" Long, Some("log.cleaner.delete.retention.ms"), "86400000", 0, MAX, "How long a tombstone stays readable.";
+    "errors.deadletterqueue.group.enable" Bool, None, "false", 0, 0, "Kept for whoever copies topics: whether share groups may put records here that nobody could process. There are no share groups.";
+    "file.delete.delay.ms" Long, Some("log.segment.delete.delay.ms"), "60000", 0, MAX, "How long a deleted segment's files stay.";
+    "flush.messages" Long, Some("log.flush.interval.messages"), "9223372036854775807", 1, MAX, "Flush after this many records, where write.caching is on.";
+    "flush.ms" Long, Some("log.flush.interval.ms"), "9223372036854775807", 0, MAX, "Flush when a record has been unflushed for this time, where write.caching is on.";
+    "follower.replication.throttled.replicas" Pairs, None, "", 0, 0, "Replicas that fetch at follower.replication.throttled.rate while they are not in sync, as partition:broker pairs, or * for all.";
+    "index.interval.bytes" Int, Some("log.index.interval.bytes"), "4096", 0, INT, "Bytes of log between two entries of the offset index.";
+    "leader.replication.throttled.replicas" Pairs, None, "", 0, 0, "Replicas that are sent records at leader.replication.throttled.rate while they are not in sync, as partition:broker pairs, or * for all.";
+    "local.retention.bytes" Long, Some("log.local.retention.bytes"), "-2", -2, MAX, "Size of a tiered partition on local disk above which segments that are in object storage are deleted there; -1: no limit, -2: retention.bytes.";
+    "local.retention.ms" Long, Some("log.local.retention.ms"), "-2", -2, MAX, "Age at which segments of a tiered partition that are in object storage are deleted on local disk; -1: never, -2: retention.ms.";
+    "max.compaction.lag.ms" Long, Some("log.cleaner.max.compaction.lag.ms"), "9223372036854775807", 1, MAX, "A record is compacted after this time at the latest.";
+    "max.decompressed.message.bytes" Int, Some("max.decompressed.message.bytes"), "2147483639", 1, 2_147_483_639, "Most bytes that a compressed batch may yield.";
+    "max.message.bytes" Int, Some("message.max.bytes"), "1048588", 0, INT, "Largest record batch, as compressed by the client.";
+    "message.timestamp.after.max.ms" Long, Some("log.message.timestamp.after.max.ms"), "3600000", 0, MAX, "How far a record's timestamp may lie in the future.";
+    "message.timestamp.before.max.ms" Long, Some("log.message.timestamp.before.max.ms"), "9223372036854775807", 0, MAX, "How far a record's timestamp may lie in the past.";
+    "message.timestamp.type" Word(TIMESTAMP_TYPES), Some("log.message.timestamp.type"), "CreateTime", 0, 0, "Whose clock stamps records.";
+    "min.cleanable.dirty.ratio" Double, Some("log.cleaner.min.cleanable.ratio"), "0.5", 0, 1, "Share of the log that must be dirty before it is compacted.";
+    "min.compaction.lag.ms" Long, Some("log.cleaner.min.compaction.lag.ms"), "0", 0, MAX, "A record stays uncompacted for at least this time.";
+    "min.insync.replicas" Int, Some("min.insync.replicas"), "2", 1, INT, "Replicas that must have a record before acks=all is answered; all of them where there are fewer.";
+    "preallocate" Bool, Some("log.preallocate"), "false", 0, 0, "Reserve the room of a whole segment (segment.bytes) with its first record, where the file system can; what is left over is given back when it is closed.";
+    "remote.copy.lag.bytes" Long, Some("log.remote.copy.lag.bytes"), "-1", -2, MAX, "A closed segment is copied to object storage once this much comes after it, if it is not old enough before (remote.copy.lag.ms); -1: whatever comes after it, -2: local.retention.bytes.";
+    "remote.copy.lag.ms" Long, Some("log.remote.copy.lag.ms"), "0", -2, MAX, "A record is copied to object storage once it is this old, and its segment is closed for that; 0: as soon as its segment is closed, -1: whenever remote.copy.lag.bytes says, -2: local.retention.ms.";
+    "remote.log.copy.disable" Bool, None, "false", 0, 0, "Whether a tiered topic copies nothing more to object storage; what is there is read on, and expires.";
+    "remote.log.delete.on.disable" Bool, None, "false", 0, 0, "Whether what is in object storage is deleted when remote.storage.enable is set to false, which is refused without it.";
+    "remote.storage.enable" Bool, None, "false", 0, 0, "Whether closed segments are copied to object storage (remote.storage.url), and read there once they are gone here.";
+    "remote.storage.mount" Str, None, "", 0, 0, "Set where strandline tier mount makes a topic: whose records it shows, read only, as ID:TOPIC@URL, of a topic in the bucket of another cluster. URL is one of remote.storage.mount.urls.";
+    "remote.storage.restore" Str, None, "", 0, 0, "Set where strandline tier restore makes a topic: the id that it has in the bucket, and the leader epoch that its partitions begin with, as ID@EPOCH. Until its log has begun where the bucket's ends, it takes no records.";
+    "retention.bytes" Long, Some("log.retention.bytes"), "-1", MIN, MAX, "Size of a partition above which old segments are deleted; negative: no limit.";
+    "retention.ms" Long, Some("log.retention.ms"), "604800000", -1, MAX, "Age at which segments are deleted; -1: never.";
+    "segment.bytes" Int, Some("log.segment.bytes"), "1073741824", 1 << 20, INT, "Size at which a segment is rolled.";
+    "segment.index.bytes" Int, Some("log.index.size.max.bytes"), "10485760", 4, INT, "Size of an offset index at which its segment is rolled.";
+    "segment.jitter.ms" Long, Some("log.roll.jitter.ms"), "0", 0, MAX, "Random time taken off the age at which a segment is rolled.";
+    "segment.ms" Long, Some("log.roll.ms"), "604800000", 1, MAX, "Age at which a segment is rolled.";
+    "unclean.leader.election.enable" Bool, Some("unclean.leader.election.enable"), "false", 0, 0, "Whether a replica out of sync may lead when no other is left.";
+    "write.caching" Bool, Some("write.caching"), "false", 0, 0, "Count written bytes as replicated (as Apache Kafka does) instead of flushed ones.";
 };
 
 /// The broker row of a name.
@@ -238,63 +241,9 @@ pub(super) fn topic_row(name: &str) -> Option<&'static TopicRow> {
     TOPIC_ROWS.iter().find(|row| row.name == name)
 }
 
-/// Checks a value against a row's type and bounds; the error is Kafka's text.
-pub(super) fn check_value(
-    name: &str,
-    kind: Kind,
-    bounds: (i64, i64),
-    value: &str,
-) -> Result<(), String> {
-    let invalid =
-        |why: String| Err(format!("Invalid value {value} for configuration {name}: {why}"));
-    let trimmed = value.trim();
-    match kind {
-        Bool if !matches!(trimmed.to_ascii_lowercase().as_str(), "true" | "false") => {
-            invalid("Expected value to be either true or false".to_owned())
-        }
-        Int | Long => match trimmed.parse::<i64>() {
-            Ok(number) if kind == Int && i32::try_from(number).is_err() => {
-                invalid("Not a number of type INT".to_owned())
-            }
-            Ok(number) if number < bounds.0 => {
-                invalid(format!("Value must be at least {}", bounds.0))
-            }
-            Ok(number) if number > bounds.1 => {
-                invalid(format!("Value must be no more than {}", bounds.1))
-            }
-            Ok(_) => Ok(()),
-            Err(_) => invalid(format!(
-                "Not a number of type {}",
-                if kind == Int { "INT" } else { "LONG" }
-            )),
-        },
-        Double => match trimmed.parse::<f64>() {
-            Ok(number) if bounds == (0, 1) && !(0.0..=1.0).contains(&number) => {
-                invalid("Value must be between 0 and 1".to_owned())
-            }
-            Ok(number) if number < 0.0 => invalid("Value must be at least 0".to_owned()),
-            Ok(_) => Ok(()),
-            Err(_) => invalid("Not a number of type DOUBLE".to_owned()),
-        },
-        Word(words) if !words.contains(&trimmed) => {
-            invalid(format!("String must be one of: {}", words.join(", ")))
-        }
-        Words(words) => {
-            let wrong = trimmed.split(',').map(str::trim).find(|word| !words.contains(word));
-            match wrong {
-                Some(_) => invalid(format!("String must be one of: {}", words.join(", "))),
-                None => Ok(()),
-            }
-        }
-        Pairs if ThrottledReplicas::parse(trimmed).is_none() => {
-            invalid("must be pairs of partition:broker, separated by commas, or *".to_owned())
-        }
-        Bool | Str | List | Pairs | Word(_) => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::value::canonical;
     use super::*;
 
     #[test]
@@ -302,11 +251,13 @@ mod tests {
         assert!(BROKER_ROWS.is_sorted_by(|a, b| a.name < b.name));
         assert!(TOPIC_ROWS.is_sorted_by(|a, b| a.name < b.name));
         for row in BROKER_ROWS.iter().filter(|row| !row.default.is_empty()) {
-            assert_eq!(check_value(row.name, row.kind, row.bounds, row.default), Ok(()));
+            let form = canonical(row.name, row.kind, row.bounds, row.default);
+            assert_eq!(form.as_deref(), Ok(row.default));
         }
         for row in TOPIC_ROWS {
             if !row.default.is_empty() {
-                assert_eq!(check_value(row.name, row.kind, row.bounds, row.default), Ok(()));
+                let form = canonical(row.name, row.kind, row.bounds, row.default);
+                assert_eq!(form.as_deref(), Ok(row.default));
             }
             assert!(row.broker.is_none_or(|name| broker_row(name).is_some()), "{}", row.name);
         }
@@ -315,13 +266,13 @@ mod tests {
     #[test]
     fn a_wrong_value_gets_the_text_that_clients_know() {
         let row = topic_row("retention.ms").expect("row");
-        let error = check_value(row.name, row.kind, row.bounds, "abc").expect_err("not a number");
+        let error = canonical(row.name, row.kind, row.bounds, "abc").expect_err("not a number");
         assert_eq!(
             error,
             "Invalid value abc for configuration retention.ms: Not a number of type LONG"
         );
         let policy = topic_row("cleanup.policy").expect("row");
-        assert!(check_value(policy.name, policy.kind, policy.bounds, "compact,delete").is_ok());
-        assert!(check_value(policy.name, policy.kind, policy.bounds, "compact,shred").is_err());
+        assert!(canonical(policy.name, policy.kind, policy.bounds, "compact,delete").is_ok());
+        assert!(canonical(policy.name, policy.kind, policy.bounds, "compact,shred").is_err());
     }
 }

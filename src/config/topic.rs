@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use super::broker::Config;
 use super::origin::{MOUNT, Mount, RESTORE, Restore};
-use super::table::{Kind, TOPIC_ROWS, broker_row, check_value, topic_row};
+use super::table::{Kind, TOPIC_ROWS, broker_row, topic_row};
 use super::throttled::ThrottledReplicas;
+use super::value::{canonical, fraction, items};
 use crate::model::OFFSETS_TOPIC;
 use crate::model::number::{to_u64, to_usize};
-use crate::record::{Codec, TimestampRules};
+use crate::record::{Codec, Levels, TimestampRules};
 
 /// A local retention that is that of the whole log, or a lag that is the local retention.
 const AS_WHOLE: i64 = -2;
@@ -30,6 +31,7 @@ pub(crate) struct TopicConfig {
     pub is_deleted: bool,
     /// `None`: as the producer sent it.
     pub codec: Option<Codec>,
+    pub levels: Levels,
     pub delete_retention_ms: i64,
     pub file_delete_delay_ms: i64,
     pub flush_messages: i64,
@@ -44,6 +46,8 @@ pub(crate) struct TopicConfig {
     pub min_compaction_lag_ms: i64,
     pub min_insync_replicas: i32,
     pub unclean_leader_election: bool,
+    /// Whether a segment's room is reserved when it is begun.
+    pub preallocate: bool,
     pub retention_bytes: i64,
     pub retention_ms: i64,
     /// Whether segments are copied to object storage; then how long they stay here too.
@@ -86,7 +90,7 @@ impl TopicConfig {
         let local = |name: &str, whole: &str| match long(name) {
             // What is only compacted never goes as a whole.
             AS_WHOLE if !has("delete") => -1,
-            AS_WHOLE => long(whole),
+            AS_WHOLE => long(whole).max(-1),
             own => own,
         };
         let mount = Mount::parse(&text(MOUNT)).ok().flatten().map(Arc::new);
@@ -95,6 +99,7 @@ impl TopicConfig {
             is_compacted: has("compact"),
             is_deleted: has("delete"),
             codec: Codec::from_name(&text("compression.type")),
+            levels: levels(long("compression.gzip.level"), long("compression.zstd.level")),
             delete_retention_ms: long("delete.retention.ms"),
             file_delete_delay_ms: long("file.delete.delay.ms"),
             flush_messages: long("flush.messages"),
@@ -114,11 +119,12 @@ impl TopicConfig {
             } else {
                 TimestampType::CreateTime
             },
-            dirty_ratio_min: text("min.cleanable.dirty.ratio").parse().unwrap_or(0.5),
+            dirty_ratio_min: fraction(&text("min.cleanable.dirty.ratio")).unwrap_or(0.5),
             min_compaction_lag_ms: long("min.compaction.lag.ms"),
             unclean_leader_election: is_true("unclean.leader.election.enable"),
             min_insync_replicas: i32::try_from(long("min.insync.replicas")).unwrap_or(i32::MAX),
-            retention_bytes: long("retention.bytes"),
+            preallocate: is_true("preallocate"),
+            retention_bytes: long("retention.bytes").max(-1),
             retention_ms: long("retention.ms"),
             is_tiered: is_true("remote.storage.enable") || is_mounted,
             local_retention_bytes: local("local.retention.bytes", "retention.bytes"),
@@ -148,6 +154,14 @@ impl TopicConfig {
     }
 }
 
+fn levels(gzip: i64, zstd: i64) -> Levels {
+    let own = Levels::default();
+    Levels {
+        gzip: i32::try_from(gzip).unwrap_or(own.gzip),
+        zstd: i32::try_from(zstd).unwrap_or(own.zstd),
+    }
+}
+
 fn throttled(text: &str) -> ThrottledReplicas {
     ThrottledReplicas::parse(text).unwrap_or_default()
 }
@@ -170,30 +184,31 @@ pub(super) fn broker_default(broker: &Config, name: &str) -> String {
         "retention.ms" => broker.retention_ms().to_string(),
         "segment.ms" => broker.roll_ms().to_string(),
         _ => match topic_row(name) {
-            Some(row) => row.broker.map_or(row.default, |key| broker.text(key)).to_owned(),
+            Some(row) => {
+                // A broker's setting without a default of its own leaves the topic's.
+                let set = row.broker.map(|key| broker.get(key));
+                let set = set.filter(|(text, origin)| {
+                    *origin != super::broker::Origin::Default || !text.is_empty()
+                });
+                set.map_or(row.default, |(text, _)| text).to_owned()
+            }
             None => String::new(),
         },
     }
 }
 
-/// Checks an override; the error is the text that the client gets.
-pub(crate) fn check_topic_override(name: &str, value: &str) -> Result<(), String> {
+/// An override as it is kept; the error is the text that the client gets.
+pub(crate) fn canonical_override(name: &str, value: &str) -> Result<String, String> {
     let Some(row) = topic_row(name) else {
         return Err(format!("Unknown topic config name: {name}"));
     };
-    check_value(row.name, row.kind, row.bounds, value)?;
+    let value = canonical(row.name, row.kind, row.bounds, value)?;
     match name {
-        RESTORE => drop(Restore::parse(value)?),
-        MOUNT => drop(Mount::parse(value)?),
+        RESTORE => drop(Restore::parse(&value)?),
+        MOUNT => drop(Mount::parse(&value)?),
         _ => {}
     }
-    if !row.acts && value.trim() != row.default {
-        return Err(format!(
-            "Invalid value {value} for configuration {name}: only the default, '{}', is supported in this version",
-            row.default
-        ));
-    }
-    Ok(())
+    Ok(value)
 }
 
 /// Checks what a topic's overrides are together, as Kafka does; `before` is what they were.
@@ -205,6 +220,12 @@ pub(crate) fn check_topic(
 ) -> Result<(), String> {
     let was_tiered = TopicConfig::resolve(broker, before).is_tiered;
     let config = TopicConfig::resolve(broker, overrides);
+    let (low, high) = (config.min_compaction_lag_ms, config.max_compaction_lag_ms);
+    if low > high {
+        return Err(format!(
+            "conflict topic config setting min.compaction.lag.ms ({low}) > max.compaction.lag.ms ({high})"
+        ));
+    }
     if let Some(mount) = &config.mount {
         let is_tiered =
             effective(broker, overrides, "remote.storage.enable").eq_ignore_ascii_case("true");
@@ -267,6 +288,43 @@ pub(crate) fn check_topic(
     Ok(())
 }
 
+/// Checks what a broker's settings are together, as Kafka does when they change while it runs.
+pub(crate) fn check_broker(broker: &Config) -> Result<(), String> {
+    const LOCAL: &str = "log.local.retention.ms";
+    const LAG: &str = "log.remote.copy.lag.ms";
+    let refused = |name: &str, value: i64, why: String| {
+        Err(format!("Invalid value {value} for configuration {name}: {why}"))
+    };
+    let whole = broker.retention_ms();
+    let local = match broker.long(LOCAL) {
+        AS_WHOLE => whole,
+        -1 if whole >= 0 => {
+            return refused(
+                LOCAL,
+                -1,
+                format!("Value must not be -1 as log.retention.ms value is set as {whole}."),
+            );
+        }
+        local if whole >= 0 && local > whole => {
+            return refused(
+                LOCAL,
+                local,
+                format!("Value must not be more than log.retention.ms property value: {whole}"),
+            );
+        }
+        local => local,
+    };
+    let lag = broker.long(LAG);
+    if local >= 0 && lag > local {
+        return refused(
+            LAG,
+            lag,
+            format!("Value must not exceed log.local.retention.ms (effective value: {local})"),
+        );
+    }
+    Ok(())
+}
+
 /// The value of a list after APPEND (`add`) or SUBTRACT; `Err` if the key is no list.
 pub(crate) fn edit_list(
     name: &str,
@@ -279,18 +337,18 @@ pub(crate) fn edit_list(
     }) || broker_row(name)
         .is_some_and(|row| matches!(row.kind, Kind::List | Kind::Words(_) | Kind::Pairs));
     if !is_list {
-        let verb = if add { "APPEND to" } else { "SUBTRACT from" };
-        return Err(format!("Can't {verb} key {name} because its type is not LIST."));
+        let verb = if add { "APPEND" } else { "SUBTRACT" };
+        return Err(format!("Can't {verb} to key {name} because its type is not LIST."));
     }
-    let mut items: Vec<&str> =
-        current.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
-    for item in change.split(',').map(str::trim).filter(|item| !item.is_empty()) {
-        items.retain(|old| *old != item);
-        if add {
-            items.push(item);
+    let mut all = items(current);
+    for item in change.split(',').map(str::trim) {
+        if !add {
+            all.retain(|old| *old != item);
+        } else if !all.contains(&item) {
+            all.push(item);
         }
     }
-    Ok(items.join(","))
+    Ok(all.join(","))
 }
 
 #[cfg(test)]
@@ -316,10 +374,38 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_does_not_act_yet_is_accepted_only_with_its_default() {
-        assert_eq!(check_topic_override("preallocate", "false"), Ok(()));
-        let refused = check_topic_override("preallocate", "true").expect_err("refused");
-        assert!(refused.contains("only the default"), "{refused}");
+    fn a_topic_that_is_copied_from_apache_kafka_is_made_as_it_was_there() {
+        let mut overrides = BTreeMap::new();
+        for (name, value) in [
+            ("compression.gzip.level", "8"),
+            ("compression.zstd.level", "-3"),
+            ("compression.lz4.level", "17"),
+            ("preallocate", "TRUE"),
+            ("retention.bytes", "-9"),
+            ("cleanup.policy", ""),
+            ("errors.deadletterqueue.group.enable", "true"),
+        ] {
+            let kept = canonical_override(name, value).expect(name);
+            overrides.insert(name.to_owned(), kept);
+        }
+        let broker = Config::default();
+        assert_eq!(check_topic("t", &broker, &BTreeMap::new(), &overrides), Ok(()));
+        let config = TopicConfig::resolve(&broker, &overrides);
+        assert_eq!(config.levels, Levels { gzip: 8, zstd: -3 });
+        assert_eq!((config.preallocate, config.retention_bytes), (true, -1));
+        assert_eq!((config.is_compacted, config.is_deleted), (false, false));
+        assert_eq!((config.flush_ms, config.segment_jitter_ms), (i64::MAX, 0));
+    }
+
+    #[test]
+    fn nothing_must_be_compacted_before_it_may_be() {
+        let lags = |low: &str, high: &str| {
+            let set = [("min.compaction.lag.ms", low), ("max.compaction.lag.ms", high)];
+            let set = set.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            check_topic("t", &Config::default(), &BTreeMap::new(), &BTreeMap::from(set))
+        };
+        assert_eq!(lags("70", "70"), Ok(()));
+        assert!(lags("71", "70").expect_err("a conflict").contains("conflict"));
     }
 
     #[test]
@@ -385,5 +471,6 @@ mod tests {
         );
         let error = edit_list("retention.ms", "1", "5", true).expect_err("no list");
         assert_eq!(error, "Can't APPEND to key retention.ms because its type is not LIST.");
+        assert_eq!(edit_list("cleanup.policy", "delete", "delete", false), Ok(String::new()));
     }
 }

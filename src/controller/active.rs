@@ -21,8 +21,9 @@ use crate::metadata::Image;
 use crate::model::BrokerId;
 use crate::network::Dialer;
 use crate::quorum::{CommandHandler, ProposeError, Quorum};
+use crate::system::Awake;
 use crate::system::clock::{millis, monotonic, sleep, timeout_at, uptime_ms};
-use crate::system::tasks::{Boxed, spawn};
+use crate::system::tasks::{Boxed, keep_service, run_errand};
 
 /// Commands that wait to be decided.
 const QUEUE_MAX: usize = 10_000;
@@ -45,6 +46,8 @@ pub(crate) struct ActiveController {
     pub(super) quorum: Arc<Quorum>,
     queue: mpsc::Sender<Queued>,
     sessions: Mutex<Sessions>,
+    /// What sessions are measured by.
+    awake: Arc<Awake>,
     dialer: Dialer,
     /// Held while the voters change: one change at a time.
     pub(super) changing_voters: tokio::sync::Mutex<()>,
@@ -55,7 +58,7 @@ impl ActiveController {
     pub(crate) fn start(
         state: Arc<ClusterState>,
         quorum: Arc<Quorum>,
-        dialer: Dialer,
+        (dialer, awake): (Dialer, Arc<Awake>),
     ) -> Arc<Self> {
         let (queue, queued) = mpsc::channel(QUEUE_MAX);
         let controller = Arc::new(Self {
@@ -63,10 +66,11 @@ impl ActiveController {
             quorum,
             queue,
             sessions: Mutex::default(),
+            awake,
             dialer,
             changing_voters: tokio::sync::Mutex::default(),
         });
-        spawn(run(Arc::clone(&controller), queued));
+        keep_service("controller", run(Arc::clone(&controller), queued));
         controller
     }
 
@@ -85,7 +89,7 @@ impl ActiveController {
         }
         match &command {
             Command::DescribeQuorum => {
-                let heard = self.sessions.lock().applied(uptime_ms());
+                let heard = self.sessions.lock().applied(self.awake.now_ms());
                 let view = QuorumView { status: self.quorum.status(), heard };
                 return self.reply(Ok(Answer::Quorum(view)));
             }
@@ -135,7 +139,7 @@ impl ActiveController {
         if broker.epoch != heartbeat.epoch {
             return Err(ControllerError::StaleBrokerEpoch);
         }
-        let (now_ms, session_ms) = (uptime_ms(), self.session_ms());
+        let (now_ms, session_ms) = (self.awake.now_ms(), self.session_ms());
         {
             let mut sessions = self.sessions.lock();
             sessions.begin(term, now_ms, session_ms, &image);
@@ -166,7 +170,8 @@ impl ActiveController {
     /// Fences who was not heard of for too long.
     async fn expire(self: &Arc<Self>) {
         let Some(term) = self.quorum.leading() else { return };
-        let (image, now_ms, session_ms) = (self.state.image(), uptime_ms(), self.session_ms());
+        let (image, now_ms, session_ms) =
+            (self.state.image(), self.awake.now_ms(), self.session_ms());
         let (is_new, unreachable, expired) = {
             let mut sessions = self.sessions.lock();
             sessions.begin(term, now_ms, session_ms, &image);
@@ -198,7 +203,7 @@ impl ActiveController {
         }
         let controller = Arc::clone(self);
         let address = format!("{}:{}", endpoint.host, endpoint.port);
-        spawn(async move {
+        run_errand("probe of a broker", async move {
             // A process that dies closes one socket after the other: the listener may be the last.
             for pause_ms in PROBES_MS {
                 sleep(millis(pause_ms)).await;

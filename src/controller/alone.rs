@@ -13,7 +13,7 @@ use crate::quorum::{
     Identity, LoadedQuorum, Peers, QuorumSettings, QuorumStorage, StateMachine, VoterDisks,
 };
 use crate::system::clock::{millis, sleep};
-use crate::system::{Random, SharedDisk};
+use crate::system::{Awake, Random, SharedDisk};
 
 /// Opens the metadata below `folder` and registers the one broker that there is.
 pub(crate) async fn alone(
@@ -40,7 +40,8 @@ pub(crate) async fn alone(
     let loaded = LoadedQuorum::load(storage, machine, settings).expect("loads");
     let disks: Arc<dyn VoterDisks> = Arc::<ClusterState>::clone(&state);
     let quorum = loaded.start(Arc::clone(&peers), disks, random.clone()).await.expect("starts");
-    let active = ActiveController::start(Arc::clone(&state), Arc::clone(&quorum), dialer);
+    let active =
+        ActiveController::start(Arc::clone(&state), Arc::clone(&quorum), (dialer, Awake::new()));
     let controller = Arc::new(Controller::new(state, active, quorum, peers, random.clone()));
     register(&controller, random.uuid(), None).await;
     let id = controller.node_id;

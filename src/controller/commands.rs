@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::command::{NewPartitions, NewTopic};
 use super::error::ControllerError;
 use super::placement::Placement;
-use crate::config::{Config, MOUNT, MOUNT_EPOCH, RESTORE, check_topic, check_topic_override};
+use crate::config::{Config, MOUNT, MOUNT_EPOCH, RESTORE, canonical_override, check_topic};
 use crate::metadata::{ConfigResource, Image, MetadataRecord, PartitionImage};
 use crate::model::number::to_i32;
 use crate::model::{BrokerId, LeaderEpoch, PartitionId, TopicId, validate_topic_name};
@@ -44,12 +44,12 @@ pub(super) fn create_topic(
                 "Null value not supported for topic configs: {name}"
             )));
         };
-        check_topic_override(name, value).map_err(ControllerError::Config)?;
-        overrides.insert(name.clone(), value.trim().to_owned());
+        let value = canonical_override(name, value).map_err(ControllerError::Config)?;
+        overrides.insert(name.clone(), value.clone());
         records.push(MetadataRecord::Config {
             resource: ConfigResource::Topic(topic.name.clone()),
             name: name.clone(),
-            value: Some(value.trim().to_owned()),
+            value: Some(value),
         });
     }
     check_topic(&topic.name, config, &BTreeMap::new(), &overrides)

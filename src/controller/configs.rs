@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ControllerError;
 use crate::config::{
-    BROKER_ROWS, Config, MOUNT, Origin, RESTORE, check_topic, check_topic_override, edit_list,
-    effective,
+    BROKER_ROWS, Config, MOUNT, Origin, RESTORE, canonical_override, check_broker, check_topic,
+    edit_list, effective, is_kafkas, is_without_effect,
 };
 use crate::metadata::{ConfigResource, Image, MetadataRecord};
 use crate::model::BrokerId;
@@ -33,11 +33,11 @@ pub(crate) struct ConfigChange {
 
 /// The configuration of this broker: what it was started with, the cluster's dynamic values, its own.
 pub(super) fn in_force(started_with: &Config, image: &Image, node_id: BrokerId) -> Config {
-    let mut values = image.configs(&ConfigResource::Cluster).as_ref().clone();
-    values.extend(
-        image.configs(&ConfigResource::Broker(node_id)).iter().map(|(k, v)| (k.clone(), v.clone())),
-    );
-    started_with.with_dynamic(&values)
+    let cluster = image.configs(&ConfigResource::Cluster);
+    let own = image.configs(&ConfigResource::Broker(node_id));
+    started_with
+        .with_dynamic(&cluster, Origin::DynamicCluster)
+        .with_dynamic(&own, Origin::DynamicBroker)
 }
 
 /// The records of a change.
@@ -63,9 +63,7 @@ pub(super) fn alter(
     for (index, change) in changes.iter().enumerate() {
         let name = &change.name;
         if changes.iter().take(index).any(|other| other.name == *name) {
-            return Err(ControllerError::Request(format!(
-                "Error due to duplicate config keys : {name}"
-            )));
+            return Err(ControllerError::Request("Error due to duplicate config keys".to_owned()));
         }
         let given = match (&change.value, change.operation) {
             (_, ConfigOperation::Delete) => None,
@@ -76,28 +74,19 @@ pub(super) fn alter(
                 )));
             }
         };
-        let before = || match resource {
-            ConfigResource::Topic(_) => effective(&broker, &current, name),
-            ConfigResource::Cluster | ConfigResource::Broker(_) if broker_row(name).is_none() => {
-                String::new()
-            }
-            ConfigResource::Cluster | ConfigResource::Broker(_) => broker.text(name).to_owned(),
-        };
         let value = match (given, change.operation) {
             (None, _) => None,
             (Some(given), ConfigOperation::Append | ConfigOperation::Subtract) => {
                 let add = change.operation == ConfigOperation::Append;
-                check_known(resource, name)?;
-                Some(edit_list(name, &before(), given, add).map_err(ControllerError::Config)?)
+                Some(edited(resource, &broker, &current, (name, given, add))?)
             }
-            (Some(given), ConfigOperation::Set | ConfigOperation::Delete) => {
-                Some(given.trim().to_owned())
-            }
+            (Some(given), ConfigOperation::Set | ConfigOperation::Delete) => Some(given.to_owned()),
         };
         // What is not known is not set: taking it away is done (kafka-reassign-partitions takes away its throttles).
-        if change.operation != ConfigOperation::Delete || current.contains_key(name) {
-            check(resource, name, value.as_deref())?;
-        }
+        let value = match value {
+            Some(value) => Some(checked(resource, name, &value)?),
+            None => None,
+        };
         if current.get(name) != value.as_ref() {
             records.push(MetadataRecord::Config {
                 resource: resource.clone(),
@@ -106,11 +95,61 @@ pub(super) fn alter(
             });
         }
     }
-    if let ConfigResource::Topic(topic) = resource {
-        let overrides = after(&current, &records)?;
-        check_topic(topic, &broker, &current, &overrides).map_err(ControllerError::Config)?;
-    }
+    check_together(image, started_with, resource, &records)?;
     Ok(records)
+}
+
+/// Settings of brokers that depend on each other.
+const TOGETHER: &[&str] = &["log.retention.ms", "log.local.retention.ms", "log.remote.copy.lag.ms"];
+
+/// Checks what the settings are together after a change.
+fn check_together(
+    image: &Image,
+    started_with: &Config,
+    resource: &ConfigResource,
+    records: &[MetadataRecord],
+) -> Result<(), ControllerError> {
+    let current = image.configs(resource);
+    let cluster = image.configs(&ConfigResource::Cluster);
+    let config = match resource {
+        ConfigResource::Topic(topic) => {
+            let overrides = after(&current, records)?;
+            let broker = in_force(started_with, image, -1);
+            return check_topic(topic, &broker, &current, &overrides)
+                .map_err(ControllerError::Config);
+        }
+        ConfigResource::Cluster => {
+            started_with.with_dynamic(&with(&current, records), Origin::DynamicCluster)
+        }
+        ConfigResource::Broker(_) => started_with
+            .with_dynamic(&cluster, Origin::DynamicCluster)
+            .with_dynamic(&with(&current, records), Origin::DynamicBroker),
+    };
+    let is_concerned = |record: &MetadataRecord| matches!(record, MetadataRecord::Config { name, .. } if TOGETHER.contains(&name.as_str()));
+    if records.iter().any(is_concerned) {
+        check_broker(&config).map_err(ControllerError::Request)?;
+    }
+    Ok(())
+}
+
+/// Settings with records on top.
+fn with(
+    current: &BTreeMap<String, String>,
+    records: &[MetadataRecord],
+) -> BTreeMap<String, String> {
+    let mut values = current.clone();
+    for record in records {
+        match record {
+            MetadataRecord::Config { name, value: Some(value), .. } => {
+                values.insert(name.clone(), value.clone());
+            }
+            MetadataRecord::Config { name, value: None, .. } => {
+                values.remove(name);
+            }
+            _ => {}
+        }
+    }
+    values
 }
 
 /// A topic's settings after a change.
@@ -118,25 +157,20 @@ fn after(
     current: &BTreeMap<String, String>,
     records: &[MetadataRecord],
 ) -> Result<BTreeMap<String, String>, ControllerError> {
-    let mut overrides = current.clone();
     for record in records {
         let MetadataRecord::Config { name, value, .. } = record else { continue };
-        match value {
-            _ if name == MOUNT => {
-                return Err(ControllerError::Config(format!(
-                    "{name} says whose records a topic shows, and never changes: delete the topic, which leaves them alone"
-                )));
-            }
-            Some(_) if name == RESTORE => {
-                return Err(ControllerError::Config(format!(
-                    "{name} says where a topic comes from: it is set only where one is made"
-                )));
-            }
-            Some(value) => drop(overrides.insert(name.clone(), value.clone())),
-            None => drop(overrides.remove(name)),
+        if name == MOUNT {
+            return Err(ControllerError::Config(format!(
+                "{name} says whose records a topic shows, and never changes: delete the topic, which leaves them alone"
+            )));
+        }
+        if name == RESTORE && value.is_some() {
+            return Err(ControllerError::Config(format!(
+                "{name} says where a topic comes from: it is set only where one is made"
+            )));
         }
     }
-    Ok(overrides)
+    Ok(with(current, records))
 }
 
 /// The changes that make `values` all that is set.
@@ -167,46 +201,52 @@ fn broker_row(name: &str) -> Option<&'static crate::config::Row> {
     BROKER_ROWS.iter().find(|row| row.name == name)
 }
 
-fn check_known(resource: &ConfigResource, name: &str) -> Result<(), ControllerError> {
-    let topic = matches!(resource, ConfigResource::Topic(_));
-    let known = crate::config::TOPIC_ROWS.iter().any(|row| row.name == name);
-    if topic && !known {
-        return Err(ControllerError::Config(format!("Unknown topic config name: {name}")));
-    }
-    Ok(())
+/// A list after APPEND or SUBTRACT.
+fn edited(
+    resource: &ConfigResource,
+    broker: &Config,
+    current: &BTreeMap<String, String>,
+    (name, change, add): (&str, &str, bool),
+) -> Result<String, ControllerError> {
+    let verb = if add { "append" } else { "subtract" };
+    let is_topic = matches!(resource, ConfigResource::Topic(_));
+    let before = match broker_row(name) {
+        _ if is_topic => effective(broker, current, name),
+        Some(_) => current.get(name).map_or_else(|| broker.text(name), String::as_str).to_owned(),
+        None => return Err(ControllerError::Config(format!("Unknown config name: {name}"))),
+    };
+    edit_list(name, &before, change, add).map_err(|error| {
+        ControllerError::Config(if is_topic {
+            error
+        } else {
+            format!("Config value {verb} is not allowed for config key: {name}")
+        })
+    })
 }
 
-fn check(
-    resource: &ConfigResource,
-    name: &str,
-    value: Option<&str>,
-) -> Result<(), ControllerError> {
-    match resource {
-        ConfigResource::Topic(_) => {
-            check_known(resource, name)?;
-            value.map_or(Ok(()), |value| {
-                check_topic_override(name, value).map_err(ControllerError::Config)
-            })
+/// The value as it is kept, if it may be set.
+fn checked(resource: &ConfigResource, name: &str, value: &str) -> Result<String, ControllerError> {
+    if let ConfigResource::Topic(_) = resource {
+        return canonical_override(name, value).map_err(ControllerError::Config);
+    }
+    match broker_row(name) {
+        Some(row) if row.dynamic => {
+            let mut config = Config::default();
+            config
+                .set(name, value, Origin::DynamicBroker)
+                .map_err(|error| ControllerError::Request(error.to_string()))?;
+            Ok(config.text(name).to_owned())
         }
-        ConfigResource::Cluster | ConfigResource::Broker(_) => {
-            let dynamic = broker_row(name).map(|row| row.dynamic);
-            match dynamic {
-                Some(true) => {}
-                Some(false) => {
-                    return Err(ControllerError::Request(format!(
-                        "Cannot update these configs dynamically: Set({name})"
-                    )));
-                }
-                None => {
-                    return Err(ControllerError::Config(format!(
-                        "Unknown broker config name: {name}"
-                    )));
-                }
-            }
-            match value {
-                Some(value) => Ok(Config::default().set(name, value, Origin::Dynamic)?),
-                None => Ok(()),
-            }
-        }
+        // Whoever sets it for one broker reads it again, as from Apache Kafka; it acts there on as little as here.
+        None if is_without_effect(name) => match resource {
+            ConfigResource::Broker(_) => Ok(value.to_owned()),
+            _ => Err(ControllerError::Request(format!(
+                "Cannot update these configs at default cluster level, broker id must be specified: [{name}]"
+            ))),
+        },
+        None if !is_kafkas(name) => Ok(value.to_owned()),
+        _ => Err(ControllerError::Request(format!(
+            "Cannot update these configs dynamically: [{name}]"
+        ))),
     }
 }

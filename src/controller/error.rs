@@ -31,8 +31,6 @@ pub(crate) enum ControllerError {
     Config(String),
     #[error("{0}")]
     Request(String),
-    #[error("Unexpected broker id, expected {expected} or empty string, but received {asked}")]
-    WrongBroker { expected: BrokerId, asked: String },
     #[error("broker {0} is not registered")]
     UnknownBroker(BrokerId),
     /// Another process with this id is alive, or was a moment ago.

@@ -184,6 +184,33 @@ fn a_move_that_is_taken_back_leaves_what_was() {
 }
 
 #[test]
+fn a_leader_that_was_being_added_is_followed_by_another_when_the_move_becomes_another_one() {
+    let config = Config::default();
+    for target in [None, Some(&[1, 4][..])] {
+        let mut image = image(&[3, 4, 1, 2], &[3], &[], 3);
+        let moves = |image: &mut Image, isr: &[BrokerId], elr: &[BrokerId]| {
+            let mut state = image.topic("t").expect("there").partitions[0].clone();
+            (state.adding, state.removing) = (vec![3, 4], vec![1, 2]);
+            (state.isr, state.elr) = (isr.to_vec(), elr.to_vec());
+            state.partition_epoch += 1;
+            image.apply(&MetadataRecord::Partition { topic: TOPIC, partition: 0, state });
+        };
+        let mut asked = |isr: &[BrokerId], elr: &[BrokerId]| {
+            moves(&mut image, isr, elr);
+            let records = Partitions::new(&image, &config).reassigned(TOPIC, 0, target)?;
+            Ok(apply(&mut image.clone(), &records))
+        };
+        // Nobody else has everything.
+        assert!(matches!(asked(&[3], &[]), Err(ControllerError::Assignment(_))), "{target:?}");
+        let now = asked(&[2, 3], &[]).expect("begun");
+        assert_eq!((now.leader, now.isr, now.leader_epoch), (2, vec![2], 6), "{target:?}");
+        assert!(!now.replicas.contains(&3));
+        let now = asked(&[3], &[1]).expect("begun");
+        assert_eq!((now.leader, now.isr, now.elr), (1, vec![1], vec![]), "{target:?}");
+    }
+}
+
+#[test]
 fn a_leader_that_no_follower_reaches_is_replaced_but_not_because_one_says_so() {
     let mut image = image(&[1, 2, 3], &[1, 2, 3], &[], 1);
     let config = Config::default();

@@ -280,19 +280,10 @@ impl<'a> Partitions<'a> {
             if before.adding.is_empty() && before.removing.is_empty() {
                 return Err(ControllerError::NoReassignment);
             }
-            after.isr.retain(|id| original.contains(id));
-            after.elr.retain(|id| original.contains(id));
             after.replicas = original;
             after.adding.clear();
             after.removing.clear();
-            if !after.replicas.contains(&after.leader) {
-                elect(
-                    &mut after,
-                    self.rules(image),
-                    |id| self.is_alive(id),
-                    |id| self.is_alive(id),
-                );
-            }
+            self.let_go(&mut after, self.rules(image))?;
             return Ok(record(topic, partition, before, after).into_iter().collect());
         };
         self.check_target(target)?;
@@ -305,9 +296,25 @@ impl<'a> Partitions<'a> {
         after.removing = original.iter().copied().filter(|id| !target.contains(id)).collect();
         after.replicas = target.to_vec();
         after.replicas.extend(&after.removing);
-        after.isr.retain(|id| after.replicas.contains(id));
+        self.let_go(&mut after, self.rules(image))?;
         self.finish_move(&mut after);
         Ok(record(topic, partition, before, after).into_iter().collect())
+    }
+
+    /// Takes whoever is a replica no more out of the ISR and the ELR: the leader too, which another one follows. Refused where nobody who is
+    /// left has everything.
+    fn let_go(&self, partition: &mut PartitionImage, rules: Rules) -> Result<(), ControllerError> {
+        let PartitionImage { replicas, isr, elr, .. } = partition;
+        isr.retain(|id| replicas.contains(id));
+        elr.retain(|id| replicas.contains(id));
+        if isr.is_empty() && elr.is_empty() && !rules.unclean {
+            let text = "Without the replicas that were being added nobody has everything.";
+            return Err(ControllerError::Assignment(text.to_owned()));
+        }
+        if !replicas.contains(&partition.leader) {
+            elect(partition, rules, |id| self.is_alive(id), |id| self.is_alive(id));
+        }
+        Ok(())
     }
 
     fn check_target(&self, target: &[BrokerId]) -> Result<(), ControllerError> {

@@ -1,14 +1,14 @@
 //! Which brokers are alive, as far as the active controller has heard: soft state, begun anew with each term.
 //!
 //! Invariants: a broker is fenced only after its session time without a heartbeat, or when its listener refuses
-//! connections; a new controller gives everybody a whole session, since an older one may have promised it.
+//! connections; only time counts in which the controller was awake to hear it; a new controller gives everybody a whole session, since an older one may have promised it.
 
 use std::collections::BTreeMap;
 
 use crate::metadata::Image;
 use crate::model::BrokerId;
 
-/// When each unfenced broker's session ends (uptime), in one term.
+/// When each unfenced broker's session ends, in one term. All times are those of `Awake`.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     term: u64,
@@ -17,7 +17,7 @@ pub(super) struct Sessions {
     ends_ms: BTreeMap<BrokerId, i64>,
     /// Whom each broker can't reach.
     unreachable: BTreeMap<BrokerId, Vec<BrokerId>>,
-    /// How far each broker has applied the metadata, and when it said so (uptime).
+    /// How far each broker has applied the metadata, and when it said so.
     applied: BTreeMap<BrokerId, (u64, i64)>,
 }
 

@@ -74,9 +74,8 @@ impl Groups {
     /// it.
     pub(crate) fn all_offsets(&self) -> Vec<(PartitionId, LeaderEpoch, OffsetsByGroup)> {
         let shards: Vec<_> = self.shards.read().iter().map(|(p, s)| (*p, Arc::clone(s))).collect();
-        let is_loaded = |shard: &Shard| {
-            shard.is_loaded.load(Ordering::Acquire) && !shard.is_over.load(Ordering::Acquire)
-        };
+        let is_loaded =
+            |shard: &Shard| shard.is_loaded.load(Ordering::Acquire) && shard.is_current();
         let mut all = Vec::new();
         for (partition, shard) in shards.into_iter().filter(|(_, shard)| is_loaded(shard)) {
             let cells: Vec<_> = shard
@@ -220,13 +219,14 @@ fn split(
     commit_ms: i64,
 ) -> (Vec<Key>, Vec<CommittedOffset>, Vec<GroupRecord>) {
     let (mut keys, mut values, mut records) = (Vec::new(), Vec::new(), Vec::new());
+    let expire_ms = request.retention_ms.map(|retention| commit_ms.saturating_add(retention));
     for (topic, partition, offset, leader_epoch, metadata) in &request.offsets {
         let value = CommittedOffset {
             offset: *offset,
             leader_epoch: *leader_epoch,
             metadata: metadata.clone(),
             commit_ms,
-            expire_ms: None,
+            expire_ms,
         };
         records.push(GroupRecord::Offset {
             group: request.group.clone(),

@@ -10,13 +10,13 @@ use super::group::{Group, GroupState};
 use super::groups::{Cell, Groups};
 use crate::model::Timestamp;
 use crate::system::clock::{millis, sleep};
-use crate::system::tasks::spawn;
+use crate::system::tasks::keep_job;
 
 impl Groups {
     /// Starts the loop that expires offsets.
     pub(crate) fn start_expiry(self: &Arc<Self>) {
         let groups = Arc::clone(self);
-        spawn(async move {
+        keep_job("group expiry", async move {
             loop {
                 sleep(millis(groups.settings.retention_check_ms)).await;
                 groups.expire(groups.clock.now_ms()).await;
@@ -78,14 +78,11 @@ impl Groups {
 /// The keys of a group that have expired.
 pub(super) fn expired(group: &Group, now_ms: Timestamp, retention_ms: i64) -> Vec<(String, i32)> {
     let is_old = |since_ms: Timestamp| now_ms.saturating_sub(since_ms) >= retention_ms;
+    // What members committed is kept that long from when the last of them left.
+    let has_left_lately = group.state == GroupState::Empty
+        && group.protocol_type.is_some()
+        && !is_old(group.state_since_ms);
     let kept = match group.state {
-        GroupState::Empty if group.protocol_type.is_some() => {
-            if !is_old(group.state_since_ms) {
-                return Vec::new();
-            }
-            None
-        }
-        // Never had members: each offset has its own time.
         GroupState::Empty => None,
         GroupState::Stable => match subscribed(group) {
             Ok(Some(topics)) => Some(topics),
@@ -98,9 +95,10 @@ pub(super) fn expired(group: &Group, now_ms: Timestamp, retention_ms: i64) -> Ve
         &(super::records::CommittedOffset, i64),
     )| {
         let is_kept = kept.as_ref().is_some_and(|topics| topics.contains(topic));
-        let is_past = committed
-            .expire_ms
-            .map_or_else(|| is_old(committed.commit_ms), |at_ms| at_ms <= now_ms);
+        let is_past = match committed.expire_ms {
+            Some(at_ms) => at_ms <= now_ms,
+            None => is_old(committed.commit_ms) && !has_left_lately,
+        };
         !is_kept && is_past
     };
     let offsets = group.offsets.iter().filter(is_expired).map(|(key, _)| key);

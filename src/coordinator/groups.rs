@@ -1,11 +1,13 @@
 //! All groups of this broker: finds them, runs their steps, writes what they want written.
 //!
 //! Invariants: a group's records are appended under its lock, so their order is that of its steps; offsets are
-//! visible only when their records are below the high watermark; locks of two groups are never held at once.
+//! visible only when their records are below the high watermark; locks of two groups are never held at once; a broker whose
+//! lease is over answers for no group.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::oneshot;
@@ -20,11 +22,14 @@ use crate::model::number::{to_i32, to_usize};
 use crate::model::{BrokerId, LeaderEpoch, OFFSETS_TOPIC, Offset, PartitionId, TopicPartition};
 use crate::record::BatchBuilder;
 use crate::replication::{
-    AckWaiter, AppendRequest, Appending, PartitionError, PartitionHandle, Replicas,
+    AckWaiter, AppendRequest, Appending, PartitionError, PartitionHandle, Replicas, follow_move,
 };
-use crate::system::clock::uptime_ms;
+use crate::system::clock::monotonic;
 use crate::system::tasks::spawn;
-use crate::system::{Clock, Random};
+use crate::system::{Clock, Patient, Random};
+
+/// How long a record waits for the last step of a move of its partition between directories.
+const MOVE_WAIT: Duration = Duration::from_mins(1);
 
 /// Settings of groups.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +51,8 @@ pub(crate) struct CommitRequest {
     pub member_id: String,
     pub instance_id: Option<String>,
     pub generation: i32,
+    /// How long they are kept, whatever the broker's time is (OffsetCommit 2 to 4).
+    pub retention_ms: Option<i64>,
     /// Topic, partition, offset, leader epoch, metadata.
     pub offsets: Vec<(String, i32, Offset, i32, String)>,
 }
@@ -82,7 +89,7 @@ pub(crate) struct DescribedMember {
 #[derive(Debug)]
 pub(super) struct Cell {
     pub shard: Arc<Shard>,
-    pub group: Mutex<Group>,
+    pub group: Patient<Group>,
 }
 
 /// The groups of one partition of the topic, while this broker leads it in one epoch.
@@ -92,8 +99,17 @@ pub(super) struct Shard {
     pub leader_epoch: LeaderEpoch,
     pub groups: Mutex<HashMap<String, Arc<Cell>>>,
     pub is_loaded: AtomicBool,
+    /// It could not be read, and the log says so.
+    pub has_failed: AtomicBool,
     /// Another broker, or another epoch, has the groups now.
     pub is_over: AtomicBool,
+}
+
+impl Shard {
+    /// Whether this broker may still believe that it keeps these groups.
+    pub(super) fn is_current(&self) -> bool {
+        self.partition.leading_epoch() == self.leader_epoch && self.partition.is_leader()
+    }
 }
 
 /// See the file's header.
@@ -139,6 +155,16 @@ impl Groups {
         self.controller.image().topic(OFFSETS_TOPIC).is_none()
     }
 
+    /// Whether what this broker knows may be told as what is.
+    pub(crate) fn may_answer(&self) -> bool {
+        self.replicas.lease().is_held()
+    }
+
+    /// Whether a group is still kept here: asked after waiting, before an answer.
+    pub(crate) fn still_keeps(&self, group: &str) -> Result<(), GroupError> {
+        self.find(group, false).map(drop)
+    }
+
     /// Makes the topic if it is missing, and waits until what this broker leads of it is loaded.
     pub(crate) async fn prepare(self: &Arc<Self>) {
         match self.controller.create_topic(&self.offsets_topic(), false).await {
@@ -152,7 +178,8 @@ impl Groups {
         let image = self.controller.image();
         let topic = image.topic(OFFSETS_TOPIC)?;
         let partition = topic.partitions.get(partition_of(group, topic.partitions.len()))?;
-        (partition.leader >= 0).then_some(partition.leader)
+        let is_known = partition.leader != self.controller.node_id || self.may_answer();
+        (partition.leader >= 0 && is_known).then_some(partition.leader)
     }
 
     /// How the topic is made.
@@ -176,6 +203,10 @@ impl Groups {
         self: &Arc<Self>,
         request: &JoinRequest,
     ) -> Result<oneshot::Receiver<Joined>, GroupError> {
+        // As Apache Kafka asks: first whether there is a group, then what of it.
+        if request.group.is_empty() {
+            return Err(GroupError::InvalidGroupId);
+        }
         let (low, high) = self.settings.session_timeout_ms;
         if !(low..=high).contains(&request.session_timeout_ms) {
             return Err(GroupError::InvalidSessionTimeout);
@@ -228,7 +259,17 @@ impl Groups {
     }
 
     /// Every group.
-    pub(crate) fn list(&self) -> Vec<ListedGroup> {
+    pub(crate) fn list(&self) -> Result<Vec<ListedGroup>, GroupError> {
+        if !self.may_answer() {
+            return Err(GroupError::Unavailable);
+        }
+        let is_loading = |shard: &Shard| {
+            let is_done = shard.is_loaded.load(Ordering::Acquire);
+            shard.is_current() && !is_done && !shard.has_failed.load(Ordering::Acquire)
+        };
+        if self.shards.read().values().any(|shard| is_loading(shard)) {
+            return Err(GroupError::Loading);
+        }
         let mut listed = Vec::new();
         for cell in self.cells() {
             let group = cell.group.lock();
@@ -243,7 +284,7 @@ impl Groups {
             }
         }
         listed.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-        listed
+        Ok(listed)
     }
 
     /// A group in detail; `None` if there is none.
@@ -296,6 +337,7 @@ impl Groups {
         let shards: Vec<Arc<Shard>> = self.shards.read().values().cloned().collect();
         shards
             .iter()
+            .filter(|shard| shard.is_current())
             .flat_map(|shard| shard.groups.lock().values().cloned().collect::<Vec<_>>())
             .collect()
     }
@@ -308,6 +350,9 @@ impl Groups {
         let count = self.controller.image().topic(OFFSETS_TOPIC).map(|t| t.partitions.len());
         let index = to_i32(partition_of(id, count.ok_or(GroupError::Unavailable)?));
         let shard = self.shards.read().get(&index).cloned().ok_or(GroupError::NotCoordinator)?;
+        if !shard.is_current() {
+            return Err(GroupError::NotCoordinator);
+        }
         if !shard.is_loaded.load(Ordering::Acquire) {
             return Err(GroupError::Loading);
         }
@@ -321,7 +366,7 @@ impl Groups {
         if !may_make {
             return Ok(None);
         }
-        let group = Mutex::new(Group::new(id, self.clock.now_ms()));
+        let group = Patient::new(Group::new(id, self.clock.now_ms()));
         let cell = Arc::new(Cell { shard: Arc::clone(&shard), group });
         groups.insert(id.to_owned(), Arc::clone(&cell));
         Ok(Some(cell))
@@ -342,7 +387,7 @@ impl Groups {
             return Err(GroupError::Unavailable);
         }
         let before = group.state;
-        let result = step(&mut group, uptime_ms());
+        let result = step(&mut group, self.replicas.awake().now_ms());
         self.follow_up(cell, group, before);
         Ok(result)
     }
@@ -446,12 +491,25 @@ impl Written {
     /// Waits until the records are below the high watermark; `false` if they will not be.
     pub(super) async fn is_durable(&self) -> bool {
         self.waiter.wait().await;
-        self.partition.is_committed(&self.done)
+        let until = monotonic() + MOVE_WAIT;
+        follow_move(Arc::clone(&self.partition), &self.done, until).await.is_committed(&self.done)
     }
 }
 
 fn log_failure(partition: &TopicPartition, error: &PartitionError) {
-    tracing::error!(%partition, %error, "group record not written");
+    // What passes by itself, or shows in the number of partitions below their minimum, is the client's to try again.
+    let passes = matches!(
+        error,
+        PartitionError::NotEnoughReplicas
+            | PartitionError::NotEnoughReplicasAfterAppend
+            | PartitionError::Moving
+            | PartitionError::NotLeader { .. }
+    );
+    if passes {
+        tracing::debug!(%partition, %error, "group record not written");
+    } else {
+        tracing::error!(%partition, %error, "group record not written");
+    }
 }
 
 /// Which partition keeps a group: Java's `String.hashCode`, as Kafka does.

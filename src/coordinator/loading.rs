@@ -15,11 +15,12 @@ use super::records::GroupRecord;
 use crate::model::{OFFSETS_TOPIC, Offset, TopicPartition};
 use crate::record::{Records, next_batch};
 use crate::replication::{PartitionError, ReadRules};
-use crate::system::clock::{monotonic, sleep, uptime_ms};
-use crate::system::tasks::{blocking, spawn};
+use crate::system::Patient;
+use crate::system::clock::{monotonic, sleep};
+use crate::system::tasks::{blocking, is_interrupted, run_errand};
 
 const READ_BYTES: usize = 1 << 20;
-/// How long a start waits for groups to be loaded.
+/// How long whoever makes the topic waits for its groups.
 const LOAD_WAIT: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(5);
 const FAILED_RETRY: Duration = Duration::from_secs(1);
@@ -35,7 +36,7 @@ impl Groups {
         }
         let Some(shard) = self.change_shard(name) else { return };
         let groups = Arc::clone(self);
-        spawn(async move { groups.load(shard).await });
+        run_errand("group loading", async move { groups.load(shard).await });
     }
 
     /// The shard that has to be loaded, if there is one.
@@ -57,10 +58,17 @@ impl Groups {
             leader_epoch: leading,
             groups: Mutex::default(),
             is_loaded: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
         });
         shards.insert(name.partition, Arc::clone(&shard));
         Some(shard)
+    }
+
+    /// Begins to load what this broker leads. Nobody waits for it: it may need followers, and they this broker's listener.
+    pub(crate) fn begin_loading(self: &Arc<Self>) {
+        let Some(topic) = self.replicas.topic(OFFSETS_TOPIC) else { return };
+        topic.partitions().iter().for_each(|partition| self.role_changed(&partition.name));
     }
 
     /// Loads what this broker leads and waits for it.
@@ -90,6 +98,7 @@ impl Groups {
                 }
                 Some(Err(error)) => {
                     failures += 1;
+                    shard.has_failed.store(true, Ordering::Release);
                     if failures == 1 {
                         tracing::error!(partition = %shard.partition.name, %error, "groups not loaded: they stay unavailable");
                     }
@@ -118,7 +127,7 @@ impl Groups {
                     self.replay(shard, record.offset, record.key.unwrap_or_default(), record.value);
                 }
             }
-            if offset == before {
+            if offset == before || is_interrupted() {
                 return Err(PartitionError::Offline);
             }
         }
@@ -141,7 +150,7 @@ impl Groups {
         let mut groups = shard.groups.lock();
         let mut cell = |id: &str| {
             let new = || {
-                let group = Mutex::new(Group::new(id, self.clock.now_ms()));
+                let group = Patient::new(Group::new(id, self.clock.now_ms()));
                 Arc::new(Cell { shard: Arc::clone(shard), group })
             };
             Arc::clone(groups.entry(id.to_owned()).or_insert_with(new))
@@ -156,7 +165,7 @@ impl Groups {
                 }
             }
             GroupRecord::Group { group, value: Some(stored) } => {
-                cell(&group).group.lock().restore(stored, uptime_ms());
+                cell(&group).group.lock().restore(stored, self.replicas.awake().now_ms());
             }
             GroupRecord::Group { group, value: None } => {
                 let cell = cell(&group);

@@ -11,6 +11,7 @@ use crate::model::{LeaderEpoch, Offset, Timestamp};
 const OFFSET_KEY: i16 = 1;
 const GROUP_KEY: i16 = 2;
 const VALUE_VERSION: i16 = 3;
+const EXPIRING_VERSION: i16 = 1;
 
 /// A committed offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub(crate) struct CommittedOffset {
     pub leader_epoch: LeaderEpoch,
     pub metadata: String,
     pub commit_ms: Timestamp,
-    /// Only in records of old clients that gave a retention time.
+    /// Where the client gave a retention time (OffsetCommit 2 to 4).
     pub expire_ms: Option<Timestamp>,
 }
 
@@ -99,11 +100,18 @@ impl GroupRecord {
 }
 
 fn encode_offset(value: &CommittedOffset) -> Vec<u8> {
-    let mut out = VALUE_VERSION.to_be_bytes().to_vec();
+    // As Apache Kafka does: only this version has a time of its own, and it has no leader epoch.
+    let version = if value.expire_ms.is_some() { EXPIRING_VERSION } else { VALUE_VERSION };
+    let mut out = version.to_be_bytes().to_vec();
     out.extend(value.offset.to_be_bytes());
-    out.extend(value.leader_epoch.to_be_bytes());
+    if version >= 3 {
+        out.extend(value.leader_epoch.to_be_bytes());
+    }
     put_text(&mut out, Some(&value.metadata));
     out.extend(value.commit_ms.to_be_bytes());
+    if let Some(expire_ms) = value.expire_ms {
+        out.extend(expire_ms.to_be_bytes());
+    }
     out
 }
 
@@ -117,7 +125,8 @@ fn decode_offset(bytes: &[u8]) -> Option<CommittedOffset> {
     let leader_epoch = if version >= 3 { reader.i32()? } else { -1 };
     let metadata = reader.text()??;
     let commit_ms = reader.i64()?;
-    let expire_ms = if version == 1 { Some(reader.i64()?).filter(|ms| *ms >= 0) } else { None };
+    let expire_ms =
+        if version == EXPIRING_VERSION { Some(reader.i64()?).filter(|ms| *ms >= 0) } else { None };
     Some(CommittedOffset { offset, leader_epoch, metadata, commit_ms, expire_ms })
 }
 
@@ -281,6 +290,7 @@ mod tests {
             commit_ms: 5,
             expire_ms: None,
         };
+        let expiring = CommittedOffset { leader_epoch: -1, expire_ms: Some(9), ..offset.clone() };
         vec![
             GroupRecord::Group { group: "g".into(), value: Some(group) },
             GroupRecord::Group { group: "g".into(), value: None },
@@ -291,6 +301,12 @@ mod tests {
                 value: Some(offset),
             },
             GroupRecord::Offset { group: "g".into(), topic: "t".into(), partition: 3, value: None },
+            GroupRecord::Offset {
+                group: "g".into(),
+                topic: "t".into(),
+                partition: 4,
+                value: Some(expiring),
+            },
         ]
     }
 
@@ -314,6 +330,9 @@ mod tests {
         let (key, value) = records()[2].encode();
         assert_eq!(key, b"\0\x01\0\x01g\0\x01t\0\0\0\x03");
         let expected = b"\0\x03\0\0\0\0\0\0\0\x07\0\0\0\x02\0\x04note\0\0\0\0\0\0\0\x05";
+        assert_eq!(value.as_deref(), Some(&expected[..]));
+        let (_, value) = records()[4].encode();
+        let expected = b"\0\x01\0\0\0\0\0\0\0\x07\0\x04note\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x09";
         assert_eq!(value.as_deref(), Some(&expected[..]));
     }
 

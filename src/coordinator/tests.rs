@@ -275,6 +275,18 @@ mod with_a_log {
         crate::internals::micro::coordinator(&shared, folder, config, settings).await
     }
 
+    #[tokio::test]
+    async fn who_joins_without_a_name_of_a_group_is_told_so_whatever_else_is_wrong() {
+        let (groups, _replicas) = open(&SimDisk::default()).await;
+        let refused = |group: &str| {
+            let asked =
+                JoinRequest { group: group.into(), session_timeout_ms: 0, ..request("", "x") };
+            groups.join(&asked).err()
+        };
+        assert_eq!(refused(""), Some(GroupError::InvalidGroupId));
+        assert_eq!(refused("g"), Some(GroupError::InvalidSessionTimeout));
+    }
+
     type Offsets = Vec<((String, i32), i64)>;
 
     fn state(groups: &Groups) -> Vec<(ListedGroup, Vec<DescribedMember>, Offsets)> {
@@ -287,7 +299,7 @@ mod with_a_log {
             described.map(|group| group.members).unwrap_or_default()
         };
         let whole = |group: ListedGroup| (group.clone(), members(&group), offsets(&group));
-        groups.list().into_iter().map(whole).collect()
+        groups.list().expect("loaded").into_iter().map(whole).collect()
     }
 
     /// Waits until everything that was appended is durable: nobody waits for a leave.
@@ -465,6 +477,41 @@ mod with_a_log {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn offsets_that_were_committed_for_a_time_expire_after_it_also_after_a_restart() {
+        let disk = SimDisk::default();
+        let (groups, replicas) = open(&disk).await;
+        let commit = |partition, retention_ms| CommitRequest {
+            group: "g".into(),
+            generation: -1,
+            retention_ms,
+            offsets: vec![("t".into(), partition, 7, -1, String::new())],
+            ..CommitRequest::default()
+        };
+        for (partition, retention_ms) in [(0, Some(300)), (1, None), (2, Some(90_000))] {
+            let request = commit(partition, retention_ms);
+            groups.commit(request).expect("written").await.expect("durable");
+        }
+        let now_ms = Clock::system().now_ms();
+        let left = |groups: &Groups| {
+            let mut offsets: Vec<i32> =
+                groups.offsets("g").expect("loaded").iter().map(|((_, p), _)| *p).collect();
+            offsets.sort_unstable();
+            offsets
+        };
+        assert_eq!(left(&groups), [0, 1, 2]);
+        groups.expire(now_ms + 500).await;
+        assert_eq!(left(&groups), [1, 2]);
+        replicas.stop(1);
+        drop((groups, replicas));
+        disk.crash(&Random::seeded(1));
+        let (groups, _replicas) = open(&disk).await;
+        groups.expire(now_ms + 2_000).await;
+        assert_eq!(left(&groups), [2]);
+        groups.expire(now_ms + 100_000).await;
+        assert_eq!(groups.list(), Ok(Vec::new()));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn offsets_of_a_group_without_members_expire_and_the_group_with_them() {
         let (groups, _replicas) = open(&SimDisk::default()).await;
         let request = CommitRequest {
@@ -478,6 +525,6 @@ mod with_a_log {
         groups.expire(now_ms + 500).await;
         assert_eq!(groups.offsets("g").expect("loaded").len(), 1);
         groups.expire(now_ms + 2_000).await;
-        assert!(groups.list().is_empty());
+        assert_eq!(groups.list(), Ok(Vec::new()));
     }
 }

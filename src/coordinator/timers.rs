@@ -11,10 +11,10 @@ use tokio::sync::Notify;
 
 use super::groups::{Cell, Groups};
 use crate::model::Timestamp;
-use crate::system::clock::{millis, monotonic, timeout_at, uptime_ms};
-use crate::system::tasks::spawn;
+use crate::system::clock::{millis, monotonic, timeout_at};
+use crate::system::tasks::keep_service;
 
-/// Deadlines of groups, by `uptime_ms`.
+/// Deadlines of groups, by the time in which this node ran: members of a coordinator that stood still did nothing wrong.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     state: Mutex<State>,
@@ -55,13 +55,14 @@ impl Groups {
     /// Starts the task that watches deadlines.
     pub(crate) fn start_timers(self: &Arc<Self>) {
         let groups = Arc::clone(self);
-        spawn(async move {
+        keep_service("group timers", async move {
             loop {
+                let now_ms = groups.replicas.awake().now_ms();
                 let left_ms =
-                    groups.timers.first().map_or(3_600_000, |at_ms| (at_ms - uptime_ms()).max(0));
+                    groups.timers.first().map_or(3_600_000, |at_ms| (at_ms - now_ms).max(0));
                 let _ = timeout_at(monotonic() + millis(left_ms), groups.timers.changed.notified())
                     .await;
-                groups.fire(uptime_ms());
+                groups.fire(groups.replicas.awake().now_ms());
             }
         });
     }

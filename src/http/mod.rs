@@ -5,4 +5,4 @@
 mod exporter;
 mod server;
 
-pub(crate) use server::{Http, listen};
+pub(crate) use server::{Http, SCRAPES_MAX, listen};

@@ -9,14 +9,17 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::exporter;
 use crate::api::Context;
-use crate::config::{BROKER_ROWS, parse_address};
+use crate::config::{BROKER_ROWS, is_secret, parse_address};
 use crate::metrics::Metrics;
 use crate::network::{Budget, ConnectionLimits};
-use crate::system::tasks::{JoinHandle, blocking, spawn};
+use crate::system::tasks::{Kind, blocking, keep};
+
+/// Scrapes that are worked out at a time: those that wait for a disk must not take all threads that may.
+pub(crate) const SCRAPES_MAX: usize = 2;
 
 /// What the routes look at.
 #[derive(Debug)]
@@ -25,6 +28,7 @@ pub(crate) struct Http {
     pub limits: Arc<ConnectionLimits>,
     pub budget: Arc<Budget>,
     pub metrics: Arc<Metrics>,
+    pub scrapes: Arc<Semaphore>,
     pub stopping: watch::Receiver<bool>,
 }
 
@@ -41,10 +45,7 @@ pub(crate) async fn listen(address: &str) -> std::io::Result<Option<TcpListener>
 
 impl Http {
     /// Serves until the broker stops; returns the address.
-    pub(crate) fn start(
-        self: Arc<Self>,
-        listener: TcpListener,
-    ) -> std::io::Result<(SocketAddr, JoinHandle<()>)> {
+    pub(crate) fn start(self: Arc<Self>, listener: TcpListener) -> std::io::Result<SocketAddr> {
         let address = listener.local_addr()?;
         let mut stop = self.stopping.clone();
         let routes = Router::new()
@@ -53,15 +54,16 @@ impl Http {
             .route("/metrics", get(metrics))
             .route("/v1/config/effective", get(config))
             .with_state(self);
-        let task = spawn(async move {
+        let serving = async move {
             let until = async move {
                 let _ = stop.wait_for(|stop| *stop).await;
             };
             if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(until).await {
                 tracing::error!(%error, "HTTP ended");
             }
-        });
-        Ok((address, task))
+        };
+        keep(Kind::Listener, "HTTP listener", serving);
+        Ok(address)
     }
 }
 
@@ -88,8 +90,15 @@ async fn readyz(State(http): State<Arc<Http>>) -> (StatusCode, String) {
 }
 
 async fn metrics(State(http): State<Arc<Http>>) -> impl IntoResponse {
-    let text = blocking(move || exporter::text(&http)).await.unwrap_or_default();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+    // Whoever goes away while it is worked out leaves it to be finished: it counts until then.
+    let turn = Arc::clone(&http.scrapes).acquire_owned().await;
+    let text = blocking(move || {
+        let text = exporter::text(&http);
+        drop(turn);
+        text
+    });
+    let Some(text) = text.await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
 /// Every broker setting with its value and where that comes from.
@@ -97,6 +106,7 @@ async fn config(State(http): State<Arc<Http>>) -> axum::Json<serde_json::Value> 
     let config = http.context.controller.config();
     let entry = |row: &crate::config::Row| {
         let (value, origin) = config.get(row.name);
+        let value = if is_secret(row.name) && !value.is_empty() { "[hidden]" } else { value };
         (row.name.to_owned(), serde_json::json!({ "value": value, "origin": origin.to_string() }))
     };
     axum::Json(serde_json::Value::Object(BROKER_ROWS.iter().map(entry).collect()))

@@ -15,7 +15,7 @@ use crate::network::Frames;
 use crate::protocol::decode_any;
 use crate::quorum::{METADATA_FOLDER, QuorumStorage};
 use crate::record::{
-    BatchRules, Codec, Records, TimestampRules, compress, next_batch, reader, validate,
+    BatchRules, Codec, Levels, Records, TimestampRules, compress, next_batch, reader, validate,
 };
 use crate::system::sim_disk::SimDisk;
 use crate::system::{OpenMode, SharedDisk};
@@ -98,7 +98,7 @@ fn check_batch(bytes: &[u8]) {
     for record in records.iter().flatten() {
         let _ = reader::headers(&record);
     }
-    let _ = validate::recompress(&header, bytes, Codec::Lz4, PLAIN_BYTES_MAX);
+    let _ = validate::recompress(&header, bytes, (Codec::Lz4, Levels::default()), PLAIN_BYTES_MAX);
 }
 
 /// Compressed bytes of every codec (the first byte tells which).
@@ -256,7 +256,7 @@ mod tests {
                 builder.add(number, Some(b"key"), Some(&[b'v'; 40]), &headers);
             }
             let batch = builder.build();
-            let packed = compress::compress(codec, &[5; 300]);
+            let packed = compress::compress(codec, Levels::default(), &[5; 300]);
             let kind = u8::try_from(bits).expect("small");
             seeds.push(("compressed", codec.name().to_owned(), [&[kind], &packed[..]].concat()));
             seeds.push(("log_files", codec.name().to_owned(), [&[0], &batch[..]].concat()));

@@ -149,6 +149,7 @@ pub(crate) async fn coordinator(
     let replicas = crate::broker::replica_settings(&config);
     let replicas = Replicas::open(disk, replicas, parts, lease).expect("opens");
     let controller = alone(disk, folder, config.clone(), random.clone()).await;
+    replicas.awake().keep_counting();
     let groups =
         Groups::new(settings, Arc::clone(&replicas), Arc::clone(&controller), clock, random);
     if groups.is_new() {

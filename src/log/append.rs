@@ -99,6 +99,7 @@ impl Log {
         outcomes: &mut Vec<Result<Appended, SequenceError>>,
     ) -> Result<(), AppendError> {
         let mut run = Run::default();
+        self.load_age().map_err(disk_error)?;
         for batch in batches {
             if batch.header.has_producer() {
                 let follows = run.precedes(&batch.header);
@@ -168,7 +169,7 @@ impl Log {
             .collect();
         self.write_slices(&slices)?;
         for NewBatch { header, .. } in std::mem::take(&mut run.batches) {
-            self.note_appended(&header, stamp.now_ms);
+            self.note_appended(&header, stamp.now_ms, true);
             let (base_offset, last_offset) = (header.base_offset, header.last_offset());
             outcomes.push(Ok(Appended::New { base_offset, last_offset }));
         }
@@ -187,25 +188,34 @@ impl Log {
     }
 
     /// Reserves room ahead of a segment that has shown that it grows: the file system then has less to decide at
-    /// each write, and a flush less to record.
+    /// each write, and a flush less to record. Where the topic says `preallocate`, the first record reserves the whole segment.
     pub(super) fn reserve(&mut self, bytes: u64) {
         let active = &mut self.active;
         let end = active.bytes + bytes;
-        if active.bytes < RESERVE_FROM_BYTES || end <= active.reserved {
+        let (is_whole, whole) =
+            (self.parts.config.preallocate, self.parts.config.segment_bytes.max(end));
+        if (active.bytes < RESERVE_FROM_BYTES && !is_whole) || end <= active.reserved {
             return;
         }
-        let to = (end + active.bytes.min(RESERVE_BYTES_MAX))
-            .min(self.parts.config.segment_bytes.max(end));
+        let ahead = (end + active.bytes.min(RESERVE_BYTES_MAX)).min(whole);
+        let to = if is_whole { whole } else { ahead };
         active.reserved = to;
         if let Err(error) = active.file.reserve(active.bytes, to - active.bytes) {
             tracing::debug!(partition = %self.partition, %error, "no room reserved");
         }
     }
 
-    pub(super) fn note_appended(&mut self, placed: &BatchHeader, now_ms: Timestamp) {
+    /// Notes a batch that was written: the leader's, or one that was fetched.
+    pub(super) fn note_appended(
+        &mut self,
+        placed: &BatchHeader,
+        now_ms: Timestamp,
+        is_produced: bool,
+    ) {
         let bytes = to_u64(placed.total_bytes());
         self.active.index.note(placed, self.active.bytes, self.parts.config.index_interval_bytes);
-        self.active.first_append_ms.get_or_insert(now_ms);
+        self.active.age.note(placed, now_ms, is_produced);
+        self.active.is_sound &= !placed.has_codec_without_records();
         self.active.bytes += bytes;
         self.unflushed_bytes += bytes;
         self.producers.note(placed);
@@ -232,18 +242,8 @@ impl Log {
         too_large
             || index_full
             || run_full
-            || self.is_old(now_ms)
+            || (active.bytes > 0 && self.is_too_old_for(placed, now_ms))
             || !fits(active.base_offset, placed.last_offset())
-    }
-
-    /// Whether the active segment has passed `segment.ms`.
-    pub(super) fn is_old(&self, now_ms: Timestamp) -> bool {
-        let config = &self.parts.config;
-        let mut limit = config.segment_ms.saturating_sub(self.roll_jitter_ms).max(1);
-        if config.is_copied && config.copy_lag_ms > 0 {
-            limit = limit.min(config.copy_lag_ms);
-        }
-        self.active.first_append_ms.is_some_and(|first| now_ms.saturating_sub(first) >= limit)
     }
 }
 

@@ -46,7 +46,7 @@ impl Compaction {
 
     /// Notes the keys of a batch, which comes after those that were noted before.
     pub(crate) fn note(&mut self, header: &BatchHeader, batch: &[u8]) -> Result<(), RecordError> {
-        if header.is_control() {
+        if header.is_control() || header.count == 0 {
             return Ok(());
         }
         for record in &Records::open(*header, batch, self.rules.plain_bytes_max)? {
@@ -68,6 +68,9 @@ impl Compaction {
         if header.is_control() {
             return Ok(Kept::Whole);
         }
+        if header.count == 0 {
+            return Ok(without_records(header, must_stay));
+        }
         let CompactionRules { now_ms, delete_retention_ms, plain_bytes_max, keeps_tombstones } =
             self.rules;
         let records = Records::open(*header, batch, plain_bytes_max)?;
@@ -84,8 +87,8 @@ impl Compaction {
                 count += 1;
             }
         }
-        if count == 0 && !must_stay {
-            return Ok(Kept::Nothing);
+        if count == 0 {
+            return Ok(without_records(header, must_stay));
         }
         let wants_horizon = has_tombstone && horizon.is_none() && !keeps_tombstones;
         if count == header.count && !wants_horizon {
@@ -104,5 +107,16 @@ impl Compaction {
             builder.max_timestamp(header.max_timestamp);
         }
         Ok(Kept::Part(builder.build()))
+    }
+}
+
+/// What stays of a batch of which no record stays, or none was left.
+fn without_records(header: &BatchHeader, must_stay: bool) -> Kept {
+    if !must_stay {
+        Kept::Nothing
+    } else if header.count == 0 && !header.has_codec_without_records() {
+        Kept::Whole
+    } else {
+        Kept::Part(BatchBuilder::emptied(header))
     }
 }

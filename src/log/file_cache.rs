@@ -1,71 +1,64 @@
 //! Open files and indexes of closed segments, bounded.
 //!
-//! Invariants: at most `files_max` descriptors and `indexes_max` indexes are held; the least recently used goes; what
-//! was opened before its segment's files changed is not held after.
+//! Invariants: at most `files_max` descriptors and `indexes_max` indexes are held; the least recently used goes. What is held
+//! belongs to one segment, not to a path: other files come under the same names (a topic that is made again, a replica that comes
+//! back, a segment that compaction rewrote), but no segment has the id of another, and what is held of it goes with it.
 
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::index::SegmentIndex;
+use crate::system::planted::{Bug, is_planted};
 use crate::system::{OpenMode, SharedDisk, SharedFile};
+
+/// Which bytes a segment is: no other has the same while the process lives, whatever its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct SegmentId(u64);
 
 /// Shared by all logs of a broker.
 #[derive(Debug)]
 pub(crate) struct FileCache {
     disk: SharedDisk,
+    ids: AtomicU64,
     files: Mutex<Lru<SharedFile>>,
     indexes: Mutex<Lru<Arc<SegmentIndex>>>,
 }
 
 #[derive(Debug)]
 struct Lru<V> {
-    entries: HashMap<PathBuf, (V, u64)>,
+    entries: HashMap<SegmentId, (V, u64)>,
     tick: u64,
     entries_max: usize,
-    /// How often something was forgotten.
-    forgotten: u64,
 }
 
 impl<V: Clone> Lru<V> {
     fn new(entries_max: usize) -> Self {
-        Self { entries: HashMap::new(), tick: 0, entries_max, forgotten: 0 }
+        Self { entries: HashMap::new(), tick: 0, entries_max }
     }
 
-    fn get(&mut self, path: &Path) -> Option<V> {
+    fn get(&mut self, id: SegmentId) -> Option<V> {
         self.tick += 1;
         let tick = self.tick;
-        self.entries.get_mut(path).map(|(value, used)| {
+        self.entries.get_mut(&id).map(|(value, used)| {
             *used = tick;
             value.clone()
         })
     }
 
-    fn forget(&mut self, path: &Path) {
-        self.entries.remove(path);
-        self.forgotten += 1;
-    }
-
-    /// Holds what was opened when `forgotten` was read.
-    fn put(&mut self, path: &Path, value: V, forgotten: u64) {
-        if self.forgotten != forgotten {
-            return;
-        }
+    fn put(&mut self, id: SegmentId, value: V) {
         if self.entries.len() >= self.entries_max {
-            let oldest = self
-                .entries
-                .iter()
-                .min_by_key(|(_, (_, used))| *used)
-                .map(|(path, _)| path.clone());
-            if let Some(oldest) = oldest {
+            let oldest = self.entries.iter().min_by_key(|(_, (_, used))| *used);
+            if let Some(oldest) = oldest.map(|(id, _)| *id) {
                 self.entries.remove(&oldest);
             }
         }
         self.tick += 1;
-        self.entries.insert(path.to_owned(), (value, self.tick));
+        self.entries.insert(id, (value, self.tick));
     }
 }
 
@@ -73,6 +66,7 @@ impl FileCache {
     pub(crate) fn new(disk: SharedDisk, files_max: usize, indexes_max: usize) -> Self {
         Self {
             disk,
+            ids: AtomicU64::new(0),
             files: Mutex::new(Lru::new(files_max)),
             indexes: Mutex::new(Lru::new(indexes_max)),
         }
@@ -82,39 +76,53 @@ impl FileCache {
         &self.disk
     }
 
-    /// The open file of a closed segment.
-    pub(crate) fn file(&self, path: &Path) -> io::Result<SharedFile> {
-        let mut files = self.files.lock();
-        if let Some(file) = files.get(path) {
+    /// An id that nothing had before, for the file at `path`.
+    pub(super) fn new_id(&self, path: &Path) -> SegmentId {
+        if is_planted(Bug::CacheByPath) {
+            let bytes = path.as_os_str().as_encoded_bytes();
+            return SegmentId(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, bytes));
+        }
+        SegmentId(self.ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The open file of a closed segment, which lies at `path`.
+    pub(super) fn file(&self, id: SegmentId, path: &Path) -> io::Result<SharedFile> {
+        if let Some(file) = self.files.lock().get(id) {
             return Ok(file);
         }
-        let forgotten = files.forgotten;
-        drop(files);
         let file = self.disk.open(path, OpenMode::Read)?;
-        self.files.lock().put(path, Arc::clone(&file), forgotten);
+        self.files.lock().put(id, Arc::clone(&file));
         Ok(file)
     }
 
     /// The index of a closed segment, made by `load` if it is not held.
-    pub(crate) fn index<E>(
+    pub(super) fn index<E>(
         &self,
-        path: &Path,
+        id: SegmentId,
         load: impl FnOnce() -> Result<SegmentIndex, E>,
     ) -> Result<Arc<SegmentIndex>, E> {
-        let mut indexes = self.indexes.lock();
-        if let Some(index) = indexes.get(path) {
+        if let Some(index) = self.indexes.lock().get(id) {
             return Ok(index);
         }
-        let forgotten = indexes.forgotten;
-        drop(indexes);
         let index = Arc::new(load()?);
-        self.indexes.lock().put(path, Arc::clone(&index), forgotten);
+        self.indexes.lock().put(id, Arc::clone(&index));
         Ok(index)
     }
 
-    /// Drops what is held of a segment whose files change or go.
-    pub(crate) fn forget(&self, path: &Path) {
-        self.files.lock().forget(path);
-        self.indexes.lock().forget(path);
+    /// A segment's file and index, if both are held: what else it takes to read of it is its bytes.
+    pub(super) fn held(&self, id: SegmentId) -> Option<(SharedFile, Arc<SegmentIndex>)> {
+        Some((self.files.lock().get(id)?, self.indexes.lock().get(id)?))
+    }
+
+    /// Drops what is held of a segment.
+    pub(super) fn forget(&self, id: SegmentId) {
+        self.files.lock().entries.remove(&id);
+        self.indexes.lock().entries.remove(&id);
+    }
+
+    /// How many files and indexes are held.
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.files.lock().entries.len(), self.indexes.lock().entries.len())
     }
 }

@@ -7,6 +7,7 @@ use std::io::IoSlice;
 
 use smallvec::SmallVec;
 
+use super::age::Age;
 use super::append::{NewBatch, disk_error};
 use super::error::{AppendError, OpenError};
 use super::leader_epochs::LeaderEpochs;
@@ -16,16 +17,26 @@ use super::recovery::RecoveryPoint;
 use super::segment::{Segment, Walk};
 use crate::model::number::to_u64;
 use crate::model::{Offset, Timestamp};
+use crate::record::BatchHeader;
 use crate::system::planted::{Bug, is_planted};
+
+/// Whether two offsets are so far apart that one segment can't hold both.
+pub(super) fn is_far(from: Offset, to: Offset) -> bool {
+    to.saturating_sub(from) > 1 << 30
+}
 
 impl Log {
     /// Appends batches as another broker's log holds them, by as few writes as it takes; their offsets must lie at or
-    /// past the log's end, and grow.
+    /// past the log's end, and grow. Only the first batch of an empty log may begin before.
     pub(crate) fn append_fetched(
         &mut self,
         batches: &[NewBatch<'_>],
         now_ms: Timestamp,
     ) -> Result<(), AppendError> {
+        if let Some(first) = batches.first().filter(|batch| self.begins_in(&batch.header)) {
+            self.begin_with(&first.header).map_err(disk_error)?;
+        }
+        self.load_age().map_err(disk_error)?;
         let (mut run, mut run_bytes) = (0..0, 0);
         for (at, batch) in batches.iter().enumerate() {
             let header = &batch.header;
@@ -35,13 +46,39 @@ impl Log {
                 self.write_fetched(batches.get(run).unwrap_or_default(), now_ms)?;
                 (run, run_bytes) = (at..at, 0);
                 if self.must_roll(header, (0, 0), now_ms) {
-                    self.roll_at(header.base_offset).map_err(disk_error)?;
+                    self.roll_for(header.base_offset).map_err(disk_error)?;
                 }
             }
             run.end = at + 1;
             run_bytes += to_u64(batch.bytes.len());
         }
         self.write_fetched(batches.get(run).unwrap_or_default(), now_ms)
+    }
+
+    /// Whether the log is empty, and begins in the middle of a batch: records were deleted up to there (DeleteRecords).
+    pub(crate) fn begins_in(&self, header: &BatchHeader) -> bool {
+        let is_empty = self.closed.is_empty() && self.active.bytes == 0;
+        is_empty && (header.base_offset + 1..=header.last_offset()).contains(&self.log_end)
+    }
+
+    /// Lets the segment begin with the batch that the log begins in, which lies whole in it.
+    fn begin_with(&mut self, first: &BatchHeader) -> std::io::Result<()> {
+        if self.active.base_offset > first.base_offset {
+            let next = open_active(&self.parts, &self.dir, first.base_offset)?;
+            let old = std::mem::replace(&mut self.active, next);
+            let cache = &self.parts.cache;
+            Segment::new(cache, old.base_offset, old.path, old.bytes).delete_files(cache);
+            self.dir_changed = true;
+        }
+        self.log_end = first.base_offset;
+        Ok(())
+    }
+
+    /// Closes the segment. The next one begins where this one ends, not where the leader's next batch does, which may be later in a
+    /// compacted log: recovery takes a gap between two segments for a file that is missing.
+    fn roll_for(&mut self, next: Offset) -> std::io::Result<()> {
+        let begins_there = is_far(self.log_end, next) || is_planted(Bug::GapBetweenSegments);
+        self.roll_at(if begins_there { next } else { self.log_end })
     }
 
     /// Writes batches of one epoch.
@@ -57,7 +94,7 @@ impl Log {
         let slices: SmallVec<[IoSlice<'_>; 4]> =
             batches.iter().map(|batch| IoSlice::new(batch.bytes)).collect();
         self.write_slices(&slices)?;
-        batches.iter().for_each(|batch| self.note_appended(&batch.header, now_ms));
+        batches.iter().for_each(|batch| self.note_appended(&batch.header, now_ms, false));
         Ok(())
     }
 
@@ -76,13 +113,13 @@ impl Log {
             let next = match &last {
                 Some(segment) => {
                     segment.retire();
-                    self.parts.cache.forget(&segment.path);
                     open_active(&self.parts, &self.dir, segment.base_offset)?
                 }
                 None => open_active(&self.parts, &self.dir, to)?,
             };
             let cut = std::mem::replace(&mut self.active, next);
-            Segment::new(cut.base_offset, cut.path, bytes).delete_files(&self.parts.cache);
+            let cache = &self.parts.cache;
+            Segment::new(cache, cut.base_offset, cut.path, bytes).delete_files(cache);
             self.dir_changed = true;
             if let Some(segment) = &last {
                 self.active.bytes = segment.bytes;
@@ -92,7 +129,9 @@ impl Log {
         let byte = self.byte_of(to)?;
         self.active.file.set_len(byte)?;
         self.active.file.sync()?;
+        self.active.id = self.parts.cache.new_id(&self.active.path);
         self.active.bytes = byte;
+        self.active.age = Age::default();
         self.active.reserved = 0;
         self.active.index.truncate(to, byte);
         self.end_at_cut(to)
@@ -102,24 +141,27 @@ impl Log {
     pub(crate) fn restart_at(&mut self, offset: Offset) -> Result<(), OpenError> {
         tracing::info!(partition = %self.partition, offset, "log begins anew at the leader's start");
         self.cuts += 1;
-        let next = if self.active.base_offset == offset {
-            self.active.file.set_len(0)?;
-            None
-        } else {
-            Some(open_active(&self.parts, &self.dir, offset)?)
-        };
+        // Before the next segment is made: one of these may have its name.
         for segment in std::mem::take(&mut self.closed).into_values() {
             segment.delete_files(&self.parts.cache);
         }
-        if let Some(next) = next {
+        if self.active.base_offset == offset {
+            self.active.file.set_len(0)?;
+        } else {
+            let next = open_active(&self.parts, &self.dir, offset)?;
             let old = std::mem::replace(&mut self.active, next);
-            Segment::new(old.base_offset, old.path, old.bytes).delete_files(&self.parts.cache);
+            let cache = &self.parts.cache;
+            Segment::new(cache, old.base_offset, old.path, old.bytes).delete_files(cache);
         }
+        self.active.id = self.parts.cache.new_id(&self.active.path);
         self.active.bytes = 0;
+        self.active.age = Age::default();
         self.active.reserved = 0;
         self.active.index = super::index::SegmentIndex::new(offset);
         self.log_start = offset;
         self.epochs = LeaderEpochs::default();
+        // What was known of producers says nothing of what they sent between there and here.
+        self.drop_snapshots_but(offset)?;
         self.parts.cache.disk().sync_dir(&self.dir)?;
         self.end_at_cut(offset)
     }

@@ -73,11 +73,16 @@ impl LeaderEpochs {
         }
     }
 
-    /// The epochs that wrote `from..end`, each with the offset where it begins, but the first, which may begin before.
+    /// The epochs that wrote `from..end`, each with the offset where it begins, but the first, which may begin before. It begins no later than
+    /// `from`: a log that began anew knows it from its first batch, and compaction may have taken what stood before that.
     pub(crate) fn between(&self, from: Offset, end: Offset) -> Vec<(LeaderEpoch, Offset)> {
         let first = self.entries.partition_point(|(_, start)| *start <= from).saturating_sub(1);
         let all = self.entries.iter().skip(first).filter(|(_, start)| *start < end);
-        all.copied().collect()
+        let mut all: Vec<_> = all.copied().collect();
+        if let Some((_, start)) = all.first_mut() {
+            *start = from.min(*start);
+        }
+        all
     }
 
     /// Forgets what lies at or past a new log end.
@@ -116,6 +121,16 @@ mod tests {
         assert_eq!(epochs.end_of(4, 50), None);
         assert_eq!((epochs.epoch_at(9), epochs.epoch_at(10)), (Some(0), Some(3)));
         assert_eq!(LeaderEpochs::parse(&epochs.lines()), Some(epochs));
+    }
+
+    #[test]
+    fn what_wrote_a_range_begins_with_it_at_the_latest() {
+        let mut epochs = LeaderEpochs::default();
+        assert!(epochs.assign(3, 509) && epochs.assign(4, 571) && epochs.assign(6, 700));
+        assert_eq!(epochs.between(508, 600), [(3, 508), (4, 571)]);
+        assert_eq!(epochs.between(509, 571), [(3, 509)]);
+        assert_eq!(epochs.between(600, 800), [(4, 571), (6, 700)]);
+        assert_eq!(epochs.between(10, 509), []);
     }
 
     #[test]

@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::age::Age;
 use super::append::RESERVE_FROM_BYTES;
 use super::checkpoint;
 use super::error::OpenError;
-use super::file_cache::FileCache;
+use super::file_cache::{FileCache, SegmentId};
 use super::index::SegmentIndex;
 use super::leader_epochs::LeaderEpochs;
 use super::producer_state::ProducerStates;
@@ -18,24 +19,31 @@ use super::segment::{Segment, log_name};
 use super::snapshots::Snapshots;
 use crate::config::TopicConfig;
 use crate::model::{LeaderEpoch, Offset, Timestamp, TopicPartition};
-use crate::system::{OpenMode, SharedFile};
+use crate::system::{OpenMode, SharedFile, wait_here};
 
 const EPOCHS_FILE: &str = "leader-epoch-checkpoint";
 const EPOCHS_KIND: &str = "strandline-leader-epochs";
 
-/// A place between two batches.
+/// A place between two batches. What it knows of files is a hint, and only for as long as they are what they were.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Position {
     pub offset: Offset,
-    /// Base offset of the segment.
-    pub segment: Offset,
-    /// Byte in the segment's file.
-    pub byte: u64,
+    /// The segment that ends or goes on there, and the byte in its file; `None` if nobody has looked.
+    pub place: Option<(SegmentId, u64)>,
+}
+
+impl Position {
+    /// Where a batch begins or the log ends; who reads up to there has to look for the byte.
+    pub(crate) fn at(offset: Offset) -> Self {
+        Self { offset, place: None }
+    }
 }
 
 /// The segment that is written.
 #[derive(Debug)]
 pub(super) struct Active {
+    /// Another one after each cut: what was noted of bytes before says nothing of those that come in their place.
+    pub id: SegmentId,
     pub base_offset: Offset,
     pub path: PathBuf,
     pub file: SharedFile,
@@ -43,8 +51,9 @@ pub(super) struct Active {
     /// Up to where room was reserved on the disk; nothing to give back if it is not past `bytes`.
     pub reserved: u64,
     pub index: SegmentIndex,
-    /// When the segment's first record was appended, for `segment.ms`.
-    pub first_append_ms: Option<Timestamp>,
+    pub age: Age,
+    /// Whether it is known to hold no batch that has to be healed (`healing.rs`).
+    pub is_sound: bool,
 }
 
 /// What a flush has to make durable.
@@ -91,6 +100,8 @@ pub(crate) struct Log {
     pub(super) copied_to: Offset,
     /// Up to where the cleaner has been.
     pub(super) cleaned_to: Offset,
+    /// Whether it was compacted at some time since it was opened.
+    pub(super) was_compacted: bool,
     /// Time taken off `segment.ms`, fixed for the active segment.
     pub(super) roll_jitter_ms: i64,
     /// How often the log was truncated since it was opened.
@@ -107,6 +118,7 @@ impl Log {
     }
 
     pub(crate) fn set_config(&mut self, config: Arc<TopicConfig>) {
+        self.was_compacted |= self.parts.config.is_compacted;
         self.parts.config = config;
     }
 
@@ -136,7 +148,7 @@ impl Log {
 
     /// Where the next batch goes.
     pub(crate) fn end(&self) -> Position {
-        Position { offset: self.log_end, segment: self.active.base_offset, byte: self.active.bytes }
+        Position { offset: self.log_end, place: Some((self.active.id, self.active.bytes)) }
     }
 
     /// Bytes of all segments.
@@ -186,6 +198,11 @@ impl Log {
 
     /// The same, where the next segment begins with a given offset.
     pub(super) fn roll_at(&mut self, base_offset: Offset) -> std::io::Result<()> {
+        // Files are written and made: on a slow disk that takes its time.
+        wait_here(|| self.begin_segment(base_offset))
+    }
+
+    fn begin_segment(&mut self, base_offset: Offset) -> std::io::Result<()> {
         let disk = Arc::clone(self.parts.cache.disk());
         self.active.index.save(&*disk, &self.active.path, true)?;
         self.release()?;
@@ -193,8 +210,12 @@ impl Log {
         let old = std::mem::replace(&mut self.active, next);
         self.dir_changed = true;
         self.unflushed.push(Arc::clone(&old.file));
-        self.closed
-            .insert(old.base_offset, Arc::new(Segment::new(old.base_offset, old.path, old.bytes)));
+        let (cache, file) = (&self.parts.cache, (old.path, old.bytes));
+        let closed = Segment::with_id(cache, old.id, old.base_offset, file);
+        if old.is_sound {
+            closed.note_sound(0, u64::MAX);
+        }
+        self.closed.insert(old.base_offset, Arc::new(closed));
         self.save_producers()?;
         Ok(())
     }
@@ -275,8 +296,10 @@ pub(super) fn open_active(
     let path = dir.join(log_name(base_offset));
     let file = parts.cache.disk().open(&path, OpenMode::Write)?;
     let bytes = file.bytes()?;
-    let index = SegmentIndex::new(base_offset);
+    let (index, is_sound) = (SegmentIndex::new(base_offset), bytes == 0);
     // A crash leaves room reserved that nobody remembers: it is given back with the rest.
-    let reserved = if bytes >= RESERVE_FROM_BYTES { bytes + 1 } else { 0 };
-    Ok(Active { base_offset, path, file, bytes, reserved, index, first_append_ms: None })
+    let may_be_more = bytes >= RESERVE_FROM_BYTES || parts.config.preallocate;
+    let reserved = if may_be_more { bytes + 1 } else { 0 };
+    let (id, age) = (parts.cache.new_id(&path), Age::default());
+    Ok(Active { id, base_offset, path, file, bytes, reserved, index, age, is_sound })
 }

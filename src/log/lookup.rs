@@ -8,14 +8,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::ReadError;
-use super::file_cache::FileCache;
+use super::file_cache::{FileCache, SegmentId};
+use super::healing::heal;
 use super::index::TimeEntry;
 use super::local_log::{Log, Position};
-use super::segment::{Segment, Walk, batch_bytes_at};
+use super::segment::{Segment, Walk};
 use crate::model::number::{to_u64, to_usize};
 use crate::model::{LeaderEpoch, Offset, Timestamp};
 use crate::record::{BatchHeader, RecordError, Records};
+use crate::system::planted::{Bug, is_planted};
 use crate::system::{DiskFile, SharedFile};
+
+/// What was written last is taken to be in the page cache without a look.
+const RECENT_BYTES: u64 = 1 << 20;
 
 /// A range of a segment's file that holds whole batches but perhaps the last.
 #[derive(Debug, Clone)]
@@ -25,15 +30,33 @@ pub(crate) struct LogSlice {
     pub bytes: usize,
     /// Whether the range lies in the active segment.
     pub is_active: bool,
+    /// Whether there is nothing in it but batches that compaction emptied, and nothing after it that may be read.
+    pub is_bare: bool,
+    /// What is read in place of the range: a batch that may not be sent as it lies there (`healing.rs`).
+    pub(super) healed: Option<Arc<[u8]>>,
 }
 
 impl LogSlice {
-    /// Reads the range.
+    /// Reads the range; `UnexpectedEof` if the file ends before it does.
     pub(crate) fn read(&self) -> std::io::Result<Vec<u8>> {
+        if let Some(healed) = &self.healed {
+            return Ok(healed.to_vec());
+        }
         let mut buffer = vec![0; self.bytes];
         let read = crate::system::disk::read_full(&*self.file, &mut buffer, self.byte)?;
-        buffer.truncate(read);
-        Ok(buffer)
+        if read < self.bytes { Err(self.is_short(self.byte + to_u64(read))) } else { Ok(buffer) }
+    }
+
+    /// Whether the file holds the whole range, for whoever leaves the reading to the kernel; `UnexpectedEof` if it does not.
+    pub(crate) fn check(&self) -> std::io::Result<()> {
+        let there = self.file.bytes()?;
+        if there < self.byte + to_u64(self.bytes) { Err(self.is_short(there)) } else { Ok(()) }
+    }
+
+    fn is_short(&self, there: u64) -> std::io::Error {
+        let (from, to) = (self.byte, self.byte + to_u64(self.bytes));
+        let text = format!("the file ends at byte {there}, within {from}..{to}");
+        std::io::Error::new(std::io::ErrorKind::UnexpectedEof, text)
     }
 }
 
@@ -68,11 +91,21 @@ impl FoundRecord {
 
 /// One segment as readers see it.
 #[derive(Debug)]
-struct View {
+pub(super) struct View {
+    id: SegmentId,
     base_offset: Offset,
-    path: PathBuf,
-    file: SharedFile,
-    bytes: u64,
+    pub path: PathBuf,
+    pub file: SharedFile,
+    pub bytes: u64,
+}
+
+/// Which batch a reader goes on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Whichever holds the offset or comes after it.
+    Any,
+    /// The first of those that has records: simple clients do not get past an answer that has none.
+    Records,
 }
 
 /// A segment that may hold what is looked for.
@@ -88,8 +121,12 @@ enum Candidate {
 #[derive(Debug)]
 pub(crate) struct Search {
     candidate: Candidate,
+    /// Where the next segment begins, or the log ends.
+    candidate_end: Offset,
     offset: Offset,
     end: Position,
+    /// Whether there may be batches that have to be healed.
+    is_suspect: bool,
     cache: Arc<FileCache>,
 }
 
@@ -116,7 +153,7 @@ pub(crate) struct TimeSearch {
 
 impl Log {
     /// The bytes from the batch that holds `offset` up to `end` (exclusive), at most `bytes_max`, but the first
-    /// batch whole if `first_whole`. Empty at `end`.
+    /// batch whole if `first_whole`; else nothing where it does not fit. Empty at `end`.
     pub(crate) fn slice(
         &self,
         offset: Offset,
@@ -126,7 +163,7 @@ impl Log {
     ) -> Result<Option<LogSlice>, ReadError> {
         let mut past = None;
         while let Some(search) = self.search(offset, past, end)? {
-            match search.run(bytes_max, first_whole)? {
+            match search.run(Wanted::Any, bytes_max, first_whole)? {
                 Searched::Slice(slice) => return Ok(slice),
                 Searched::Past(base_offset) => past = Some(base_offset),
             }
@@ -156,39 +193,18 @@ impl Log {
                 holding.or_else(|| self.closed.range(offset..).next())
             }
         };
-        let candidate = match closed {
-            Some((_, segment)) => Candidate::Closed(Arc::clone(segment)),
-            None => Candidate::Active(self.active_view(), self.active.index.floor(offset)),
+        let is_compacted = self.parts.config.is_compacted || self.was_compacted;
+        let (candidate, candidate_end, is_suspect) = if let Some((base, segment)) = closed {
+            let next = self.closed.range((Bound::Excluded(base), Bound::Unbounded)).next();
+            let end = next.map_or(self.active.base_offset, |(base, _)| *base);
+            (Candidate::Closed(Arc::clone(segment)), end, is_compacted)
+        } else {
+            let from = self.active.index.floor(offset);
+            let is_suspect = is_compacted && !self.active.is_sound;
+            (Candidate::Active(self.active_view(), from), self.log_end, is_suspect)
         };
         let cache = Arc::clone(&self.parts.cache);
-        Ok(Some(Search { candidate, offset, end, cache }))
-    }
-
-    /// The place of the first batch that ends past `offset`, or of the log's end.
-    pub(crate) fn position_of(&self, offset: Offset) -> Result<Position, ReadError> {
-        if offset >= self.log_end {
-            return Ok(self.end());
-        }
-        let holding = self.closed.range(..=offset).next_back().map(|(_, segment)| segment);
-        let active = &self.active;
-        let closed = holding.filter(|_| offset < active.base_offset);
-        let (file, path, from, end, segment) = if let Some(segment) = closed {
-            let from = segment.index(&self.parts.cache)?.floor(offset);
-            let file = self.parts.cache.file(&segment.path)?;
-            (file, &segment.path, from, segment.bytes, segment.base_offset)
-        } else {
-            let file = Arc::clone(&active.file);
-            (file, &active.path, active.index.floor(offset), active.bytes, active.base_offset)
-        };
-        let mut walk = Walk::new(&*file, path, from, end);
-        let mut byte = end;
-        while let Some((header, position)) = walk.next_header()? {
-            if header.last_offset() >= offset {
-                byte = position;
-                break;
-            }
-        }
-        Ok(Position { offset, segment, byte })
+        Ok(Some(Search { candidate, candidate_end, offset, end, is_suspect, cache }))
     }
 
     /// Whether the bytes that a search looked at are still the log's.
@@ -199,7 +215,7 @@ impl Log {
         }
     }
 
-    fn holds(&self, segment: &Arc<Segment>) -> bool {
+    pub(super) fn holds(&self, segment: &Arc<Segment>) -> bool {
         self.closed.get(&segment.base_offset).is_some_and(|now| Arc::ptr_eq(now, segment))
     }
 
@@ -235,6 +251,7 @@ impl Log {
 
     fn active_view(&self) -> View {
         View {
+            id: self.active.id,
             base_offset: self.active.base_offset,
             path: self.active.path.clone(),
             file: Arc::clone(&self.active.file),
@@ -244,35 +261,86 @@ impl Log {
 }
 
 impl Search {
+    /// Whether it waits for no disk (a hint). What was written just now is in the page cache.
+    pub(crate) fn is_warm(&self) -> bool {
+        match &self.candidate {
+            Candidate::Active(view, from) => {
+                view.bytes.saturating_sub(*from) <= RECENT_BYTES || view.file.is_cached(*from, 1)
+            }
+            Candidate::Closed(segment) => segment.is_warm(self.offset),
+        }
+    }
+
+    /// The byte where the segment is read up to. What is known of the end's place counts only for the very file it was noted in:
+    /// rolls, cuts and compaction may have put another one there since.
+    fn limit(&self, view: &View, from: u64) -> Result<u64, ReadError> {
+        let is_stale = is_planted(Bug::StalePlaceOfHighWatermark);
+        if let Some((_, byte)) = self.end.place
+            && is_stale
+            && self.candidate_end >= self.end.offset
+        {
+            return Ok(byte);
+        }
+        if self.candidate_end <= self.end.offset {
+            return Ok(view.bytes);
+        }
+        match self.end.place {
+            Some((id, byte)) if id == view.id => {
+                assert!(byte <= view.bytes, "a place past the end of {}", view.path.display());
+                Ok(byte)
+            }
+            _ => {
+                let found = find_batch(view, from, self.end.offset, Wanted::Any)?;
+                Ok(found.map_or(view.bytes, |(byte, _)| byte))
+            }
+        }
+    }
+
     /// Looks; may wait for the disk.
-    pub(crate) fn run(&self, bytes_max: usize, first_whole: bool) -> Result<Searched, ReadError> {
-        let opened;
-        let (view, from, is_active) = match &self.candidate {
-            Candidate::Active(view, from) => (view, *from, true),
+    pub(crate) fn run(
+        &self,
+        wanted: Wanted,
+        bytes_max: usize,
+        first_whole: bool,
+    ) -> Result<Searched, ReadError> {
+        let (opened, index);
+        let (view, from, end_from, closed) = match &self.candidate {
+            Candidate::Active(view, from) => (view, *from, *from, None),
             Candidate::Closed(segment) => {
-                let from = segment.index(&self.cache)?.floor(self.offset);
-                opened = view_of(segment, &self.cache)?;
-                (&opened, from, false)
+                index = segment.index(&self.cache)?;
+                opened = view_of(segment)?;
+                (&opened, index.floor(self.offset), index.floor(self.end.offset), Some(segment))
             }
         };
-        let Some(byte) = find_batch(view, from, self.offset)? else {
-            return Ok(if is_active {
+        let Some((byte, batch_bytes)) = find_batch(view, from, self.offset, wanted)? else {
+            return Ok(if closed.is_none() {
                 Searched::Slice(None)
             } else {
                 Searched::Past(view.base_offset)
             });
         };
-        let limit = if view.base_offset == self.end.segment { self.end.byte } else { view.bytes };
-        let available = limit.saturating_sub(byte);
+        let available = self.limit(view, end_from)?.saturating_sub(byte);
         if available == 0 {
             return Ok(Searched::Slice(None));
         }
         let mut bytes = to_usize(available.min(to_u64(bytes_max)));
-        if to_u64(bytes) < available && first_whole {
-            bytes = bytes.max(batch_bytes_at(&*view.file, &view.path, byte)?);
+        if bytes < batch_bytes {
+            if !first_whole || available < to_u64(batch_bytes) {
+                // A part of a batch is nothing that a client can read, and some take it for an error.
+                return Ok(Searched::Slice(None));
+            }
+            bytes = batch_bytes;
         }
-        let file = Arc::clone(&view.file);
-        Ok(Searched::Slice((bytes > 0).then_some(LogSlice { file, byte, bytes, is_active })))
+        let (file, is_active) = (Arc::clone(&view.file), closed.is_none());
+        let mut slice = LogSlice { file, byte, bytes, is_active, is_bare: false, healed: None };
+        let end = byte + to_u64(bytes);
+        if self.is_suspect && closed.is_none_or(|segment| !segment.is_sound(end)) {
+            let is_sound = heal(view, &mut slice)?;
+            if let Some(segment) = closed.filter(|_| is_sound) {
+                segment.note_sound(byte, end);
+            }
+        }
+        Ok(Searched::Slice(Some(slice)))
     }
 }
 
@@ -283,20 +351,58 @@ impl TimeSearch {
         &self,
         timestamp: Option<Timestamp>,
     ) -> Result<Option<FoundRecord>, ReadError> {
-        let Some(timestamp) = timestamp.map_or_else(|| self.max_time(), |at| Ok(Some(at)))? else {
-            return Ok(None);
-        };
+        match timestamp {
+            Some(timestamp) => self.first_since(timestamp, self.active_from),
+            None => self.newest(),
+        }
+    }
+
+    /// The first of those records that have the largest timestamp.
+    fn newest(&self) -> Result<Option<FoundRecord>, ReadError> {
+        let Some(largest) = self.max_time()? else { return Ok(None) };
+        let found = self.first_since(largest, self.active_from)?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        // What compaction emptied keeps its timestamp, and what is not committed has one too.
+        let mut largest = None;
+        for segment in &self.closed {
+            largest = largest.max(self.max_of_records(&view_of(segment)?)?);
+        }
+        let largest = largest.max(self.max_of_records(&self.active)?);
+        largest.map_or(Ok(None), |largest| self.first_since(largest, 0))
+    }
+
+    /// The largest timestamp of batches that have records, among those that are looked at.
+    fn max_of_records(&self, view: &View) -> Result<Option<Timestamp>, ReadError> {
+        let (mut largest, mut walk) = (None, Walk::new(&*view.file, &view.path, 0, view.bytes));
+        while let Some((header, _)) = walk.next_header()? {
+            if header.base_offset >= self.bounds.end {
+                break;
+            }
+            if header.count > 0 && header.last_offset() >= self.bounds.start {
+                largest = largest.max(Some(header.max_timestamp));
+            }
+        }
+        Ok(largest)
+    }
+
+    fn first_since(
+        &self,
+        timestamp: Timestamp,
+        active_from: u64,
+    ) -> Result<Option<FoundRecord>, ReadError> {
         for segment in &self.closed {
             if segment.max_time(&self.cache)?.is_none_or(|max| max.timestamp < timestamp) {
                 continue;
             }
             let from = segment.index(&self.cache)?.floor_of_time(timestamp);
-            let found = self.scan(&view_of(segment, &self.cache)?, from, timestamp)?;
+            let found = self.scan(&view_of(segment)?, from, timestamp)?;
             if found.is_some() {
                 return Ok(found);
             }
         }
-        self.scan(&self.active, self.active_from, timestamp)
+        self.scan(&self.active, active_from, timestamp)
     }
 
     fn max_time(&self) -> Result<Option<Timestamp>, ReadError> {
@@ -333,21 +439,28 @@ impl TimeSearch {
     }
 }
 
-fn view_of(segment: &Segment, cache: &FileCache) -> Result<View, ReadError> {
+fn view_of(segment: &Segment) -> Result<View, ReadError> {
     Ok(View {
+        id: segment.id,
         base_offset: segment.base_offset,
         path: segment.path.clone(),
-        file: cache.file(&segment.path)?,
+        file: segment.file()?,
         bytes: segment.bytes,
     })
 }
 
-fn find_batch(view: &View, from: u64, offset: Offset) -> Result<Option<u64>, ReadError> {
+/// Where the first batch that ends past an offset begins, and how many bytes it has.
+fn find_batch(
+    view: &View,
+    from: u64,
+    offset: Offset,
+    wanted: Wanted,
+) -> Result<Option<(u64, usize)>, ReadError> {
     let file: &dyn DiskFile = &*view.file;
     let mut walk = Walk::new(file, &view.path, from, view.bytes);
     while let Some((header, position)) = walk.next_header()? {
-        if header.last_offset() >= offset {
-            return Ok(Some(position));
+        if header.last_offset() >= offset && (header.count > 0 || wanted == Wanted::Any) {
+            return Ok(Some((position, header.total_bytes())));
         }
     }
     Ok(None)

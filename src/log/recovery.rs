@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{OpenError, ReadError};
+use super::follow::is_far;
 use super::index::SegmentIndex;
 use super::local_log::{Active, Log, LogParts, open_active};
 use super::producer_state::ProducerStates;
 use super::segment::{Segment, Walk, base_of};
 use super::snapshots::Snapshots;
+use super::swapping::{WRITTEN, finish_swaps};
 use crate::model::number::to_u64;
 use crate::model::{Offset, TopicPartition};
 use crate::record::batch::checksum;
@@ -56,6 +58,9 @@ impl Log {
             disk.create_dir_all(&dir)?;
             disk.sync_dir(dir.parent().unwrap_or(Path::new(".")))?;
         }
+        if finish_swaps(&*disk, &dir)? {
+            tracing::info!(%partition, "a compaction that was stopped was finished");
+        }
         let mut closed = list_segments(&parts, &dir)?;
         let mut recovered = Recovered::default();
         if closed.keys().next().is_some_and(|first| *first > point.offset.max(point.log_start)) {
@@ -95,6 +100,7 @@ impl Log {
             retention_waits: false,
             copied_to: 0,
             cleaned_to: 0,
+            was_compacted: false,
             roll_jitter_ms,
             cuts: 0,
             epochs: epochs.unwrap_or_default(),
@@ -122,7 +128,7 @@ impl Log {
     ) -> Result<(), OpenError> {
         // Closed segments past the recovery point were not flushed; the first bad batch ends the log there.
         for (segment, next_base) in self.suspects(point.offset) {
-            let file = self.parts.cache.file(&segment.path)?;
+            let file = segment.file()?;
             let mut index = SegmentIndex::new(segment.base_offset);
             let scan = scan(
                 &*file,
@@ -134,13 +140,14 @@ impl Log {
             )?;
             recovered.bytes_checked += scan.checked;
             // A file whose name was not durable may be missing between two that are there.
-            if scan.byte < segment.bytes || scan.next_offset != next_base {
+            let is_gap = scan.next_offset != next_base && !is_far(scan.next_offset, next_base);
+            if scan.byte < segment.bytes || is_gap {
                 self.end_at(&segment, recovered)?;
                 break;
             }
             // Maybe only the page cache has it.
             self.unflushed.push(file);
-            self.parts.cache.forget(&segment.path);
+            self.parts.cache.forget(segment.id);
             let disk = Arc::clone(self.parts.cache.disk());
             let _ = disk.remove(&segment.path.with_extension("index"));
             let _ = disk.remove(&segment.path.with_extension("timeindex"));
@@ -189,7 +196,8 @@ impl Log {
             self.closed.range(segment.base_offset..).map(|(base, _)| *base).collect();
         let mut cut = |log: &mut Self, path: &Path, bytes: u64| {
             recovered.bytes_cut += bytes;
-            Segment::new(0, path.to_owned(), bytes).delete_files(&log.parts.cache);
+            let cache = &log.parts.cache;
+            Segment::new(cache, 0, path.to_owned(), bytes).delete_files(cache);
         };
         let (path, bytes) = (self.active.path.clone(), self.active.bytes);
         cut(self, &path, bytes);
@@ -200,7 +208,6 @@ impl Log {
                 cut(self, &removed.path, removed.bytes);
             }
         }
-        self.parts.cache.forget(&segment.path);
         self.active = open_active(&self.parts, &self.dir, segment.base_offset)?;
         Ok(())
     }
@@ -229,7 +236,8 @@ impl Log {
         point: RecoveryPoint,
         are_epochs_lost: bool,
     ) -> Result<(), OpenError> {
-        let snapshot = Self::load_producers(&self.parts, &self.dir, self.log_end)?;
+        let base = self.closed.keys().next().copied().unwrap_or(self.active.base_offset);
+        let snapshot = Self::load_producers(&self.parts, &self.dir, (base, self.log_end))?;
         let from = match snapshot {
             Some((offset, states)) => {
                 self.producers = states;
@@ -247,18 +255,21 @@ impl Log {
         if read_from >= self.log_end {
             return Ok(());
         }
-        let mut segments: Vec<(PathBuf, u64, Offset)> =
-            self.closed.values().map(|s| (s.path.clone(), s.bytes, s.base_offset)).collect();
-        segments.push((self.active.path.clone(), self.active.bytes, self.active.base_offset));
-        let first = segments.partition_point(|(_, _, base)| *base <= read_from).saturating_sub(1);
-        for (path, bytes, base) in segments.split_off(first) {
-            let file = self.parts.cache.file(&path)?;
-            let start = if base == self.active.base_offset {
-                self.active.index.floor(read_from)
+        let mut segments: Vec<Option<Arc<Segment>>> =
+            self.closed.values().cloned().map(Some).collect();
+        segments.push(None);
+        let base = |segment: &Option<Arc<Segment>>| {
+            segment.as_ref().map_or(self.active.base_offset, |segment| segment.base_offset)
+        };
+        let first = segments.partition_point(|s| base(s) <= read_from).saturating_sub(1);
+        for segment in segments.split_off(first) {
+            let (file, path, start, bytes) = if let Some(segment) = &segment {
+                (segment.file()?, &segment.path, 0, segment.bytes)
             } else {
-                0
+                let Active { file, path, index, bytes, .. } = &self.active;
+                (Arc::clone(file), path, index.floor(read_from), *bytes)
             };
-            let mut walk = Walk::new(&*file, &path, start, bytes);
+            let mut walk = Walk::new(&*file, path, start, bytes);
             while let Some((header, _)) = walk.next_header().map_err(damage(point.offset))? {
                 self.epochs.assign(header.leader_epoch, header.base_offset);
                 if header.base_offset >= from {
@@ -266,7 +277,6 @@ impl Log {
                 }
             }
         }
-        self.parts.cache.forget(&self.active.path);
         Ok(())
     }
 }
@@ -343,10 +353,11 @@ fn list_segments(
     for entry in parts.cache.disk().list(dir)? {
         let path = dir.join(&entry.name);
         let ending = entry.name.rsplit_once('.').map_or("", |(_, ending)| ending);
-        if matches!(ending, "deleted" | "tmp" | "cleaned") {
+        if matches!(ending, "deleted" | "tmp" | WRITTEN) {
             parts.cache.disk().remove(&path)?;
         } else if let Some(base) = base_of(&entry.name, ".log") {
-            segments.insert(base, Arc::new(Segment::new(base, path, entry.bytes)));
+            let segment = Segment::new(&parts.cache, base, path, entry.bytes);
+            segments.insert(base, Arc::new(segment));
         }
     }
     Ok(segments)

@@ -31,15 +31,6 @@ fn limits(config: &TopicConfig) -> (i64, i64) {
 }
 
 impl Log {
-    /// Rolls the active segment if it has passed its age, so that an idle log is deleted and compacted too.
-    pub(crate) fn roll_if_old(&mut self, now_ms: Timestamp) -> std::io::Result<bool> {
-        let due = self.active.bytes > 0 && self.is_old(now_ms);
-        if due {
-            self.roll()?;
-        }
-        Ok(due)
-    }
-
     /// Deletes what retention no longer wants below `bound`, a few segments; to be called again until there are none.
     pub(crate) fn apply_retention(
         &mut self,
@@ -90,7 +81,7 @@ impl Log {
             segment.retire();
             self.closed.remove(&segment.base_offset);
             self.log_start = self.log_start.max(next);
-            deleted.push(self.rename_deleted(segment.base_offset, &segment.path));
+            deleted.push(self.rename_deleted(&segment));
         }
         Ok(deleted)
     }
@@ -104,8 +95,19 @@ impl Log {
         if retention_ms < 0 {
             return Ok(false);
         }
-        let newest = segment.max_time(&self.parts.cache)?.map(|max| max.timestamp);
+        let newest = self.newest_since(segment)?;
         Ok(newest.is_some_and(|newest| now_ms.saturating_sub(newest) > retention_ms))
+    }
+
+    /// The largest timestamp of a segment. One that has none (compaction took its records, and an earlier release their time) is
+    /// no younger than what was written after it.
+    fn newest_since(&self, segment: &Segment) -> Result<Option<Timestamp>, ReadError> {
+        for (_, later) in self.closed.range(segment.base_offset..) {
+            if let Some(max) = later.max_time(&self.parts.cache)? {
+                return Ok(Some(max.timestamp));
+            }
+        }
+        Ok(self.active.index.max_time().map(|max| max.timestamp))
     }
 
     /// Notes up to where the log is known to be in remote storage.
@@ -135,9 +137,9 @@ impl Log {
         newest.is_some_and(|newest| now_ms.saturating_sub(newest) > retention_ms)
     }
 
-    fn rename_deleted(&mut self, base_offset: Offset, path: &std::path::Path) -> DeletedSegment {
+    fn rename_deleted(&mut self, segment: &Segment) -> DeletedSegment {
+        let (base_offset, path) = (segment.base_offset, &segment.path);
         tracing::info!(partition = %self.partition, base_offset, "segment deleted");
-        self.parts.cache.forget(path);
         self.dir_changed = true;
         let disk = self.parts.cache.disk();
         let mut files = Vec::new();

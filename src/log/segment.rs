@@ -1,21 +1,24 @@
 //! A closed segment, and walking the batches of a segment file.
 //!
-//! Invariants: a closed segment's bytes never change; its index and file are held by the cache, not by it.
+//! Invariants: a closed segment's bytes never change: what takes their place is another segment, with another id. Its index and
+//! file are held by the cache for as long as it lives, not by it.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
 use super::error::ReadError;
-use super::file_cache::FileCache;
+use super::file_cache::{FileCache, SegmentId};
 use super::index::{SegmentIndex, TimeEntry};
-use crate::model::Offset;
 use crate::model::number::to_u64;
-use crate::record::batch::{MAGIC, PREFIX_BYTES};
+use crate::model::{NO_TIMESTAMP, Offset, Timestamp};
+use crate::record::batch::MAGIC;
 use crate::record::{BatchHeader, HEADER_BYTES};
-use crate::system::DiskFile;
 use crate::system::disk::read_full;
+use crate::system::planted::{Bug, is_planted};
+use crate::system::{DiskFile, SharedFile};
 
 /// Bytes read at a time while walking headers.
 const WALK_BYTES: usize = 8 * 1024;
@@ -28,12 +31,25 @@ const OFFSET_MAX: Offset = 1 << 62;
 /// A segment that is no longer written.
 #[derive(Debug)]
 pub(super) struct Segment {
+    pub id: SegmentId,
     pub base_offset: Offset,
     pub path: PathBuf,
     pub bytes: u64,
     max_time: OnceLock<Option<TimeEntry>>,
+    first_time: OnceLock<Timestamp>,
+    /// Up to where no batch has a codec and no records (`healing.rs`).
+    sound_to: AtomicU64,
     /// Set before other bytes take the place of the segment's files; then nothing may be written beside them.
     retired: Mutex<bool>,
+    cache: Arc<FileCache>,
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        if !is_planted(Bug::CacheByPath) {
+            self.cache.forget(self.id);
+        }
+    }
 }
 
 /// The file name of a segment's log.
@@ -48,19 +64,64 @@ pub(super) fn base_of(name: &str, ending: &str) -> Option<Offset> {
 }
 
 impl Segment {
-    pub(super) fn new(base_offset: Offset, path: PathBuf, bytes: u64) -> Self {
-        Self { base_offset, path, bytes, max_time: OnceLock::new(), retired: Mutex::new(false) }
+    /// A segment that nobody had open.
+    pub(super) fn new(
+        cache: &Arc<FileCache>,
+        base_offset: Offset,
+        path: PathBuf,
+        bytes: u64,
+    ) -> Self {
+        let id = cache.new_id(&path);
+        Self::with_id(cache, id, base_offset, (path, bytes))
+    }
+
+    /// The same bytes as were written under an id before.
+    pub(super) fn with_id(
+        cache: &Arc<FileCache>,
+        id: SegmentId,
+        base_offset: Offset,
+        (path, bytes): (PathBuf, u64),
+    ) -> Self {
+        let cache = Arc::clone(cache);
+        let (max_time, retired) = (OnceLock::new(), Mutex::new(false));
+        let (first_time, sound_to) = (OnceLock::new(), AtomicU64::new(0));
+        Self { id, base_offset, path, bytes, max_time, first_time, sound_to, retired, cache }
+    }
+
+    /// The open file. Whoever reads it has to ask afterwards whether the segment is still the log's (`Log::still_holds`): another
+    /// file may have come under its name before it was opened.
+    pub(super) fn file(&self) -> std::io::Result<SharedFile> {
+        self.cache.file(self.id, &self.path)
+    }
+
+    /// Whether a look-up of `offset` waits for no disk (a hint): file and index are open, and the page cache has the batches.
+    pub(super) fn is_warm(&self, offset: Offset) -> bool {
+        let held = self.cache.held(self.id);
+        held.is_some_and(|(file, index)| file.is_cached(index.floor(offset), 1))
+    }
+
+    /// Whether a range is known to hold no batch that has to be healed.
+    pub(super) fn is_sound(&self, end: u64) -> bool {
+        self.sound_to.load(Ordering::Relaxed) >= end
+    }
+
+    /// Notes that a range holds none.
+    pub(super) fn note_sound(&self, from: u64, end: u64) {
+        if self.sound_to.load(Ordering::Relaxed) >= from {
+            self.sound_to.fetch_max(end, Ordering::Relaxed);
+        }
     }
 
     /// The index, from the cache, its files, or rebuilt from the log.
     pub(super) fn index(&self, cache: &FileCache) -> Result<Arc<SegmentIndex>, ReadError> {
-        cache.index(&self.path, || {
+        cache.index(self.id, || {
             let disk = &**cache.disk();
             if let Some(index) = SegmentIndex::load(disk, &self.path, self.base_offset, self.bytes) {
                 return Ok(index);
             }
-            tracing::warn!(segment = %self.path.display(), "index missing or damaged: rebuilding it");
-            let mut index = self.rebuild(cache)?;
+            // Nothing to act on: a stop between a log and its index leaves it so.
+            tracing::info!(segment = %self.path.display(), "index missing or damaged: rebuilding it");
+            let mut index = self.rebuild()?;
             let retired = self.retired.lock();
             if !*retired {
                 index.save(disk, &self.path, true)?;
@@ -78,6 +139,16 @@ impl Segment {
         Ok(*self.max_time.get_or_init(|| found))
     }
 
+    /// The largest timestamp of the first batch; -1 if it has none.
+    pub(super) fn first_time(&self) -> Result<Timestamp, ReadError> {
+        if let Some(known) = self.first_time.get() {
+            return Ok(*known);
+        }
+        let header = Walk::new(&*self.file()?, &self.path, 0, self.bytes).next_header()?;
+        let found = header.map_or(NO_TIMESTAMP, |(header, _)| header.max_timestamp);
+        Ok(*self.first_time.get_or_init(|| found))
+    }
+
     /// The segment's files are about to change or go.
     pub(super) fn retire(&self) {
         *self.retired.lock() = true;
@@ -90,7 +161,7 @@ impl Segment {
     /// Removes the segment's files.
     pub(super) fn delete_files(&self, cache: &FileCache) {
         self.retire();
-        cache.forget(&self.path);
+        cache.forget(self.id);
         for ending in ["log", "index", "timeindex", "txnindex"] {
             let path = self.path.with_extension(ending);
             match cache.disk().remove(&path) {
@@ -102,8 +173,8 @@ impl Segment {
         }
     }
 
-    fn rebuild(&self, cache: &FileCache) -> Result<SegmentIndex, ReadError> {
-        let file = cache.file(&self.path)?;
+    fn rebuild(&self) -> Result<SegmentIndex, ReadError> {
+        let file = self.file()?;
         let mut index = SegmentIndex::new(self.base_offset);
         let mut walk = Walk::new(&*file, &self.path, 0, self.bytes);
         while let Some((header, position)) = walk.next_header()? {
@@ -188,19 +259,4 @@ impl<'a> Walk<'a> {
     fn corrupt(&self, position: u64) -> ReadError {
         ReadError::Corrupt { path: self.path.to_owned(), position }
     }
-}
-
-/// Bytes of the batch at `position`.
-pub(super) fn batch_bytes_at(
-    file: &dyn DiskFile,
-    path: &Path,
-    position: u64,
-) -> Result<usize, ReadError> {
-    let mut prefix = [0; PREFIX_BYTES];
-    let corrupt = || ReadError::Corrupt { path: path.to_owned(), position };
-    if read_full(file, &mut prefix, position)? < PREFIX_BYTES {
-        return Err(corrupt());
-    }
-    let length = usize::try_from(crate::model::number::be32(&prefix, 8)).map_err(|_| corrupt())?;
-    if length > BATCH_BYTES_MAX { Err(corrupt()) } else { Ok(length + PREFIX_BYTES) }
 }

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::checkpoint;
 use super::local_log::{Log, LogParts};
 use super::producer_state::ProducerStates;
 use crate::model::Offset;
 use crate::system::OpenMode;
+use crate::system::disk::read_file;
 
 const SNAPSHOT_KIND: &str = "strandline-producers";
 
@@ -75,18 +77,19 @@ impl Log {
         Ok(())
     }
 
-    /// Reads the newest snapshot at or below `end` that verifies.
+    /// Reads the newest snapshot within the log's files that verifies: what was known before their first one says nothing of what
+    /// producers sent from there to here.
     pub(super) fn load_producers(
         parts: &LogParts,
         dir: &std::path::Path,
-        end: Offset,
+        (base, end): (Offset, Offset),
     ) -> std::io::Result<Option<(Offset, ProducerStates)>> {
         let disk = parts.cache.disk();
         let names = disk.list(dir)?;
         let mut offsets: Vec<Offset> =
             names.iter().filter_map(|e| super::segment::base_of(&e.name, ".snapshot")).collect();
         offsets.sort_unstable();
-        for offset in offsets.into_iter().rev().filter(|offset| *offset <= end) {
+        for offset in offsets.into_iter().rev().filter(|offset| (base..=end).contains(offset)) {
             let path = snapshot_path(dir, offset);
             match checkpoint::read(&**disk, &path, SNAPSHOT_KIND, 1) {
                 Ok(Some(lines)) => {
@@ -131,6 +134,32 @@ impl Log {
         disk.sync_dir(dir)
     }
 
+    /// Takes on what another log of the same batches knows and they do not tell: epochs and producers of what was deleted, or is in
+    /// remote storage only. It is durable with the next flush.
+    pub(crate) fn learn_from(&mut self, other: &Log) -> std::io::Result<()> {
+        let offset =
+            |entry: &crate::system::disk::Entry| super::segment::base_of(&entry.name, ".snapshot");
+        let disk = Arc::clone(self.parts.cache.disk());
+        for own in disk.list(&self.dir)?.iter().filter_map(offset) {
+            disk.remove(&snapshot_path(&self.dir, own))?;
+        }
+        self.snapshots = Snapshots::default();
+        // All of them: the log may be cut, and any of its segments be the next that is copied to remote storage.
+        let from = other.parts.cache.disk();
+        for at in from.list(&other.dir)?.iter().filter_map(offset).filter(|at| *at <= self.log_end)
+        {
+            let text = read_file(&**from, &snapshot_path(&other.dir, at))?;
+            let file = disk.open(&snapshot_path(&self.dir, at), OpenMode::Replace)?;
+            file.write_at(&[std::io::IoSlice::new(&text)], 0)?;
+            self.unflushed.push(file);
+            self.snapshots.pending.push(at);
+        }
+        self.producers = other.producers.clone();
+        self.producers_saved_at = None;
+        self.epochs = other.epochs.clone();
+        self.save_epochs()
+    }
+
     /// Takes back what `write_snapshot` wrote.
     pub(crate) fn forget_snapshot(
         disk: &dyn crate::system::Disk,
@@ -143,9 +172,19 @@ impl Log {
 
     /// Drops snapshots of more than the log holds: they tell of batches that are gone; others may take their offsets.
     pub(super) fn drop_snapshots_past(&self, end: Offset) -> std::io::Result<()> {
+        self.drop_snapshots_where(|at| at > end)
+    }
+
+    /// Drops all but the one at an offset, if there is one.
+    pub(super) fn drop_snapshots_but(&mut self, offset: Offset) -> std::io::Result<()> {
+        self.snapshots.durable.retain(|at| *at == offset);
+        self.drop_snapshots_where(|at| at != offset)
+    }
+
+    fn drop_snapshots_where(&self, goes: impl Fn(Offset) -> bool) -> std::io::Result<()> {
         let disk = self.parts.cache.disk();
         for entry in disk.list(&self.dir)? {
-            if super::segment::base_of(&entry.name, ".snapshot").is_some_and(|at| at > end) {
+            if super::segment::base_of(&entry.name, ".snapshot").is_some_and(&goes) {
                 disk.remove(&self.dir.join(&entry.name))?;
             }
         }
@@ -215,6 +254,40 @@ mod tests {
         assert!(log.log_start() > 5, "{}", log.log_start());
         log.truncate(31).expect("cut");
         assert_eq!(known(&log), known(&other));
+    }
+
+    #[test]
+    fn a_copy_knows_what_the_original_does_of_producers_whose_batches_are_gone() {
+        let disk = SimDisk::default();
+        let mut log = open(&disk, 0, false);
+        append(&mut log, 30);
+        log.close().expect("flushed");
+        for _ in 0..3 {
+            log.apply_retention(1_000, 31).expect("deletes");
+            log.snapshot_for_retention().expect("written");
+            append(&mut log, 5);
+            log.close().expect("flushed");
+        }
+        let mut copy = open(&SimDisk::default(), 0, false);
+        copy.restart_at(log.log_start()).expect("begun");
+        let slice = |log: &Log, from| log.slice(from, log.end(), 1 << 20, true).expect("read");
+        while let Some(slice) = slice(&log, copy.log_end()) {
+            let bytes = slice.read().expect("read");
+            let mut rest = &*bytes;
+            while let Some((header, batch, after)) = crate::record::next_batch(rest) {
+                rest = after;
+                let batch = crate::log::NewBatch { header, bytes: batch };
+                copy.append_fetched(&[batch], 0).expect("appended");
+            }
+        }
+        assert_ne!(known(&copy), known(&log));
+        copy.learn_from(&log).expect("learnt");
+        copy.close().expect("flushed");
+        for end in [45, 38, 31] {
+            log.truncate(end).expect("cut");
+            copy.truncate(end).expect("cut");
+            assert_eq!((known(&copy), copy.epochs()), (known(&log), log.epochs()), "{end}");
+        }
     }
 
     #[test]

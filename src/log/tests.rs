@@ -15,14 +15,14 @@ use crate::record::{BatchBuilder, BatchHeader, Codec, Records, next_batch};
 use crate::system::sim_disk::{Faults, SimDisk};
 use crate::system::{Disk, Random};
 
-const DIR: &str = "/data/t-0";
+pub(super) const DIR: &str = "/data/t-0";
 
-fn config(changes: &[(&str, &str)]) -> TopicConfig {
+pub(super) fn config(changes: &[(&str, &str)]) -> TopicConfig {
     let overrides = changes.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     TopicConfig::resolve(&Config::default(), &overrides)
 }
 
-fn open_with(
+pub(super) fn open_with(
     disk: &SimDisk,
     config: &TopicConfig,
     point: RecoveryPoint,
@@ -32,27 +32,27 @@ fn open_with(
     Log::open(TopicPartition::new("t", 0), PathBuf::from(DIR), parts, point, 0)
 }
 
-fn open(disk: &SimDisk, config: &TopicConfig) -> Log {
+pub(super) fn open(disk: &SimDisk, config: &TopicConfig) -> Log {
     open_with(disk, config, RecoveryPoint::default()).expect("open").0
 }
 
-fn batch(builder: BatchBuilder) -> (BatchHeader, Vec<u8>) {
+pub(super) fn batch(builder: BatchBuilder) -> (BatchHeader, Vec<u8>) {
     let bytes = builder.build();
     (BatchHeader::parse(&bytes).expect("header"), bytes)
 }
 
-fn append(log: &mut Log, builder: BatchBuilder, now_ms: Timestamp) -> Appended {
+pub(super) fn append(log: &mut Log, builder: BatchBuilder, now_ms: Timestamp) -> Appended {
     let (header, bytes) = batch(builder);
     log.append(&header, &bytes, Stamp { leader_epoch: 0, now_ms }).expect("append")
 }
 
-fn put(log: &mut Log, key: &str, value: &str, time: Timestamp) {
+pub(super) fn put(log: &mut Log, key: &str, value: &str, time: Timestamp) {
     let value = (!value.is_empty()).then_some(value.as_bytes());
     append(log, BatchBuilder::new().record(time, Some(key.as_bytes()), value), time);
 }
 
 /// Every record from `from` on, as (offset, key, value).
-fn read_all(log: &Log, from: Offset) -> Vec<(Offset, String, String)> {
+pub(super) fn read_all(log: &Log, from: Offset) -> Vec<(Offset, String, String)> {
     let text = |b: Option<&[u8]>| String::from_utf8_lossy(b.unwrap_or_default()).into_owned();
     let (mut at, mut all) = (from, Vec::new());
     while let Some(slice) = log.slice(at, log.end(), 100, true).expect("slice") {
@@ -71,7 +71,7 @@ fn read_all(log: &Log, from: Offset) -> Vec<(Offset, String, String)> {
     all
 }
 
-fn flush(log: &mut Log) {
+pub(super) fn flush(log: &mut Log) {
     log.close().expect("flush");
 }
 
@@ -88,7 +88,8 @@ fn a_read_begins_with_the_batch_that_holds_the_offset() {
     let slice = log.slice(4, log.end(), 1, true).expect("slice").expect("bytes");
     let header = BatchHeader::parse(&slice.read().expect("read")).expect("header");
     assert_eq!((header.base_offset, header.total_bytes()), (3, slice.bytes));
-    assert_eq!(log.slice(4, log.end(), 1, false).expect("slice").expect("bytes").bytes, 1);
+    assert!(log.slice(4, log.end(), slice.bytes - 1, false).expect("slice").is_none());
+    assert!(log.slice(4, log.end(), slice.bytes, false).expect("slice").is_some());
     assert!(log.slice(30, log.end(), 1, true).expect("at the end").is_none());
     assert!(matches!(log.slice(31, log.end(), 1, true), Err(ReadError::OutOfRange { .. })));
     assert_eq!(read_all(&log, 0).len(), 30);
@@ -540,10 +541,91 @@ fn a_log_that_is_cut_is_the_log_that_never_had_more() {
 
 #[test]
 fn a_log_that_begins_anew_forgets_everything() {
-    let batches = history(&Random::seeded(1), 10);
-    let mut log = open(&SimDisk::default(), &config(&[]));
+    let (batches, disk) = (history(&Random::seeded(1), 10), SimDisk::default());
+    let mut log = open(&disk, &config(&[]));
     take(&mut log, &batches);
+    assert!(!log.producers().is_empty());
+    log.close().expect("with what it knows of producers");
     log.restart_at(1_000).expect("restarted");
     assert_eq!((log.log_start(), log.log_end(), log.segments()), (1_000, 1_000, 1));
     assert!(log.producers().is_empty() && log.epochs().latest().is_none());
+    log.close().expect("closed");
+    drop(log);
+    let point = RecoveryPoint { offset: 1_000, log_start: 1_000, has_producers: true };
+    let log = open_with(&disk, &config(&[]), point).expect("opens").0;
+    assert!(log.producers().is_empty(), "what they sent between there and here is not known");
+}
+
+#[test]
+fn what_was_known_of_producers_before_the_files_begin_is_not_known_of_their_end() {
+    let (batches, disk) = (history(&Random::seeded(1), 10), SimDisk::default());
+    let mut log = open(&disk, &config(&[]));
+    take(&mut log, &batches);
+    log.close().expect("with what it knows of producers");
+    let known = log.producers().lines();
+    let snapshot = |at: i64| Path::new(DIR).join(format!("{at:020}.snapshot"));
+    let kept = crate::system::disk::read_file(&disk, &snapshot(log.log_end())).expect("there");
+    let end = log.log_end();
+    log.restart_at(1_000).expect("restarted");
+    // A crash may leave the file, and so do logs of earlier releases.
+    let file = disk.open(&snapshot(end), crate::system::OpenMode::Replace).expect("made");
+    file.write_at(&[std::io::IoSlice::new(&kept)], 0).expect("written");
+    drop(log);
+    let point = RecoveryPoint { offset: 1_000, log_start: 1_000, has_producers: true };
+    let log = open_with(&disk, &config(&[]), point).expect("opens").0;
+    assert!(!known.is_empty() && log.producers().is_empty(), "{:?}", log.producers().lines());
+}
+
+#[test]
+fn a_copy_of_a_compacted_log_is_whole_after_a_crash_wherever_its_segments_end() {
+    let mut small = config(&[]);
+    small.segment_bytes = 300;
+    for far in [40, 1 << 40] {
+        let disk = SimDisk::default();
+        let mut copy = open(&disk, &small);
+        // What the leader's compaction left: batches with gaps between them.
+        let all: Vec<_> = (0..30)
+            .map(|n: i64| {
+                let (_, mut bytes) = batch(BatchBuilder::new().record(1, None, Some(b"value")));
+                let base = if n < 20 { n * 7 } else { n * 7 + far };
+                crate::record::batch::patch_position(&mut bytes, base, 0);
+                (BatchHeader::parse(&bytes).expect("header"), bytes)
+            })
+            .collect();
+        for part in all.chunks(4) {
+            take(&mut copy, part);
+        }
+        assert!(copy.segments() > 5);
+        let job = copy.flush_job().expect("something to flush");
+        for file in &job.files {
+            file.sync().expect("synced");
+        }
+        disk.sync_dir(Path::new(DIR)).expect("synced");
+        let whole = told(&copy);
+        drop((job, copy));
+        disk.crash(&Random::seeded(1));
+        // The point that is written is older than what was flushed.
+        let point = RecoveryPoint { offset: 10, log_start: 0, has_producers: false };
+        let (copy, recovered) = open_with(&disk, &small, point).expect("opens");
+        assert_eq!((told(&copy), recovered.bytes_cut), (whole, 0), "{far}");
+    }
+}
+
+#[test]
+fn a_log_begins_anew_also_where_a_closed_segment_begins() {
+    let mut small = config(&[]);
+    small.segment_bytes = 300;
+    let disk = SimDisk::default();
+    let mut log = open(&disk, &small);
+    for n in 0..20 {
+        put(&mut log, "k", &format!("value {n}"), n);
+    }
+    log.restart_at(0).expect("restarted");
+    put(&mut log, "k", "new", 1);
+    flush(&mut log);
+    drop(log);
+    disk.crash(&Random::seeded(1));
+    let point = RecoveryPoint { offset: 1, log_start: 0, has_producers: false };
+    let log = open_with(&disk, &small, point).expect("opens").0;
+    assert_eq!(read_all(&log, 0), [(0, "k".to_owned(), "new".to_owned())]);
 }

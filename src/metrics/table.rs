@@ -6,8 +6,10 @@ use std::fmt::Write;
 /// What kind of values a metric has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Only grows.
+    /// Only grows; counted as things happen.
     Counter,
+    /// Only grows; kept by whoever does what is counted, and looked at by a scrape.
+    Total,
     Gauge,
     /// How many were at most so long, in seconds.
     Histogram,
@@ -29,9 +31,19 @@ macro_rules! metrics {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub(crate) enum Name { $($id,)* }
 
-        pub(super) const ROWS: &[Row] = &[$(
-            Row { id: Name::$id, name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help },
-        )*];
+        impl Name {
+            /// What the table says of it.
+            pub(super) const fn row(self) -> Row {
+                let id = self;
+                match id {
+                    $(Name::$id => {
+                        Row { id, name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help }
+                    })*
+                }
+            }
+        }
+
+        pub(super) const ROWS: &[Row] = &[$(Name::$id.row(),)*];
     };
 }
 
@@ -48,7 +60,8 @@ metrics! {
     UnderReplicated "strandline_under_replicated_partitions" Gauge [] "Partitions led here whose replicas are not all in sync.";
     ActiveController "strandline_active_controller" Gauge [] "1 on the node that decides for the cluster. Alert when the sum is not 1.";
     FencedBrokers "strandline_fenced_brokers" Gauge [] "Registered brokers that are not heard of. Alert above 0.";
-    DiscardedRecords "strandline_unclean_election_discarded_records" Gauge [] "Committed records that unclean elections took back on this broker since it started. Alert above 0.";
+    DiscardedRecords "strandline_unclean_election_discarded_records_total" Total [] "Committed records that unclean elections took back on this broker since it started. Alert above 0.";
+    UnreadRecords "strandline_failed_reads_total" Total [] "Reads of records from local disks that failed or came up short since the broker started: their partitions were answered with KAFKA_STORAGE_ERROR. Alert above 0.";
     DirectoryOffline "strandline_log_directory_offline" Gauge ["path"] "1 when the folder saw a disk error. Alert above 0.";
     DirectoryFull "strandline_log_directory_full" Gauge ["path"] "1 when producers are refused for want of room. Alert above 0.";
     DirectoryTotal "strandline_log_directory_total_bytes" Gauge ["path"] "Size of the folder's file system.";
@@ -58,15 +71,15 @@ metrics! {
     RemoteUncopiedBytes "strandline_remote_uncopied_bytes" Gauge ["topic", "partition"] "Bytes of a tiered partition that are not in object storage yet, its open segment among them.";
     RemoteUncopiedSeconds "strandline_remote_uncopied_seconds" Gauge ["topic", "partition"] "Age of the oldest record of a tiered partition that is not in object storage yet. Alert when it is far above segment.ms.";
     RemoteUnknown "strandline_remote_unknown_partitions" Gauge [] "Tiered partitions led here of which it is not known what is in object storage. Alert when it stays above 0.";
-    RemoteCopiedBytes "strandline_remote_copied_bytes" Gauge [] "Bytes that this broker has copied to object storage since it started.";
-    RemoteReadBytes "strandline_remote_read_bytes" Gauge [] "Bytes that this broker has read from object storage since it started.";
-    RemoteReads "strandline_remote_reads" Gauge [] "Requests by which this broker has read from object storage since it started.";
-    RemoteRequests "strandline_remote_requests" Gauge ["kind"] "Requests of this broker to object storage since it started, as stores bill them.";
-    RemoteRequestErrors "strandline_remote_request_errors" Gauge ["reason"] "Requests of this broker to object storage that failed since it started. Conflicts are leaders that met; alert when unavailable or denied grows.";
-    RemoteCacheHits "strandline_remote_cache_hits" Gauge [] "Pieces of segments in object storage that this broker wanted and found in its memory since it started.";
-    RemoteDiskCacheHits "strandline_remote_disk_cache_hits" Gauge [] "Pieces of segments in object storage that this broker wanted and found on its disk (remote.fetch.disk.cache.dir) since it started.";
-    RemoteOrphans "strandline_remote_orphans_removed" Gauge [] "Objects that no manifest named and that this broker removed from object storage since it started: copies that were broken off.";
-    RemoteFailures "strandline_remote_failures" Gauge [] "What this broker could not copy to object storage, or read there, since it started. Alert when it grows.";
+    RemoteCopiedBytes "strandline_remote_copied_bytes_total" Total [] "Bytes that this broker has copied to object storage since it started.";
+    RemoteReadBytes "strandline_remote_read_bytes_total" Total [] "Bytes that this broker has read from object storage since it started.";
+    RemoteReads "strandline_remote_reads_total" Total [] "Requests by which this broker has read from object storage since it started.";
+    RemoteRequests "strandline_remote_requests_total" Total ["kind"] "Requests of this broker to object storage since it started, as stores bill them.";
+    RemoteRequestErrors "strandline_remote_request_errors_total" Total ["reason"] "Requests of this broker to object storage that failed since it started. Conflicts are leaders that met; alert when unavailable or denied grows.";
+    RemoteCacheHits "strandline_remote_cache_hits_total" Total [] "Pieces of segments in object storage that this broker wanted and found in its memory since it started.";
+    RemoteDiskCacheHits "strandline_remote_disk_cache_hits_total" Total [] "Pieces of segments in object storage that this broker wanted and found on its disk (remote.fetch.disk.cache.dir) since it started.";
+    RemoteOrphans "strandline_remote_orphans_removed_total" Total [] "Objects that no manifest named and that this broker removed from object storage since it started: copies that were broken off.";
+    RemoteFailures "strandline_remote_failures_total" Total [] "What this broker could not copy to object storage, or read there, since it started. Alert when it grows.";
     LagSeconds "strandline_consumergroup_lag_seconds" Gauge ["consumergroup", "topic", "partition"] "Age of the oldest record that the group has not committed; 0 without lag.";
     ExporterBrokers "kafka_brokers" Gauge [] "Brokers in the cluster.";
     ExporterBrokerInfo "kafka_broker_info" Gauge ["id", "address"] "Always 1, for each broker.";
@@ -95,7 +108,7 @@ pub(crate) fn reference_page() -> String {
     );
     for row in ROWS {
         let kind = match row.kind {
-            Kind::Counter => "counter",
+            Kind::Counter | Kind::Total => "counter",
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
         };
@@ -115,6 +128,7 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), ROWS.len());
-        assert!(ROWS.iter().all(|row| row.name.ends_with("_total") == (row.kind == Kind::Counter)));
+        let is_counter = |row: &Row| matches!(row.kind, Kind::Counter | Kind::Total);
+        assert!(ROWS.iter().all(|row| row.name.ends_with("_total") == is_counter(row)));
     }
 }

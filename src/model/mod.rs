@@ -5,8 +5,10 @@
 
 pub(crate) mod number;
 mod topic;
+mod turn;
 
 pub(crate) use topic::{TopicNameError, TopicPartition, validate_topic_name};
+pub(crate) use turn::Turn;
 
 /// Position of a record in its partition; 0 is the first record ever written.
 pub(crate) type Offset = i64;

@@ -42,7 +42,7 @@ impl fmt::Display for TopicPartition {
 pub(crate) enum TopicNameError {
     #[error("Topic name is invalid: the empty string is not allowed")]
     Empty,
-    #[error("Topic name is invalid: '{0}' cannot be '.' or '..'")]
+    #[error("Topic name is invalid: '{0}' is not allowed")]
     Dots(String),
     #[error("Topic name is invalid: the length of '{0}' is longer than the max allowed length 249")]
     TooLong(String),

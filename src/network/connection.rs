@@ -1,7 +1,8 @@
 //! One connection's life: read frames, hand them to the service, write the answers in order.
 //!
-//! Invariants: requests are handed over in the order they came; an answer that waits holds up the answers behind it
-//! but not the requests; when too many wait, the socket is not read; idle and stalled connections are closed.
+//! Invariants: requests are handed over in the order they came, each when its turn has come: it finds what those before it
+//! did; answers leave in the same order; while too many wait, or the next one waits for its turn, the socket is not read;
+//! idle and stalled connections are closed.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -18,6 +19,7 @@ use super::budget::{Budget, Grant};
 use super::frames::Frames;
 use super::output::Output;
 use super::stream::Stream;
+use crate::model::Turn;
 use crate::system::clock::{Instant, monotonic, sleep_until, timeout_at};
 
 /// Requests of one connection in progress at a time.
@@ -59,7 +61,10 @@ pub(crate) trait Service: Send + Sync + 'static {
     /// What the service keeps for a connection.
     type Session: Send;
     fn open(&self, peer: Peer) -> Self::Session;
-    /// Takes requests that came together, in their order; one answer each, and none after `Close`.
+    /// What a request has to wait for.
+    fn turn(&self, frame: &[u8]) -> Turn;
+    /// Takes requests that came together and may be on their way together, in their order; one answer each, and none
+    /// after `Close`.
     fn requests(&self, session: &mut Self::Session, frames: Vec<Bytes>) -> Vec<Answer>;
 }
 
@@ -78,6 +83,7 @@ enum Slot {
 
 struct Pending {
     slot: Slot,
+    turn: Turn,
     /// Given back when the answer has left.
     grant: Grant,
 }
@@ -93,20 +99,19 @@ pub(crate) async fn serve<S: Service>(
     let mut session = service.open(peer);
     let mut frames = Frames::new(rules.frame_bytes_max);
     let mut pending: VecDeque<Pending> = VecDeque::new();
-    let mut closing = false;
+    let mut next = Next::Read;
     let idle = sleep_until(monotonic() + rules.idle);
     tokio::pin!(idle);
     let mut last_active = monotonic();
     loop {
-        if !closing {
-            closing =
-                take_requests(service, &mut session, &mut frames, &mut pending, rules).await?;
+        if next != Next::Close {
+            next = take_requests(service, &mut session, &mut frames, &mut pending, rules).await?;
         }
         write_ready(&mut stream, &mut pending).await?;
-        if pending.is_empty() && (closing || *stopping.borrow()) {
+        if pending.is_empty() && (next == Next::Close || *stopping.borrow()) {
             return Ok(());
         }
-        let has_room = !closing && pending.len() < PIPELINE_MAX;
+        let has_room = next == Next::Read && pending.len() < PIPELINE_MAX;
         if has_room && frames.is_ready() {
             // What has come is handled before more is read, or a peer that only sends could fill the memory.
             continue;
@@ -144,47 +149,69 @@ pub(crate) async fn serve<S: Service>(
     }
 }
 
-/// Hands over the frames that are whole; returns whether the connection is to be closed.
+/// What a connection does after its requests were handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Read,
+    /// A request is there whose turn has not come.
+    Wait,
+    Close,
+}
+
+/// Hands over the frames that are whole and whose turn has come.
 async fn take_requests<S: Service>(
     service: &S,
     session: &mut S::Session,
     frames: &mut Frames,
     pending: &mut VecDeque<Pending>,
     rules: &ConnectionRules,
-) -> io::Result<bool> {
-    let (mut taken, mut grants) = (Vec::new(), Vec::new());
-    // The requests before a frame that is none are served all the same.
-    let mut broken = None;
-    while pending.len() + taken.len() < PIPELINE_MAX {
-        let frame = match frames.next() {
-            Ok(Some(frame)) => frame,
-            Ok(None) => break,
-            Err(error) => {
-                broken = Some(io::Error::other(error));
+) -> io::Result<Next> {
+    loop {
+        let first = frames.upcoming().map(|frame| service.turn(frame));
+        if first.is_some_and(|turn| !may_begin(turn, pending)) {
+            return Ok(Next::Wait);
+        }
+        let (mut taken, mut grants) = (Vec::new(), Vec::new());
+        while pending.len() + taken.len() < PIPELINE_MAX {
+            let joins = |frame| {
+                let turn = service.turn(frame);
+                first == Some(turn) && matches!(turn, Turn::WithItsKind(_) | Turn::Free)
+            };
+            if !taken.is_empty() && !frames.upcoming().is_some_and(joins) {
                 break;
             }
-        };
-        grants.push(match rules.budget.try_take(frame.len()) {
-            Some(grant) => grant,
-            // With answers of our own to write, waiting here could wait for ourselves.
-            None if pending.is_empty() && taken.is_empty() => rules.budget.take(frame.len()).await,
-            None => rules.budget.force(frame.len()),
-        });
-        taken.push(frame);
+            let Some(frame) = frames.next().map_err(io::Error::other)? else { break };
+            grants.push(match rules.budget.try_take(frame.len()) {
+                Some(grant) => grant,
+                // With answers of our own to write, waiting here could wait for ourselves.
+                None if pending.is_empty() && taken.is_empty() => {
+                    rules.budget.take(frame.len()).await
+                }
+                None => rules.budget.force(frame.len()),
+            });
+            taken.push(frame);
+        }
+        let Some(turn) = first.filter(|_| !taken.is_empty()) else { return Ok(Next::Read) };
+        for (answer, grant) in service.requests(session, taken).into_iter().zip(grants) {
+            let slot = match answer {
+                Answer::Nothing => continue,
+                Answer::Now(output) => Slot::Ready(output),
+                Answer::Later(future) => Slot::Waiting(future),
+                Answer::Close => return Ok(Next::Close),
+            };
+            pending.push_back(Pending { slot, turn, grant });
+        }
     }
-    if taken.is_empty() {
-        return broken.map_or(Ok(false), Err);
-    }
-    for (answer, grant) in service.requests(session, taken).into_iter().zip(grants) {
-        let slot = match answer {
-            Answer::Nothing => continue,
-            Answer::Now(output) => Slot::Ready(output),
-            Answer::Later(future) => Slot::Waiting(future),
-            Answer::Close => return Ok(true),
-        };
-        pending.push_back(Pending { slot, grant });
-    }
-    broken.map_or(Ok(false), Err)
+}
+
+/// Whether nothing is on its way that a request has to wait for.
+fn may_begin(turn: Turn, pending: &VecDeque<Pending>) -> bool {
+    turn == Turn::Free
+        || pending.iter().all(|other| match (&other.slot, other.turn) {
+            (Slot::Ready(_), _) | (Slot::Waiting(_), Turn::HoldsUpNobody | Turn::Free) => true,
+            (Slot::Waiting(_), kind @ Turn::WithItsKind(_)) => turn == kind,
+            (Slot::Waiting(_), Turn::Alone) => false,
+        })
 }
 
 async fn write_ready(stream: &mut Stream, pending: &mut VecDeque<Pending>) -> io::Result<()> {
@@ -194,7 +221,7 @@ async fn write_ready(stream: &mut Stream, pending: &mut VecDeque<Pending>) -> io
     }
     let mut outputs = Vec::with_capacity(ready);
     let mut grants = Vec::with_capacity(ready);
-    for Pending { slot, grant } in pending.drain(..ready) {
+    for Pending { slot, grant, .. } in pending.drain(..ready) {
         grants.push(grant);
         if let Slot::Ready(output) = slot {
             outputs.push(output);
@@ -239,6 +266,10 @@ mod tests {
 
         fn open(&self, _: Peer) {}
 
+        fn turn(&self, _: &[u8]) -> Turn {
+            Turn::Free
+        }
+
         fn requests(&self, (): &mut (), frames: Vec<Bytes>) -> Vec<Answer> {
             let answer = |frame: Bytes| {
                 let length = u32::try_from(frame.len()).expect("small").to_be_bytes();
@@ -259,6 +290,10 @@ mod tests {
     }
 
     async fn exchange(input: Vec<u8>, expected: usize) -> Vec<u8> {
+        exchange_with(&Echo, input, expected).await
+    }
+
+    async fn exchange_with<S: Service>(service: &S, input: Vec<u8>, expected: usize) -> Vec<u8> {
         let (mut ours, theirs) = tokio::io::duplex(1 << 20);
         let rules = ConnectionRules {
             frame_bytes_max: 1 << 20,
@@ -267,7 +302,7 @@ mod tests {
         };
         let (_stopping, stop) = watch::channel(false);
         let peer = Peer { address: ([127, 0, 0, 1], 1).into(), listener: "T".into() };
-        let serving = serve(Stream::Memory(theirs), peer, &Echo, &rules, stop);
+        let serving = serve(Stream::Memory(theirs), peer, service, &rules, stop);
         let talking = async {
             ours.write_all(&input).await.expect("taken");
             let mut answer = vec![0; expected];
@@ -305,5 +340,84 @@ mod tests {
         assert_eq!(exchange(input, 6).await, frame(b"w1"));
         let input = [frame(b"1"), frame(b"wx"), frame(b"2")].concat();
         assert_eq!(exchange(input, 5).await, frame(b"1"));
+    }
+
+    /// Notes what happens: each request begins when it is handed over and is done a while later, `now` ones at once.
+    #[derive(Default)]
+    struct Noting(Arc<parking_lot::Mutex<Vec<String>>>);
+
+    impl Service for Noting {
+        type Session = ();
+
+        fn open(&self, _: Peer) {}
+
+        fn turn(&self, frame: &[u8]) -> Turn {
+            match frame.first() {
+                Some(kind @ (b'p' | b'q')) => Turn::WithItsKind(i16::from(*kind)),
+                Some(b'f') => Turn::HoldsUpNobody,
+                _ => Turn::Alone,
+            }
+        }
+
+        fn requests(&self, (): &mut (), frames: Vec<Bytes>) -> Vec<Answer> {
+            let begin = |frame: Bytes| {
+                let name = String::from_utf8_lossy(&frame).into_owned();
+                self.0.lock().push(format!("{name} begins"));
+                let length = u32::try_from(frame.len()).expect("small").to_be_bytes();
+                let output = Output::bytes([&length[..], &frame].concat());
+                if name.ends_with('n') {
+                    return Answer::Now(output);
+                }
+                let notes = Arc::clone(&self.0);
+                Answer::Later(Box::pin(async move {
+                    sleep_until(monotonic() + Duration::from_millis(5)).await;
+                    notes.lock().push(format!("{name} is done"));
+                    Some(output)
+                }))
+            };
+            frames.into_iter().map(begin).collect()
+        }
+    }
+
+    async fn noted(names: &[&str]) -> Vec<String> {
+        let service = Noting::default();
+        let input = names.iter().map(|name| frame(name.as_bytes())).collect::<Vec<_>>().concat();
+        assert_eq!(exchange_with(&service, input.clone(), input.len()).await, input);
+        let notes = service.0.lock();
+        notes.clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_begins_when_those_before_it_are_done() {
+        let expected = ["a begins", "a is done", "bn begins", "c begins", "c is done", "dn begins"];
+        assert_eq!(noted(&["a", "bn", "c", "dn"]).await, expected);
+        let expected = [
+            "p begins",
+            "p is done",
+            "fn begins",
+            "p begins",
+            "p is done",
+            "a begins",
+            "a is done",
+        ];
+        assert_eq!(noted(&["p", "fn", "p", "a"]).await, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_may_overlap_begin_before_those_before_them_are_done() {
+        let expected = ["p1 begins", "p2 begins", "pn begins", "p1 is done", "p2 is done"];
+        assert_eq!(noted(&["p1", "p2", "pn"]).await, expected);
+        let expected =
+            ["p begins", "p is done", "q1 begins", "q2 begins", "q1 is done", "q2 is done"];
+        assert_eq!(noted(&["p", "q1", "q2"]).await, expected);
+        let expected = ["f begins", "p begins", "f is done", "p is done", "an begins"];
+        assert_eq!(noted(&["f", "p", "an"]).await, expected);
+        let expected = ["f1 begins", "f2 begins", "an begins", "f1 is done", "f2 is done"];
+        assert_eq!(noted(&["f1", "f2", "an"]).await, expected);
+        let many: Vec<String> = (0..250).map(|n| format!("p{n}")).collect();
+        let names: Vec<&str> = many.iter().map(String::as_str).chain(["a"]).collect();
+        let notes = noted(&names).await;
+        assert_eq!(notes[..100].iter().filter(|note| note.ends_with("begins")).count(), 100);
+        assert_eq!(notes[500..], ["a begins", "a is done"]);
     }
 }

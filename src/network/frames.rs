@@ -55,6 +55,13 @@ impl Frames {
         self.buffer.len() >= LENGTH_BYTES + length
     }
 
+    /// What `next` would return, if that is a whole frame.
+    pub(crate) fn upcoming(&self) -> Option<&[u8]> {
+        let bytes = usize::try_from(be32(self.buffer.get(..LENGTH_BYTES)?, 0)).ok()?;
+        let end = LENGTH_BYTES + Some(bytes).filter(|bytes| *bytes <= self.frame_bytes_max)?;
+        self.buffer.get(LENGTH_BYTES..end)
+    }
+
     /// The next whole frame.
     pub(crate) fn next(&mut self) -> Result<Option<Bytes>, FrameLengthError> {
         if self.buffer.len() < LENGTH_BYTES {
@@ -98,9 +105,12 @@ mod tests {
         let mut got = Vec::new();
         for byte in wire {
             frames.room().extend_from_slice(&[byte]);
-            while let Some(frame) = frames.next().expect("valid") {
+            while let Some(upcoming) = frames.upcoming().map(<[u8]>::to_vec) {
+                let frame = frames.next().expect("valid").expect("whole");
+                assert_eq!(upcoming, frame);
                 got.push(frame);
             }
+            assert_eq!(frames.next(), Ok(None));
         }
         assert_eq!(got, [&b"abc"[..], b"", b"0123456789"]);
     }
@@ -116,6 +126,7 @@ mod tests {
         assert!(large.room().capacity() <= 2 << 20);
         let mut negative = Frames::new(100);
         negative.room().extend_from_slice(&(-1_i32).to_be_bytes());
+        assert_eq!(negative.upcoming(), None);
         assert!(negative.next().is_err());
     }
 }

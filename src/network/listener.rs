@@ -16,7 +16,7 @@ use super::stream::Stream;
 use super::tls::{ClientAuth, Tls};
 use crate::config::Endpoint;
 use crate::system::clock::sleep;
-use crate::system::tasks::{JoinHandle, spawn};
+use crate::system::tasks::{Kind, keep, spawn_connection};
 
 /// What a listener's connections are wrapped in.
 #[derive(Debug, Clone)]
@@ -57,8 +57,8 @@ impl Listening {
         rules: ConnectionRules,
         limits: Arc<ConnectionLimits>,
         stopping: watch::Receiver<bool>,
-    ) -> JoinHandle<()> {
-        spawn(async move {
+    ) {
+        let accepting = async move {
             let name: Arc<str> = self.endpoint.name.as_str().into();
             let mut stop = stopping.clone();
             loop {
@@ -73,7 +73,7 @@ impl Listening {
                         let Some(counted) = admit(&tcp, &peer, &limits) else { continue };
                         let (service, wrapping) = (Arc::clone(&service), wrapping.clone());
                         let (rules, stopping) = (rules.clone(), stopping.clone());
-                        spawn(async move {
+                        spawn_connection(async move {
                             let address = peer.address;
                             let served =
                                 run(tcp, wrapping, peer, &*service, &rules, stopping).await;
@@ -89,7 +89,8 @@ impl Listening {
                     }
                 }
             }
-        })
+        };
+        keep(Kind::Listener, "listener", accepting);
     }
 }
 

@@ -19,12 +19,29 @@ const SMALLEST_HEADER_BYTES: usize = 8;
 pub(crate) enum DecodeError {
     #[error("frame of {0} bytes is too short for a request header")]
     TooShort(usize),
-    #[error("API key {0} is not served")]
-    UnknownKey(i16),
-    #[error("version {version} of API key {key} is not served")]
-    UnknownVersion { key: i16, version: i16 },
+    #[error("{}", not_served(*.key, *.version, .client_id.as_deref()))]
+    NotServed { key: i16, version: i16, client_id: Option<String> },
     #[error("malformed request of API key {key} version {version}: {why}")]
     Malformed { key: i16, version: i16, why: String },
+}
+
+impl DecodeError {
+    /// Whether the client asks for something that exists, only not here.
+    pub(crate) fn is_not_served(&self) -> bool {
+        matches!(self, DecodeError::NotServed { .. })
+    }
+}
+
+/// What an operator needs to know of a client that asks in vain.
+fn not_served(key: i16, version: i16, client_id: Option<&str>) -> String {
+    let client = client_id.unwrap_or_default();
+    let name = ApiKey::try_from(key)
+        .map_or_else(|()| "an unknown API".to_owned(), |key| format!("{key:?}"));
+    let served = match served(key) {
+        Some(api) => format!("{} to {} are served", api.advertised_min, api.max),
+        None => "this API is not served".to_owned(),
+    };
+    format!("client {client:?} asks for {name} (key {key}) in version {version}: {served}")
 }
 
 /// The header of a request.
@@ -44,7 +61,12 @@ pub(crate) fn parse_head(frame: &mut Bytes) -> Result<RequestHead, DecodeError> 
         return Err(DecodeError::TooShort(frame.len()));
     }
     let (key_number, version, correlation_id) = (be16(frame, 0), be16(frame, 2), be32(frame, 4));
-    let api = served(key_number).ok_or(DecodeError::UnknownKey(key_number))?;
+    let not_served = |frame: &[u8]| DecodeError::NotServed {
+        key: key_number,
+        version,
+        client_id: client_id(frame),
+    };
+    let api = served(key_number).ok_or_else(|| not_served(frame))?;
     let is_known = (api.min..=api.max).contains(&version);
     let key = api.key;
     if !is_known && key == ApiKey::ApiVersions && version > 0 {
@@ -58,7 +80,7 @@ pub(crate) fn parse_head(frame: &mut Bytes) -> Result<RequestHead, DecodeError> 
         });
     }
     if !is_known {
-        return Err(DecodeError::UnknownVersion { key: key_number, version });
+        return Err(not_served(frame));
     }
     let malformed = |why: String| DecodeError::Malformed { key: key_number, version, why };
     check_head(frame, key.request_header_version(version))
@@ -72,6 +94,12 @@ pub(crate) fn parse_head(frame: &mut Bytes) -> Result<RequestHead, DecodeError> 
         client_id: header.client_id.map(|id| id.to_string()),
         is_future_api_versions: false,
     })
+}
+
+/// The client id, which all versions of the header but the first have in the same place.
+fn client_id(frame: &[u8]) -> Option<String> {
+    let end = 10 + usize::try_from(be16(frame, 8)).ok()?;
+    Some(String::from_utf8_lossy(frame.get(10..end)?).into_owned())
 }
 
 /// Bounds of the client id and of the header's tagged fields.

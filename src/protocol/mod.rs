@@ -28,7 +28,7 @@ pub(crate) use samples::decode_any;
 pub(crate) use samples::sample_frames;
 #[cfg(test)]
 pub(crate) use table::reference_page;
-pub(crate) use table::{SERVED, ServedApi, key_number};
+pub(crate) use table::{SERVED, ServedApi, key_number, turn_of};
 
 /// A `StrBytes` of any string.
 pub(crate) fn text(value: impl Into<String>) -> StrBytes {

@@ -20,7 +20,8 @@ macro_rules! for_every_api {
             ListConfigResourcesRequest DescribeTopicPartitionsRequest ElectLeadersRequest
             AlterPartitionReassignmentsRequest ListPartitionReassignmentsRequest
             UnregisterBrokerRequest AddRaftVoterRequest RemoveRaftVoterRequest
-            AlterReplicaLogDirsRequest)
+            AlterReplicaLogDirsRequest DescribeAclsRequest CreateAclsRequest DeleteAclsRequest
+            ConsumerGroupHeartbeatRequest)
     };
     (@each $check:ident $arguments:tt $($request:ident)*) => {
         $(for_every_api!(@one $check $request $arguments);)*

@@ -85,8 +85,8 @@ fn a_future_version_of_api_versions_is_told_apart_from_other_unknown_versions() 
         parse_head(&mut bytes)
     };
     assert!(head(18, 127).expect("answered").is_future_api_versions);
-    assert!(matches!(head(3, 99), Err(DecodeError::UnknownVersion { key: 3, version: 99 })));
-    assert!(matches!(head(200, 0), Err(DecodeError::UnknownKey(200))));
+    assert!(matches!(head(3, 99), Err(DecodeError::NotServed { key: 3, version: 99, .. })));
+    assert!(matches!(head(200, 0), Err(DecodeError::NotServed { key: 200, .. })));
     assert!(matches!(parse_head(&mut Bytes::from_static(&[0, 3])), Err(DecodeError::TooShort(2))));
 }
 
@@ -116,4 +116,20 @@ proptest! {
         }
         decode_any(Bytes::from(bytes));
     }
+}
+
+#[test]
+fn a_client_that_asks_for_what_is_not_served_is_named_with_what_it_asks_for_and_what_is() {
+    let told = |key: i16, version: i16| {
+        let mut frame = [key, version].map(i16::to_be_bytes).concat();
+        frame.extend([0, 0, 0, 9, 0, 5]);
+        frame.extend(b"old\n1");
+        parse_head(&mut frame.into()).expect_err("not served").to_string()
+    };
+    let expected = r#"client "old\n1" asks for Fetch (key 1) in version 2: 4 to 18 are served"#;
+    assert_eq!(told(1, 2), expected);
+    assert!(
+        told(24, 4).ends_with("AddPartitionsToTxn (key 24) in version 4: this API is not served")
+    );
+    assert!(told(900, 0).contains("asks for an unknown API (key 900)"));
 }

@@ -29,7 +29,7 @@ use crate::model::{BrokerId, Offset};
 use crate::system::Random;
 use crate::system::clock::{monotonic, timeout_at, uptime_ms};
 use crate::system::planted::{Bug, is_planted};
-use crate::system::tasks::spawn;
+use crate::system::tasks::{keep_service, part_of_node};
 
 /// How long a new voter may take to get everything.
 const CATCH_UP: Duration = Duration::from_secs(30);
@@ -146,7 +146,8 @@ impl LoadedQuorum {
         let progress = machine.progress();
         let is_voter = settings.voters.contains_key(&settings.node);
         let seat = if settings.address.is_some() || is_voter {
-            Seat::Member(member(&settings, &transport, &storage, &machine).await?)
+            let beginning = member(&settings, &transport, &storage, &machine);
+            Seat::Member(part_of_node("quorum", beginning).await?)
         } else {
             Seat::Observer(Mutex::default())
         };
@@ -154,10 +155,10 @@ impl LoadedQuorum {
         match &quorum.seat {
             // A lone voter that nobody could reach stays alone.
             Seat::Member(_) if !quorum.settings.is_lonely() => {
-                spawn(elect(Arc::clone(&quorum), random));
+                keep_service("elections", elect(Arc::clone(&quorum), random));
             }
             Seat::Member(_) => {}
-            Seat::Observer(_) => drop(spawn(follow(Arc::clone(&quorum)))),
+            Seat::Observer(_) => keep_service("metadata reader", follow(Arc::clone(&quorum))),
         }
         Ok(quorum)
     }

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::node::Quorum;
 use super::peers::{Envelope, Identity, PeerReply, PeerRequest, framed};
-use crate::model::BrokerId;
+use crate::model::{BrokerId, Turn};
 use crate::network::{Answer, Output, Peer, Service};
 use crate::system::tasks::Boxed;
 
@@ -108,6 +108,11 @@ impl Service for PeerService {
 
     fn open(&self, _: Peer) -> PeerSession {
         PeerSession { joined: None, quorum: None, from: None }
+    }
+
+    /// Nodes wait for an answer themselves where another request depends on it.
+    fn turn(&self, _: &[u8]) -> Turn {
+        Turn::Free
     }
 
     fn requests(&self, session: &mut PeerSession, frames: Vec<Bytes>) -> Vec<Answer> {

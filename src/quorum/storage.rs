@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{BasicNode, EntryPayload, ErrorSubject, ErrorVerb, RaftLogReader, StorageIOError};
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
@@ -21,9 +20,9 @@ use crate::log::{FileCache, FlushJob, Log, LogParts, NewBatch, RecoveryPoint, St
 use crate::model::number::{to_i32, to_i64};
 use crate::model::{BrokerId, Offset, TopicPartition};
 use crate::record::{BatchBuilder, BatchHeader, Records, next_batch};
-use crate::system::SharedDisk;
 use crate::system::planted::{Bug, is_planted};
 use crate::system::tasks::blocking;
+use crate::system::{Patient, SharedDisk};
 
 /// The folder of the quorum's log.
 pub(crate) const METADATA_FOLDER: &str = "__cluster_metadata-0";
@@ -51,7 +50,7 @@ struct State {
 /// See the file's header; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct QuorumStorage {
-    state: Arc<Mutex<State>>,
+    state: Arc<Patient<State>>,
     disk: SharedDisk,
     folder: PathBuf,
 }
@@ -78,7 +77,7 @@ impl QuorumStorage {
         let (log, _) = Log::open(name, folder.clone(), parts, point, 0)?;
         let entries = read_entries(&log)?;
         let state = State { log, entries, kept };
-        Ok(Self { state: Arc::new(Mutex::new(state)), disk: Arc::clone(disk), folder })
+        Ok(Self { state: Arc::new(Patient::new(state)), disk: Arc::clone(disk), folder })
     }
 
     pub(super) fn folder(&self) -> &Path {

@@ -91,6 +91,12 @@ impl BatchHeader {
         (self.attributes & ATTRIBUTE_DELETE_HORIZON != 0).then_some(self.base_timestamp)
     }
 
+    /// Whether there is a codec, but nothing in it. Earlier releases left such batches behind when they compacted; many
+    /// clients fail on them, so they are never sent.
+    pub(crate) fn has_codec_without_records(&self) -> bool {
+        self.count == 0 && (self.codec_bits() != 0 || self.total_bytes() != HEADER_BYTES)
+    }
+
     pub fn has_producer(&self) -> bool {
         self.producer_id >= 0
     }

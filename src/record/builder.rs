@@ -1,10 +1,11 @@
 //! Building batches: for internal topics, the cleaner, the command line and tests.
 //!
 //! Invariants: what `build` returns passes the broker's own validation; the base offset is the first record's
-//! unless one is given.
+//! unless one is given; a batch without records has no codec and no body, as Apache Kafka writes it: some clients
+//! can't decompress nothing.
 
 use super::batch::{ATTRIBUTE_DELETE_HORIZON, HEADER_BYTES, MAGIC, PREFIX_BYTES, renew_checksum};
-use super::compress::{Codec, compress};
+use super::compress::{Codec, Levels, compress};
 use super::reader::Record;
 use super::varint::put_varlong;
 use crate::model::number::{to_i32, to_i64};
@@ -21,6 +22,7 @@ pub(crate) struct BatchBuilder {
     producer: (ProducerId, ProducerEpoch, i32),
     attributes: i16,
     codec: Codec,
+    levels: Levels,
     count: i32,
     body: Vec<u8>,
 }
@@ -42,6 +44,7 @@ impl BatchBuilder {
             producer: (-1, -1, -1),
             attributes: 0,
             codec: Codec::None,
+            levels: Levels::default(),
             count: 0,
             body: Vec::new(),
         }
@@ -50,6 +53,13 @@ impl BatchBuilder {
     #[must_use]
     pub(crate) fn codec(mut self, codec: Codec) -> Self {
         self.codec = codec;
+        self
+    }
+
+    /// How hard the codec tries.
+    #[must_use]
+    pub(crate) fn levels(mut self, levels: Levels) -> Self {
+        self.levels = levels;
         self
     }
 
@@ -105,6 +115,16 @@ impl BatchBuilder {
         builder
     }
 
+    /// What is left of a batch whose records compaction took away: where it was, who sent it, and its largest timestamp,
+    /// which says how old it is.
+    pub(crate) fn emptied(header: &super::BatchHeader) -> Vec<u8> {
+        let mut builder = Self::like(header);
+        builder.base_timestamp = None;
+        builder.max_timestamp = header.max_timestamp;
+        builder.reach(header.last_offset());
+        builder.build()
+    }
+
     /// A batch without records in place of offsets that compaction took away.
     pub(crate) fn gap(offsets: &std::ops::Range<Offset>, leader_epoch: LeaderEpoch) -> Vec<u8> {
         let mut builder = Self::new();
@@ -150,11 +170,29 @@ impl BatchBuilder {
         self.body.len()
     }
 
+    /// A batch as earlier releases left it: a codec, and nothing in it.
+    #[cfg(test)]
+    pub(crate) fn ill(codec: Codec, offsets: std::ops::Range<i64>) -> Vec<u8> {
+        let mut bytes = Self::gap(&offsets, 0);
+        bytes.extend_from_slice(&compress(codec, Levels::default(), &[]));
+        bytes[22] |= u8::try_from(codec.bits()).expect("small");
+        let length = i32::try_from(bytes.len() - 12).expect("small");
+        bytes[8..12].copy_from_slice(&length.to_be_bytes());
+        renew_checksum(&mut bytes);
+        assert!(
+            crate::record::BatchHeader::parse(&bytes)
+                .expect("a header")
+                .has_codec_without_records()
+        );
+        bytes
+    }
+
     /// The finished batch.
     pub(crate) fn build(self) -> Vec<u8> {
-        let body = match self.codec {
-            Codec::None => self.body,
-            codec => compress(codec, &self.body),
+        let (attributes, body) = match self.codec {
+            _ if self.count == 0 => (self.attributes & !ATTRIBUTE_DELETE_HORIZON, Vec::new()),
+            Codec::None => (self.attributes, self.body),
+            codec => (self.attributes | codec.bits(), compress(codec, self.levels, &self.body)),
         };
         let mut out = Vec::with_capacity(HEADER_BYTES + body.len());
         let base_timestamp = self.base_timestamp.unwrap_or(NO_TIMESTAMP);
@@ -163,7 +201,7 @@ impl BatchBuilder {
         out.extend_from_slice(&self.leader_epoch.to_be_bytes());
         out.extend_from_slice(&MAGIC.to_be_bytes());
         out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(&(self.attributes | self.codec.bits()).to_be_bytes());
+        out.extend_from_slice(&attributes.to_be_bytes());
         out.extend_from_slice(&self.last_offset_delta.max(0).to_be_bytes());
         out.extend_from_slice(&base_timestamp.to_be_bytes());
         out.extend_from_slice(&self.max_timestamp.to_be_bytes());
@@ -213,7 +251,7 @@ fn put_bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Records, next_batch};
+    use crate::record::{BatchHeader, Records, next_batch};
 
     #[test]
     fn records_come_back_with_every_codec() {
@@ -235,6 +273,36 @@ mod tests {
                 (1, 9, Some(&[7_u8; 5000][..]))
             );
             assert_eq!(crate::record::reader::headers(&all[1]), twice);
+        }
+    }
+
+    #[test]
+    fn a_batch_without_records_is_a_bare_header_whatever_it_was_before() {
+        for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+            let mut builder = BatchBuilder::new().codec(codec).producer(7, 2, 40);
+            builder.delete_horizon(9_000);
+            let mut batch =
+                builder.record(500, Some(b"k"), None).record(700, Some(b"l"), None).build();
+            crate::record::batch::stamp_append_time(&mut batch, 800);
+            crate::record::batch::patch_position(&mut batch, 30, 4);
+            let (before, ..) = next_batch(&batch).expect("whole");
+            let empty = BatchBuilder::emptied(&before);
+            let (after, bytes, rest) = next_batch(&empty).expect("whole");
+            assert_eq!((bytes.len(), rest.len()), (HEADER_BYTES, 0), "{codec:?}");
+            let expected = BatchHeader {
+                length: after.length,
+                crc: after.crc,
+                attributes: 1 << 3,
+                base_timestamp: NO_TIMESTAMP,
+                max_timestamp: 800,
+                count: 0,
+                ..before
+            };
+            assert_eq!(after, expected, "{codec:?}");
+            assert_eq!((after.last_offset(), after.last_sequence()), (31, 41));
+            let nothing = BatchBuilder::new().codec(codec).build();
+            assert_eq!(nothing.len(), HEADER_BYTES, "{codec:?}");
+            assert!(!BatchHeader::parse(&nothing).expect("a header").has_codec_without_records());
         }
     }
 }

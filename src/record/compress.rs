@@ -17,6 +17,20 @@ pub(crate) enum Codec {
     Zstd,
 }
 
+/// How hard the codecs that have levels try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Levels {
+    /// 1 to 9, or -1: gzip's own.
+    pub gzip: i32,
+    pub zstd: i32,
+}
+
+impl Default for Levels {
+    fn default() -> Self {
+        Self { gzip: -1, zstd: 3 }
+    }
+}
+
 /// Why bytes can't be decompressed.
 #[derive(Debug, thiserror::Error)]
 pub enum CompressError {
@@ -98,20 +112,23 @@ pub(crate) fn decompress(
     }
 }
 
-/// Compresses with each codec's usual level.
-pub(crate) fn compress(codec: Codec, bytes: &[u8]) -> Vec<u8> {
+/// Compresses; snappy and lz4 have no levels (of lz4 there is only the fast one here).
+pub(crate) fn compress(codec: Codec, levels: Levels, bytes: &[u8]) -> Vec<u8> {
     let packed = match codec {
         Codec::None => Ok(bytes.to_vec()),
         Codec::Gzip => {
-            let mut encoder =
-                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            let level = u32::try_from(levels.gzip).map_or_else(
+                |_| flate2::Compression::default(),
+                |level| flate2::Compression::new(level.min(9)),
+            );
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
             encoder.write_all(bytes).and_then(|()| encoder.finish())
         }
         Codec::Lz4 => {
             let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
             encoder.write_all(bytes).and_then(|()| encoder.finish().map_err(io::Error::other))
         }
-        Codec::Zstd => zstd::bulk::compress(bytes, 3),
+        Codec::Zstd => zstd::bulk::compress(bytes, levels.zstd),
         Codec::Snappy => Ok(snap_framed(bytes)),
     };
     // Compressing into memory fails only when memory does.
@@ -190,7 +207,7 @@ mod tests {
     fn a_bomb_is_stopped_at_the_limit_with_every_codec() {
         let zeros = vec![0; 4 << 20];
         for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
-            let packed = compress(codec, &zeros);
+            let packed = compress(codec, Levels::default(), &zeros);
             assert!(packed.len() < 300_000, "{codec:?} made {}", packed.len());
             let stopped = decompress(codec, &packed, 1 << 20);
             assert!(
@@ -199,6 +216,25 @@ mod tests {
             );
             assert_eq!(decompress(codec, &packed, 4 << 20).expect("fits"), zeros);
         }
+    }
+
+    #[test]
+    fn a_higher_level_makes_fewer_bytes_and_all_levels_are_read() {
+        let words = [&b"orders"[..], b"customer", b"invoice", b"payment", b"refund", b"cart"];
+        let pick = |i: usize| *words.get((i * i + i / 7 + i / 31) % words.len()).expect("a word");
+        let plain: Vec<u8> =
+            (0..20_000).flat_map(|i| [pick(i), &i.to_string().into_bytes()].concat()).collect();
+        let size = |codec, levels| {
+            let packed = compress(codec, levels, &plain);
+            assert_eq!(decompress(codec, &packed, 1 << 24).expect("read"), plain, "{levels:?}");
+            packed.len()
+        };
+        let gzip = |gzip| size(Codec::Gzip, Levels { gzip, ..Levels::default() });
+        let zstd = |zstd| size(Codec::Zstd, Levels { zstd, ..Levels::default() });
+        assert!(gzip(1) > gzip(6) && gzip(1) > gzip(9), "{} {} {}", gzip(1), gzip(6), gzip(9));
+        assert_eq!(gzip(-1), gzip(6));
+        assert!(zstd(-50) > zstd(1) && zstd(1) > zstd(19), "{} {}", zstd(1), zstd(19));
+        assert!(zstd(-(1 << 17)) >= zstd(-50));
     }
 
     #[test]
@@ -221,7 +257,7 @@ mod tests {
     fn cut_input_is_an_error_with_every_codec() {
         let plain: Vec<u8> = (0..10_000_u32).flat_map(u32::to_be_bytes).collect();
         for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
-            let packed = compress(codec, &plain);
+            let packed = compress(codec, Levels::default(), &plain);
             let half = packed.get(..packed.len() / 2).expect("half");
             assert!(decompress(codec, half, 1 << 20).is_err(), "{codec:?}");
         }

@@ -13,6 +13,6 @@ mod varint;
 
 pub(crate) use batch::{BatchHeader, HEADER_BYTES, next_batch};
 pub(crate) use builder::BatchBuilder;
-pub(crate) use compress::{Codec, CompressError};
+pub(crate) use compress::{Codec, CompressError, Levels};
 pub(crate) use reader::{RecordError, Records};
 pub(crate) use validate::{BatchError, BatchRules, TimestampRules};

@@ -5,7 +5,7 @@
 //! Left to others: sequences (`log/producer_state.rs`), and mapping the errors to codes (`api/errors.rs`).
 
 use super::batch::{BatchHeader, HEADER_BYTES, MAGIC, checksum, next_batch};
-use super::compress::Codec;
+use super::compress::{Codec, Levels};
 use super::reader::{RecordError, Records};
 use crate::model::number::to_i64;
 use crate::model::{NO_TIMESTAMP, Timestamp};
@@ -133,11 +133,11 @@ pub(crate) fn check_records(
 pub(crate) fn recompress(
     header: &BatchHeader,
     batch: &[u8],
-    codec: Codec,
+    (codec, levels): (Codec, Levels),
     plain_bytes_max: usize,
 ) -> Result<Vec<u8>, BatchError> {
     let records = Records::open(*header, batch, plain_bytes_max)?;
-    let mut builder = super::BatchBuilder::like(header).codec(codec);
+    let mut builder = super::BatchBuilder::like(header).codec(codec).levels(levels);
     for record in &records {
         builder.keep(&record?);
     }

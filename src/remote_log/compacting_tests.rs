@@ -7,10 +7,10 @@ use super::encryption_tests::encrypted;
 use super::tests::{CACHE_BYTES, TOPIC, id, log_with, remote};
 use super::*;
 use crate::log::compaction::CompactionRules;
-use crate::log::{Log, Stamp};
+use crate::log::{Log, NewBatch, Stamp};
 use crate::model::{LeaderEpoch, Offset};
 use crate::objects::faulty::{Fault, faulty};
-use crate::record::{BatchBuilder, BatchHeader, Records, next_batch};
+use crate::record::{BatchBuilder, BatchHeader, Codec, Records, next_batch};
 use crate::system::Random;
 
 const HORIZON_MS: i64 = 1_000;
@@ -323,4 +323,80 @@ fn note_epochs(mut bytes: &[u8], epochs: &mut crate::log::LeaderEpochs) -> Offse
         next = header.last_offset() + 1;
     }
     next
+}
+
+/// A log as a replica holds it that an earlier release compacted, and then a segment with one record, and a closed one with none.
+fn emptied_log(codec: Codec) -> Log {
+    let mut log = compacted_log();
+    let fetch = |log: &mut Log, bytes: Vec<u8>| {
+        let header = BatchHeader::parse(&bytes).expect("a header");
+        log.append_fetched(&[NewBatch { header, bytes: &bytes }], 0).expect("appended");
+    };
+    for base in (0..100).step_by(10) {
+        fetch(&mut log, BatchBuilder::ill(codec, base..base + 4));
+        fetch(&mut log, BatchBuilder::ill(codec, base + 4..base + 10));
+    }
+    let record = |base: Offset, key: &[u8]| {
+        let mut bytes = BatchBuilder::new().record(5, Some(key), Some(&[7; 1_000])).build();
+        crate::record::batch::patch_position(&mut bytes, base, 0);
+        bytes
+    };
+    fetch(&mut log, record(100, b"one"));
+    for base in (101..200).step_by(9) {
+        fetch(&mut log, BatchBuilder::ill(codec, base..base + 9));
+    }
+    fetch(&mut log, record(200, b"two"));
+    log.close().expect("flushed");
+    log
+}
+
+#[tokio::test]
+async fn batches_without_records_are_healed_in_the_bucket_and_lead_whoever_reads_past_them() {
+    for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        let (store, _) = faulty(Fault::None);
+        let (log, remote) = (emptied_log(codec), remote(&store));
+        let manifest = copy(&remote, &log, 0).await;
+        let end = manifest.end().expect("some");
+        assert!(manifest.segments.len() > 3 && end > 120, "{manifest:?}");
+        let all_sound = async |manifest: &Manifest| {
+            let mut at = 0;
+            while at < end {
+                let bytes = remote.reader().read(manifest, at, 150, end).await.expect("read");
+                let mut rest = &*bytes;
+                while let Some((header, batch, after)) = next_batch(rest) {
+                    assert!(!header.has_codec_without_records(), "{codec:?} at {at}");
+                    assert_eq!(crate::record::batch::checksum(batch), Some(header.crc));
+                    (rest, at) = (after, header.last_offset() + 1);
+                }
+            }
+        };
+        all_sound(&manifest).await;
+        let records = async |manifest: &Manifest, at: Offset, end: Offset| {
+            let found = remote.reader().read_records(manifest, at, (150, true), end).await;
+            let found = found.expect("read").expect("whole");
+            let first = BatchHeader::parse(&found.bytes).expect("a batch");
+            assert!(first.last_offset() >= at && first.last_offset() < end);
+            assert_eq!(found.has_records, first.count > 0);
+            (first.base_offset, first.count, found.next)
+        };
+        for at in [0, 3, 50, 99, 100] {
+            assert_eq!(records(&manifest, at, end).await.0, 100, "{codec:?} from {at}");
+        }
+        // Below what is committed there is none, and past the last one neither.
+        assert_eq!(records(&manifest, 5, 100).await, (5, 0, 100));
+        assert_eq!(records(&manifest, 101, end).await, (101, 0, end));
+        compact(&remote, 0, 0).await;
+        let manifest = remote.manifest().expect("known");
+        assert_eq!(manifest.end(), Some(end));
+        all_sound(&manifest).await;
+        for segment in &manifest.segments {
+            let (object, _) = store.get(&manifest.object(segment)).await.expect("there");
+            let mut rest = &object[..usize::try_from(segment.log_bytes).expect("small")];
+            while let Some((header, _, after)) = next_batch(rest) {
+                assert!(!header.has_codec_without_records(), "{codec:?}: what is in the bucket");
+                rest = after;
+            }
+            assert!(rest.is_empty());
+        }
+    }
 }

@@ -66,8 +66,9 @@ impl Copying {
         let Self { topic, owner: (topic_id, partition), opened, .. } = self;
         loop {
             let left = opened.bytes - sending.log_bytes;
+            let at = opened.start + sending.log_bytes;
             let bytes = usize::try_from(left).unwrap_or(PART_BYTES).min(PART_BYTES);
-            let (part, crcs) = read_part(opened, sending.log_bytes, bytes).await?;
+            let (part, crcs) = read_part(opened, at, bytes).await?;
             if to_u64(bytes) < left {
                 sending.part(part, crcs).await?;
                 continue;

@@ -46,4 +46,9 @@ impl RemoteError {
     pub(crate) fn is_passing(&self) -> bool {
         matches!(self, Self::Fenced { .. } | Self::Unknown(_) | Self::Changed(_))
     }
+
+    /// Whether only what is here could not be read: the bucket may be used all the same.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self, Self::Local(_) | Self::Disk(_) | Self::Changed(_))
+    }
 }

@@ -32,6 +32,9 @@ pub(crate) struct RemoteSegment {
     /// Bytes of records, which stand first in the object, and of the object.
     pub log_bytes: u64,
     pub object_bytes: u64,
+    /// How many bytes of records are of offsets that count, where that is fewer than all; 0 as long as nobody has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_bytes: Option<u64>,
     /// Where each leader epoch begins that has records in it.
     pub epochs: Vec<(LeaderEpoch, Offset)>,
     /// Whether offsets may be missing, since the log is compacted.
@@ -65,6 +68,21 @@ pub(crate) struct Manifest {
     /// Below this, of each key only the newest record is left that is below it.
     #[serde(default)]
     pub cleaned_to: Offset,
+}
+
+impl RemoteSegment {
+    /// Bytes of records that are the log's, for whoever deletes by size: none is another segment's too, and what is not known is not
+    /// counted.
+    pub(crate) fn counted_bytes(&self) -> u64 {
+        let all = if self.object_offset < self.base_offset { 0 } else { self.log_bytes };
+        self.counted_bytes.map_or(all, |counted| counted.min(self.log_bytes))
+    }
+
+    /// Whether it has yet to be looked how much of it counts: its end was taken back, or it begins past its object's beginning and is
+    /// of a release that did not look.
+    pub(super) fn is_unmeasured(&self) -> bool {
+        self.counted_bytes() == 0
+    }
 }
 
 impl Manifest {
@@ -141,9 +159,9 @@ impl Manifest {
         self.segments.iter().filter(move |segment| segment.max_timestamp >= timestamp)
     }
 
-    /// Bytes of records.
+    /// Bytes of records, each of which counts once.
     pub(crate) fn bytes(&self) -> u64 {
-        self.segments.iter().fold(0, |sum, segment| sum.saturating_add(segment.log_bytes))
+        self.segments.iter().fold(0, |sum, segment| sum.saturating_add(segment.counted_bytes()))
     }
 
     /// Which keys wrap those of its segments, in order.
@@ -153,8 +171,13 @@ impl Manifest {
         ids.into_iter().collect()
     }
 
-    /// Adds a copy; it must follow the last one, or begin a manifest that holds none.
+    /// Adds a copy; it must follow the last one, or begin a manifest that holds none. One that the log's start has passed meanwhile is
+    /// to be removed: nobody has read it.
     pub(crate) fn add(&mut self, segment: RemoteSegment) -> Result<(), String> {
+        if segment.end_offset <= self.log_start {
+            self.remove(&[segment], 0);
+            return self.check();
+        }
         if self.segments.is_empty() {
             self.log_start = self.log_start.max(segment.base_offset);
         }
@@ -196,8 +219,9 @@ impl Manifest {
         let truth = first_of(&epoch_at, epoch, start, end);
         let kept = self.segments.partition_point(|segment| segment.base_offset < truth);
         let gone: Vec<_> = self.segments.drain(kept..).collect();
-        if let Some(last) = self.segments.last_mut() {
-            last.end_offset = last.end_offset.min(truth);
+        if let Some(last) = self.segments.last_mut().filter(|last| last.end_offset > truth) {
+            last.end_offset = truth;
+            last.counted_bytes = Some(0);
             last.epochs.retain(|(_, start)| *start < truth);
         }
         self.cleaned_to = self.cleaned_to.min(truth);
@@ -310,6 +334,7 @@ pub(crate) fn sample() -> Manifest {
             max_timestamp: 5,
             log_bytes: 10,
             object_bytes: 20,
+            counted_bytes: None,
             epochs,
             is_compacted: base_offset > 0,
             encryption: None,

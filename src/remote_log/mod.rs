@@ -24,6 +24,8 @@ mod reader;
 mod rewriting;
 mod sending;
 #[cfg(test)]
+mod sizes_tests;
+#[cfg(test)]
 mod tests;
 mod trailer;
 mod verifying;
@@ -45,6 +47,7 @@ pub(crate) use manifest::read_manifest;
 #[cfg(test)]
 pub(crate) use manifest::sample as sample_manifest;
 pub(crate) use partition::{RemotePartition, RestoredState, Tier};
+pub(crate) use reader::{ANSWER_BYTES, RemoteBatches};
 pub(crate) use sending::requests_to_copy;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use trailer::read_trailer;

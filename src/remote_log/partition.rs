@@ -4,7 +4,7 @@
 //! its epoch, by compare-and-swap, so a leader that is none any more changes nothing; an object that no manifest names was never
 //! told to anybody.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use super::disk_cache::DiskCache;
 use super::encryption::Keyring;
 use super::error::RemoteError;
 use super::manifest::{LOG_ENDING, Manifest, RemoteSegment};
-use super::reader::Reader;
+use super::reader::{Reader, told};
 use crate::log::{LeaderEpochs, ProducerStates, SegmentSource};
 use crate::model::number::to_u64;
 use crate::model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId};
@@ -106,6 +106,8 @@ pub(crate) struct RemotePartition {
     changing: tokio::sync::Mutex<()>,
     /// How often the manifest may have become another one than that which follows from what this leader did.
     pub(super) claims: AtomicU64,
+    /// After how many claims it was found out what of its segments counts.
+    measured: AtomicU64,
     pub(super) pass: Mutex<Option<Pass>>,
 }
 
@@ -139,6 +141,7 @@ impl RemotePartition {
             restoring: AtomicBool::new(false),
             changing: tokio::sync::Mutex::default(),
             claims: AtomicU64::new(0),
+            measured: AtomicU64::new(0),
             pass: Mutex::default(),
         }
     }
@@ -315,7 +318,7 @@ impl RemotePartition {
     ) -> Result<Arc<Manifest>, RemoteError> {
         let manifest =
             self.claimed(leader_epoch).ok_or_else(|| RemoteError::Unknown(self.name()))?;
-        let SegmentSource { base_offset, from, end, is_compacted, .. } = source;
+        let SegmentSource { from, end, is_compacted, .. } = source;
         let epochs = source.epochs.clone();
         // Not in the background: whoever opens a file holds a lock that readers wait for.
         let opened = blocking(move || source.open()).await;
@@ -325,10 +328,11 @@ impl RemotePartition {
             id,
             base_offset: from,
             end_offset: end,
-            object_offset: base_offset,
+            object_offset: opened.index.base_offset,
             leader_epoch,
             max_timestamp: opened.max_timestamp,
             log_bytes: opened.bytes,
+            counted_bytes: Some(opened.counted_bytes).filter(|counted| *counted < opened.bytes),
             object_bytes: 0,
             epochs,
             is_compacted,
@@ -374,6 +378,33 @@ impl RemotePartition {
         })
         .await?;
         Ok(due.len())
+    }
+
+    /// Finds out how many bytes count of segments of which only some do; how many segments that are.
+    pub(crate) async fn measure(&self, leader_epoch: LeaderEpoch) -> Result<usize, RemoteError> {
+        let Some(manifest) = self.claimed(leader_epoch) else { return Ok(0) };
+        let claims = self.claims.load(Ordering::Acquire);
+        if self.measured.load(Ordering::Acquire) == claims {
+            return Ok(0);
+        }
+        let mut measured = HashMap::new();
+        for segment in manifest.segments.iter().filter(|segment| segment.is_unmeasured()) {
+            let object = manifest.object(segment);
+            let counted = self.tier.reader.counted_bytes(&object, segment).await;
+            measured.insert(segment.id, counted.map_err(|error| told(&object, &error))?);
+        }
+        if !measured.is_empty() {
+            let note = |manifest: &mut Manifest| {
+                for segment in &mut manifest.segments {
+                    segment.counted_bytes =
+                        measured.get(&segment.id).copied().or(segment.counted_bytes);
+                }
+                Ok(())
+            };
+            self.change(leader_epoch, note).await?;
+        }
+        self.measured.store(claims, Ordering::Release);
+        Ok(measured.len())
     }
 
     /// Takes everything away that the partition has, and at last its manifest; whether nothing is left.

@@ -19,7 +19,7 @@ use super::encryption::{Keyring, Piece, opened};
 use super::error::RemoteError;
 use super::manifest::{Manifest, RemoteSegment};
 use super::trailer::{CHUNK_BYTES, Trailer};
-use crate::log::FoundRecord;
+use crate::log::{FoundRecord, Wanted};
 use crate::model::number::{to_u32, to_u64};
 use crate::model::{Offset, Timestamp};
 use crate::objects::Store;
@@ -30,13 +30,25 @@ use crate::system::clock::uptime_ms;
 /// Chunks that are fetched ahead of somebody who reads on.
 const READ_AHEAD: usize = 16;
 /// What one fetch gets of a partition at most, but for its first batch: many readers' answers are in memory at once.
-const ANSWER_BYTES: usize = 1 << 20;
+pub(crate) const ANSWER_BYTES: usize = 1 << 20;
+/// Offsets that one batch without records stands for at most.
+const GAP_OFFSETS_MAX: i64 = 1 << 30;
 /// Permits are for so many bytes on their way here.
 const PERMIT_BYTES: usize = 1 << 20;
 /// So many may be on their way whatever the setting is.
 const PERMITS_MIN: usize = 16;
 
 type Shared = Arc<RemoteError>;
+
+/// What a read for records finds.
+#[derive(Debug)]
+pub(crate) struct RemoteBatches {
+    pub bytes: Bytes,
+    /// Whether the first batch has records. If not, there are none in the bucket from the offset asked for up to `next`, where
+    /// what is to be told of them ends.
+    pub has_records: bool,
+    pub next: Offset,
+}
 
 /// See the file's header.
 #[derive(Debug)]
@@ -277,37 +289,115 @@ impl Reader {
         bytes_max: usize,
         end: Offset,
     ) -> Result<Bytes, Shared> {
+        let segment = manifest.find(offset).ok_or(Arc::new(RemoteError::OutOfRange(offset)))?;
+        let found = self
+            .read_segment((manifest, segment), (offset, Wanted::Any), (bytes_max, true), end)
+            .await?;
+        match found {
+            Held::Batches(batches) => Ok(batches),
+            _ => gap(manifest, segment, offset..end.min(segment.end_offset)),
+        }
+    }
+
+    /// The same from the first batch on that has records, in whichever segment it is; `None` if that is larger than what is allowed, and
+    /// not wanted whole.
+    pub(crate) async fn read_records(
+        self: &Arc<Self>,
+        manifest: &Manifest,
+        offset: Offset,
+        limit: (usize, bool),
+        end: Offset,
+    ) -> Result<Option<RemoteBatches>, Shared> {
+        let out_of_range = || Arc::new(RemoteError::OutOfRange(offset));
+        let mut segment = manifest.find(offset).ok_or_else(out_of_range)?;
+        let mut at = offset;
+        loop {
+            let wanted = (at, Wanted::Records);
+            let found = self.read_segment((manifest, segment), wanted, limit, end).await?;
+            match found {
+                Held::Batches(bytes) => {
+                    return Ok(Some(RemoteBatches { bytes, has_records: true, next: at }));
+                }
+                Held::TooLarge => return Ok(None),
+                Held::Nothing => {}
+            }
+            if !segment.is_compacted {
+                let bytes = self.read(manifest, at, limit.0, end).await?;
+                return Ok(Some(RemoteBatches { bytes, has_records: true, next: at }));
+            }
+            at = end.min(segment.end_offset);
+            let goes_on = at < end && at - offset < GAP_OFFSETS_MAX;
+            let Some(after) = manifest.find(at).filter(|_| goes_on) else {
+                let next = at.min(offset + GAP_OFFSETS_MAX);
+                let bytes = gap(manifest, segment, offset..next)?;
+                return Ok(Some(RemoteBatches { bytes, has_records: false, next }));
+            };
+            segment = after;
+        }
+    }
+
+    /// What a segment has of what is wanted.
+    async fn read_segment(
+        self: &Arc<Self>,
+        (manifest, segment): (&Manifest, &RemoteSegment),
+        (offset, wanted): (Offset, Wanted),
+        (bytes_max, first_whole): (usize, bool),
+        end: Offset,
+    ) -> Result<Held, Shared> {
         self.room.readers.fetch_add(1, Ordering::Relaxed);
         let _reading = Reading(&self.room.readers);
-        let segment = manifest.find(offset).ok_or(Arc::new(RemoteError::OutOfRange(offset)))?;
         let object = manifest.object(segment);
         let end = end.min(segment.end_offset);
+        let found = self.find((&object, segment), offset, wanted).await?;
+        let Some((from, header)) = found else { return Ok(Held::Nothing) };
+        if !first_whole && header.total_bytes() > bytes_max.min(ANSWER_BYTES) {
+            return Ok(Held::TooLarge);
+        }
+        let bytes_wanted = bytes_max.min(ANSWER_BYTES).max(header.total_bytes());
+        if from + to_u64(bytes_wanted + CHUNK_BYTES) >= segment.log_bytes {
+            self.read_next_segment(manifest, segment);
+        }
+        let bytes = self.bytes((&object, segment), from, bytes_wanted).await?;
+        let batches = whole_batches(&bytes, end);
+        Ok(if batches.is_empty() { Held::Nothing } else { Held::Batches(batches) })
+    }
+
+    /// The first wanted batch of a segment's object that ends past an offset, and where it begins.
+    async fn find(
+        self: &Arc<Self>,
+        (object, segment): (&str, &RemoteSegment),
+        offset: Offset,
+        wanted: Wanted,
+    ) -> Result<Option<(u64, BatchHeader)>, Shared> {
         let mut from = if offset == segment.object_offset {
             // Nobody has to look up where a segment begins: whoever reads through waits for one request, not for two.
             0
         } else {
-            self.fetch_guess(&object, segment, offset);
-            self.trailer(&object, segment).await?.index.floor(offset)
+            self.fetch_guess(object, segment, offset);
+            self.trailer(object, segment).await?.index.floor(offset)
         };
         // The index names a batch near the offset: what stands between is skipped.
-        loop {
-            let Some(header) = self.header(&object, segment, from).await? else {
-                return gap(&object, segment, offset..end);
-            };
-            if header.last_offset() >= offset {
-                let wanted = bytes_max.min(ANSWER_BYTES).max(header.total_bytes());
-                if from + to_u64(wanted + CHUNK_BYTES) >= segment.log_bytes {
-                    self.read_next_segment(manifest, segment);
-                }
-                let bytes = self.bytes((&object, segment), from, wanted).await?;
-                let batches = whole_batches(&bytes, end);
-                if batches.is_empty() {
-                    return gap(&object, segment, offset..end);
-                }
-                return Ok(batches);
+        while let Some(header) = self.header(object, segment, from).await? {
+            let is_wanted = header.count > 0 || wanted == Wanted::Any;
+            if header.last_offset() >= offset && is_wanted {
+                return Ok(Some((from, header)));
             }
             from += to_u64(header.total_bytes());
         }
+        Ok(None)
+    }
+
+    /// How many bytes of a segment's records are of offsets that count.
+    pub(super) async fn counted_bytes(
+        self: &Arc<Self>,
+        object: &str,
+        segment: &RemoteSegment,
+    ) -> Result<u64, Shared> {
+        let from = self.find((object, segment), segment.base_offset, Wanted::Any).await?;
+        let to = self.find((object, segment), segment.end_offset, Wanted::Any).await?;
+        let place =
+            |found: Option<(u64, BatchHeader)>| found.map_or(segment.log_bytes, |(at, _)| at);
+        Ok(place(to).saturating_sub(place(from)))
     }
 
     async fn header(
@@ -371,6 +461,14 @@ impl Reader {
     }
 }
 
+/// What a segment has of what is wanted.
+enum Held {
+    Nothing,
+    /// The first batch is larger than what is allowed.
+    TooLarge,
+    Batches(Bytes),
+}
+
 /// A read under way, also one that is given up.
 struct Reading<'a>(&'a AtomicUsize);
 
@@ -387,13 +485,13 @@ fn broken(object: &str) -> RemoteError {
 
 /// What stands for offsets of which nothing is left: whoever reads on has to get somewhere. Only compaction may leave none.
 fn gap(
-    object: &str,
+    manifest: &Manifest,
     segment: &RemoteSegment,
     offsets: std::ops::Range<Offset>,
 ) -> Result<Bytes, Shared> {
     if !segment.is_compacted || offsets.is_empty() {
         let reason = format!("no batch holds offset {}", offsets.start);
-        return Err(Arc::new(RemoteError::Damaged { object: object.to_owned(), reason }));
+        return Err(Arc::new(RemoteError::Damaged { object: manifest.object(segment), reason }));
     }
     let epoch = segment.epochs.last().map_or(-1, |(epoch, _)| *epoch);
     Ok(BatchBuilder::gap(&offsets, epoch).into())
@@ -409,6 +507,13 @@ fn whole_batches(bytes: &Bytes, end: Offset) -> Bytes {
     let (mut rest, mut length) = (&**bytes, 0);
     while let Some((header, _, after)) = next_batch(rest) {
         if header.last_offset() >= end {
+            break;
+        }
+        if header.has_codec_without_records() {
+            // Left behind by an earlier release: many clients fail on it, so it is not sent as it is.
+            if length == 0 {
+                return BatchBuilder::emptied(&header).into();
+            }
             break;
         }
         length = bytes.len() - after.len();

@@ -19,7 +19,7 @@ use super::verifying::Source;
 use crate::log::compaction::{Compaction, Kept};
 use crate::log::{ProducerStates, SegmentIndex};
 use crate::model::number::to_u64;
-use crate::model::{LeaderEpoch, Offset};
+use crate::model::{LeaderEpoch, NO_TIMESTAMP, Offset, Timestamp};
 use crate::record::batch::{checksum, crc32c};
 use crate::record::{BatchHeader, next_batch};
 use crate::system::clock::uptime_ms;
@@ -104,6 +104,8 @@ struct Output {
     sending: Sending,
     rest: Vec<u8>,
     index: SegmentIndex,
+    /// The largest timestamp of batches that have records; -1 if there is none.
+    newest: Timestamp,
 }
 
 impl Output {
@@ -115,6 +117,9 @@ impl Output {
     async fn push(&mut self, work: &Work, batch: &[u8]) -> Result<(), RemoteError> {
         if let Some(header) = BatchHeader::parse(batch) {
             self.index.note(&header, self.bytes(), work.index_interval_bytes);
+            if header.count > 0 {
+                self.newest = self.newest.max(header.max_timestamp);
+            }
         }
         self.rest.extend_from_slice(batch);
         while self.rest.len() > PART_BYTES {
@@ -186,6 +191,7 @@ impl Work {
             leader_epoch: self.manifest.leader_epoch,
             epochs: epochs_of(segments),
             is_compacted: true,
+            counted_bytes: None,
             encryption: self.tier.keyring.new_key(id)?,
             ..first.clone()
         };
@@ -193,7 +199,7 @@ impl Work {
         let named = (self.manifest.object(&new), self.tier.keyring.key_of(&new)?);
         let sending = Sending::new(store, throttle, named);
         let index = SegmentIndex::new(new.object_offset);
-        let mut output = Output { sending, rest: Vec::new(), index };
+        let mut output = Output { sending, rest: Vec::new(), index, newest: NO_TIMESTAMP };
         let written = self.write(segments, compaction, &mut output, &mut new, producers).await;
         let Ok(true) = written else {
             output.sending.give_up().await;
@@ -235,9 +241,10 @@ impl Work {
         }
         let Some(newest) = newest.filter(|_| output.bytes() > 0) else { return Ok(false) };
         output.index.close();
-        let oldest_kept = segments.iter().map(|segment| segment.max_timestamp).max();
-        new.max_timestamp =
-            output.index.max_time().map_or(oldest_kept.unwrap_or(-1), |max| max.timestamp);
+        // What has no record left is as old as what it had.
+        let before = segments.iter().map(|segment| segment.max_timestamp).max();
+        let is_known = output.newest > NO_TIMESTAMP;
+        new.max_timestamp = if is_known { output.newest } else { before.unwrap_or(NO_TIMESTAMP) };
         new.log_bytes = output.bytes();
         let rest = std::mem::take(&mut output.rest);
         let crcs = rest.chunks(CHUNK_BYTES).map(crc32c).collect();

@@ -354,6 +354,19 @@ async fn after_an_unclean_election_each_offset_has_the_truth_of_the_leaders_line
 }
 
 #[test]
+fn a_copy_that_the_start_of_the_log_has_passed_while_it_was_made_brings_nothing_back() {
+    let whole = || sample_manifest().segments[0].clone();
+    let mut manifest = Manifest::new("t", Uuid::from_u128(7), 0);
+    manifest.advance(1, 5);
+    manifest.add(whole()).expect("sound");
+    assert_eq!((manifest.log_start, manifest.end()), (1, Some(10)));
+    let mut manifest = Manifest::new("t", Uuid::from_u128(7), 0);
+    manifest.advance(10, 5);
+    manifest.add(whole()).expect("sound");
+    assert_eq!((manifest.log_start, manifest.end(), manifest.removed.len()), (10, None, 1));
+}
+
+#[test]
 fn a_manifest_with_gaps_overlaps_or_nonsense_is_refused() {
     let good = sample_manifest;
     let segment = |base_offset: Offset, end_offset: Offset| RemoteSegment {
@@ -457,10 +470,24 @@ fn with_a_lag_a_segment_is_copied_when_it_is_old_or_has_enough_after_it() {
     log.set_config(Arc::new(config.clone()));
     // The time of a record is its offset.
     assert!(!at(&log, first + 998) && at(&log, first + 999));
-    config.copy_lag_bytes = i64::try_from(log.bytes_from(first)).expect("small");
+    config.copy_lag_bytes = i64::try_from(log.bytes_from(first).run()).expect("small");
     log.set_config(Arc::new(config.clone()));
     assert!(at(&log, 0));
     config.copy_lag_bytes += 1;
     log.set_config(Arc::new(config));
     assert!(!at(&log, 0) && at(&log, first + 999));
+}
+
+#[tokio::test]
+async fn what_went_before_it_was_copied_is_told_from_what_cannot_be_read() {
+    let (store, _) = faulty(Fault::None);
+    let (mut log, remote) = (log(), remote(&store));
+    append(&mut log, 0, 40);
+    remote.claim(0, (log.epochs(), log.log_end()), 0).await.expect("claimed");
+    let source = log.segment_to_copy((0, log.log_end()), 0).expect("closed");
+    assert!(log.still_has(&source));
+    // The replica begins anew while its segment waits to be copied.
+    log.restart_at(100).expect("begun");
+    let error = remote.copy(source.clone(), (0, id()), false).await.expect_err("it is gone");
+    assert!(error.is_local() && !log.still_has(&source), "{error}");
 }

@@ -23,6 +23,7 @@ pub(super) struct AppendRules {
     rules: BatchRules,
     stamps: bool,
     codec: Option<crate::record::Codec>,
+    levels: crate::record::Levels,
 }
 
 impl TopicConfig {
@@ -37,6 +38,7 @@ impl TopicConfig {
             },
             stamps,
             codec: self.codec,
+            levels: self.levels,
         }
     }
 }
@@ -56,8 +58,8 @@ pub(super) fn check(
     validate::check_records(&header, batch, &config.rules, request.now_ms)?;
     let mut rewritten = None;
     if let Some(codec) = config.codec.filter(|codec| codec.bits() != header.codec_bits()) {
-        rewritten =
-            Some(validate::recompress(&header, batch, codec, config.rules.plain_bytes_max)?);
+        let how = (codec, config.levels);
+        rewritten = Some(validate::recompress(&header, batch, how, config.rules.plain_bytes_max)?);
     }
     if !config.stamps {
         let header = rewritten.as_deref().and_then(BatchHeader::parse).unwrap_or(header);

@@ -7,7 +7,10 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
+use parking_lot::MutexGuard;
+
 use super::log_directory::LogDirectory;
+use super::partition::{Partition, State};
 use crate::log::{RecoveryPoint, checkpoint};
 use crate::model::{Offset, TopicPartition};
 use crate::system::Disk;
@@ -71,7 +74,7 @@ impl LogDirectory {
         let mut held = self.points.lock();
         let mut points = held.clone();
         for partition in self.partitions() {
-            let mut state = partition.state.lock();
+            let mut state = partition.lock();
             let high_watermark = state.replica.high_watermark();
             let Some(log) = state.log.as_mut() else { continue };
             let has_producers = !log.producers().is_empty();
@@ -91,15 +94,23 @@ impl LogDirectory {
         Ok(())
     }
 
-    /// Up to where a log is promised whole after a crash: what is missing past it was lost, what is missing before it was
-    /// deleted. So nothing is deleted past it.
-    pub(super) fn written_point(&self, partition: &TopicPartition) -> Offset {
-        self.points.lock().0.get(&partition.to_string()).map_or(0, |point| point.recovery.offset)
+    /// A partition's lock, and up to where its log is promised whole after a crash: what is missing past it was lost, what is
+    /// missing before it was deleted. So nothing is deleted past it. The points are locked first, as by whoever writes them.
+    pub(super) fn lock_with_point<'a>(
+        &self,
+        partition: &'a Partition,
+    ) -> (MutexGuard<'a, State>, Offset) {
+        let points = self.points.lock();
+        let state = partition.lock();
+        let point = points.0.get(&partition.name.to_string());
+        (state, point.map_or(0, |point| point.recovery.offset))
     }
 
-    /// Promises no more of a log than what lies before `to`, before it is cut there.
+    /// Promises no more of a log than what lies before `to`, before it is cut there. What could not be written is promised still:
+    /// a second try must not take it for done.
     pub(super) fn lower_point(&self, partition: &TopicPartition, to: Offset) -> io::Result<()> {
-        let mut points = self.points.lock();
+        let mut held = self.points.lock();
+        let mut points = held.clone();
         let Some(point) = points.0.get_mut(&partition.to_string()) else { return Ok(()) };
         if point.recovery.offset <= to && point.high_watermark <= to {
             return Ok(());
@@ -107,7 +118,12 @@ impl LogDirectory {
         point.recovery.offset = point.recovery.offset.min(to);
         point.recovery.log_start = point.recovery.log_start.min(to);
         point.high_watermark = point.high_watermark.min(to);
-        self.store(&points)
+        if is_planted(Bug::PromiseUnwritten) {
+            held.clone_from(&points);
+        }
+        self.store(&points)?;
+        *held = points;
+        Ok(())
     }
 
     /// Promises of a log that is to begin anew at `start` nothing but that, before it does.
@@ -130,15 +146,16 @@ impl LogDirectory {
     /// Promises nothing of these logs any more, before their folders go: a log that comes again under such a name would
     /// be taken for one that lost what was flushed.
     pub(super) fn forget_points(&self, names: &[TopicPartition]) -> io::Result<()> {
-        let mut points = self.points.lock();
-        let before = points.0.len();
+        let mut held = self.points.lock();
+        let mut points = held.clone();
         for name in names {
             points.0.remove(&name.to_string());
         }
-        if points.0.len() == before || is_planted(Bug::KeepPointOfDeleted) {
-            return Ok(());
+        if points.0.len() < held.0.len() && !is_planted(Bug::KeepPointOfDeleted) {
+            self.store(&points)?;
         }
-        self.store(&points)
+        *held = points;
+        Ok(())
     }
 
     /// Writes the points if something moved.

@@ -11,13 +11,13 @@ use crate::log::compaction::CompactionRules;
 use crate::model::LeaderEpoch;
 use crate::remote_log::{CompactionSettings, TierCounts};
 use crate::system::clock::{millis, sleep};
-use crate::system::tasks::spawn;
+use crate::system::tasks::keep_job;
 
 impl Replicas {
     /// Compacts what is in the bucket, over and over.
     pub(super) fn start_compacting(self: &Arc<Self>, interval_ms: i64) {
         let replicas = Arc::clone(self);
-        spawn(async move {
+        keep_job("compaction in object storage", async move {
             loop {
                 let partitions: Vec<_> =
                     replicas.directories.iter().flat_map(|d| d.partitions()).collect();
@@ -87,7 +87,7 @@ impl Replicas {
 impl Partition {
     /// The epoch and the settings of a leader of a tiered, compacted log.
     fn leading_compacted(&self) -> Option<(LeaderEpoch, Arc<TopicConfig>)> {
-        let state = self.state.lock();
+        let state = self.lock();
         let log = state.log.as_ref()?;
         let is_wanted = state.replica.is_leader()
             && self.local.lease.is_held()

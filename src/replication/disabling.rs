@@ -10,7 +10,7 @@ use crate::remote_log::{RemoteError, RemotePartition};
 impl Partition {
     /// Whether this leader's topic is tiered no more, and may have left something.
     pub(super) fn is_leaving(&self) -> bool {
-        let state = self.state.lock();
+        let state = self.lock();
         let goes = |log: &crate::log::Log| {
             !log.config().is_tiered && log.config().is_deleted_on_disable && !state.has_left
         };
@@ -32,7 +32,7 @@ impl Replicas {
         }
         if remote.leave(epoch, delay_ms, now_ms).await? {
             tracing::info!(partition = %partition.name, "nothing is left in object storage: the topic is tiered no more");
-            partition.state.lock().has_left = true;
+            partition.lock().has_left = true;
         }
         Ok(())
     }

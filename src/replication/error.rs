@@ -41,6 +41,8 @@ pub(crate) enum PartitionError {
     Transactional,
     #[error("the partition was deleted")]
     Deleted,
+    #[error("the replica is on its last step to another log directory")]
+    Moving,
     /// A follower has to begin where the leader's local log does (KIP-405).
     #[error("offset {offset} is in object storage only")]
     Tiered { offset: Offset },

@@ -8,11 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::log_directory::LogDirectory;
-use super::partition::Partition;
+use super::partition::{Partition, State};
 use crate::log::FlushJob;
-use crate::system::clock::sleep;
+use crate::model::Timestamp;
+use crate::system::clock::{monotonic, sleep};
 use crate::system::planted::{Bug, is_planted};
 use crate::system::tasks::dedicated;
+
+/// Where a directory holds much that is not durable, logs with this much of it are flushed at their next append.
+const UNFLUSHED_WORTH_BYTES: u64 = 1 << 20;
 
 /// More files than this are flushed by one flush of the file system, which writes its journal once.
 const FILES_ONE_BY_ONE_MAX: usize = 6;
@@ -51,7 +55,10 @@ impl LogDirectory {
     fn flush(&self, partitions: &[Arc<Partition>]) {
         let _flushing = self.flushing.lock();
         let jobs = self.begin_flush(partitions);
-        if let Err(error) = self.carry_out(&jobs)
+        let begun = monotonic();
+        let carried_out = self.carry_out(&jobs);
+        self.note_flush(begun.elapsed());
+        if let Err(error) = carried_out
             && !is_planted(Bug::IgnoreFlushError)
         {
             if let Some((partition, _)) = jobs.first() {
@@ -72,7 +79,7 @@ impl LogDirectory {
     ) -> Vec<(Arc<Partition>, FlushJob)> {
         let mut jobs = Vec::with_capacity(partitions.len());
         for partition in partitions {
-            let mut state = partition.state.lock();
+            let mut state = partition.lock();
             state.flush_queued = false;
             state.unflushed_since_ms = None;
             let Some(log) = state.log.as_mut() else { continue };
@@ -108,6 +115,74 @@ impl LogDirectory {
     fn take_partitions_offline(&self) {
         for partition in self.partitions() {
             drop(partition.take_offline());
+        }
+    }
+}
+
+impl Partition {
+    /// Notes what a flush made durable.
+    pub(super) fn flushed(&self, job: &FlushJob) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let Some(log) = state.log.as_mut() else { return };
+        if !log.flushed(job) {
+            return;
+        }
+        let end = job.end.offset;
+        state.flushed_records_to = end;
+        state.mark(job.end);
+        let effects = state.replica.flushed(end);
+        state.waiting.flushed(end);
+        self.perform(state, effects);
+    }
+
+    /// Closes the segment that is written if it has its age; returns whether it did.
+    pub(super) fn roll_if_old(self: &Arc<Self>, now_ms: Timestamp) -> bool {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let Some(log) = state.log.as_mut() else { return false };
+        match log.roll_if_old(now_ms) {
+            Ok(is_closed) => {
+                self.queue_flush_if_due(state, now_ms);
+                is_closed
+            }
+            Err(error) => {
+                self.directory.fail(&error, &self.name);
+                state.fail();
+                false
+            }
+        }
+    }
+
+    /// Queues the log for flushing, whatever its settings say.
+    pub(super) fn queue_flush(self: &Arc<Self>, state: &mut State) {
+        if !state.flush_queued {
+            state.flush_queued = true;
+            self.directory.queue(self);
+        }
+    }
+
+    pub(super) fn queue_flush_if_due(self: &Arc<Self>, state: &mut State, now_ms: Timestamp) {
+        if state.flush_queued {
+            return;
+        }
+        let Some(log) = &state.log else { return };
+        let config = log.config();
+        // Retention, compaction and copies wait for closed segments to be durable: with `write.caching` too.
+        if log.recovery_point() < log.active_base() {
+            return self.queue_flush(state);
+        }
+        if log.recovery_point() == log.log_end() {
+            return;
+        }
+        let since = *state.unflushed_since_ms.get_or_insert(now_ms);
+        let due = !config.write_caching
+            || log.log_end() - state.flushed_records_to >= config.flush_messages
+            || now_ms.saturating_sub(since) >= config.flush_ms
+            || (self.directory.has_much_unflushed()
+                && log.unflushed_bytes() >= UNFLUSHED_WORTH_BYTES);
+        if due {
+            self.queue_flush(state);
         }
     }
 }

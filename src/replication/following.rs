@@ -16,9 +16,8 @@ use crate::model::{BrokerId, LeaderEpoch, Offset, Timestamp};
 use crate::record::batch::checksum;
 use crate::record::{BatchHeader, next_batch, validate};
 use crate::remote_log::RestoredState;
-use crate::system::clock::uptime_ms;
 use crate::system::planted::{Bug, is_planted};
-use crate::system::tasks::{blocking, spawn};
+use crate::system::tasks::{blocking, run_errand};
 
 /// A follower's fetch, as its leader sees it.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +63,7 @@ impl Partition {
         &self,
         fetch: &FollowerFetch,
     ) -> Result<Option<Diverging>, PartitionError> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let state = &mut *state;
         let log = self.readable(state, ReadRules::leader(fetch.leader_epoch))?;
         if fetch.offset < log.log_start() {
@@ -87,8 +86,9 @@ impl Partition {
         if fetch.offset > log.log_end() {
             return Err(PartitionError::OutOfRange { offset: fetch.offset });
         }
+        let now_ms = self.local.awake.now_ms();
         let effects =
-            state.replica.fetched(uptime_ms(), fetch.follower, fetch.broker_epoch, fetch.offset);
+            state.replica.fetched(now_ms, fetch.follower, fetch.broker_epoch, fetch.offset);
         let suspect = effects.suspect;
         self.perform(state, effects);
         suspect.map_or(Ok(None), |offset| self.check_written(state, offset).map(|()| None))
@@ -112,7 +112,7 @@ impl Partition {
 
     /// Whether this leader throttles a replica: it is listed, and not in sync (KIP-73).
     pub(crate) fn throttles(&self, follower: BrokerId) -> bool {
-        let state = self.state.lock();
+        let state = self.lock();
         let is_listed =
             |log: &Log| log.config().leader_throttled.has(self.name.partition, follower);
         !state.replica.has_in_sync(follower) && state.log.as_ref().is_some_and(is_listed)
@@ -127,7 +127,7 @@ impl Partition {
 
     /// Registers a follower's fetch that found nothing past `log_end`; `false` if there is news already.
     pub(crate) fn wait_for_growth(&self, from: Offset, waiter: &Arc<FetchWaiter>) -> bool {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if !state.replica.is_leader() || state.log.as_ref().is_none_or(|log| log.log_end() > from) {
             return false;
         }
@@ -138,7 +138,7 @@ impl Partition {
     /// Where this replica goes on fetching from `leader`; `None` if it follows somebody else, or can't, or has not
     /// flushed yet what it appended as a leader: a fetch would say that it has.
     pub(crate) fn fetch_position(self: &Arc<Self>, leader: BrokerId) -> Option<FetchPosition> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let state = &mut *state;
         if state.replica.is_leader() || state.replica.leader() != leader {
             return None;
@@ -162,7 +162,7 @@ impl Partition {
         self: &Arc<Self>,
         fetched: &FetchedBatches<'_>,
     ) -> Result<(), PartitionError> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let state = &mut *state;
         if state.replica.is_leader() || state.replica.leader_epoch != fetched.leader_epoch {
             return Err(state.not_leader());
@@ -172,7 +172,7 @@ impl Partition {
         }
         let log = state.log_mut()?;
         let unflushed = log.unflushed_bytes();
-        let result = append_each(log, fetched);
+        let result = self.directory.write(|| append_each(log, fetched));
         let (end, grown) = (log.end(), log.unflushed_bytes() - unflushed);
         if fetched.log_start > log.log_start() {
             log.trim(fetched.log_start);
@@ -199,7 +199,7 @@ impl Partition {
 
     /// Waits, by `waiter`, until what was fetched is durable; at once where the topic does not ask for that.
     pub(crate) fn wait_flushed(self: &Arc<Self>, waiter: &Arc<AckWaiter>) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let state = &mut *state;
         let Some(log) = &state.log else { return };
         let end = log.log_end();
@@ -218,7 +218,7 @@ impl Partition {
         diverging: Diverging,
     ) -> Result<(), PartitionError> {
         let to = {
-            let state = self.state.lock();
+            let state = self.lock();
             let log = state.log()?;
             let local = log.epochs().end_of(diverging.epoch, log.log_end());
             // What this log calls the end of the epoch may lie before the leader's.
@@ -236,7 +236,7 @@ impl Partition {
             return;
         }
         let partition = Arc::clone(self);
-        spawn(async move {
+        run_errand("beginning anew", async move {
             if let Err(error) = partition.restart_with_state(leader_epoch, offset).await {
                 tracing::warn!(partition = %partition.name, offset, %error, "not begun at the leader's local start yet");
             }
@@ -287,12 +287,17 @@ impl Partition {
         restarted.await.unwrap_or(Err(PartitionError::Offline))
     }
 
-    /// Forgets everything: the leader's log begins past this one's end. Blocks on the disk.
+    /// Forgets everything: the leader's log begins past this one's end. Blocks on the disk. A log that has records at or past
+    /// that offset is left alone, whatever the leader says: where it has too many, its epochs tell what is to be cut.
     pub(crate) fn restart_at(
         &self,
         leader_epoch: LeaderEpoch,
         offset: Offset,
     ) -> Result<(), PartitionError> {
+        let goes_past = |log: &Log| offset <= log.log_end() && log.log_start() < log.log_end();
+        if self.with_log(goes_past) == Some(true) {
+            return Err(PartitionError::OutOfRange { offset });
+        }
         self.begin_anew(leader_epoch, (offset, false), |log| log.restart_at(offset))
     }
 
@@ -304,7 +309,7 @@ impl Partition {
         restart: impl FnOnce(&mut Log) -> Result<(), crate::log::OpenError>,
     ) -> Result<(), PartitionError> {
         {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             if state.is_beginning || !state.may_cut(leader_epoch, Some(offset)) {
                 return Err(state.not_leader());
             }
@@ -318,7 +323,7 @@ impl Partition {
             self.or_fail(self.directory.write_points())?;
             Err(error)
         });
-        self.state.lock().is_beginning = false;
+        self.lock().is_beginning = false;
         begun
     }
 
@@ -346,7 +351,7 @@ impl Partition {
         begin: Option<Offset>,
         cut: impl FnOnce(&mut Log) -> Result<(), crate::log::OpenError>,
     ) -> Result<(), PartitionError> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let state = &mut *state;
         if !state.may_cut(leader_epoch, begin) {
             return Err(state.not_leader());
@@ -375,7 +380,8 @@ fn append_each(log: &mut Log, fetched: &FetchedBatches<'_>) -> Result<(), Partit
         if header.last_offset() < next {
             continue;
         }
-        verified = verify(&header, batch, next);
+        let is_first = batches.is_empty() && log.begins_in(&header);
+        verified = verify(&header, batch, if is_first { header.base_offset } else { next });
         if verified.is_err() {
             break;
         }

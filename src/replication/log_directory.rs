@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,11 +18,12 @@ use uuid::Uuid;
 
 use super::checkpoints::Points;
 use super::error::StartError;
+use super::pace::Pace;
 use super::partition::Partition;
 use super::removing::Rubbish;
 use crate::log::{FileCache, checkpoint};
 use crate::model::{BrokerId, TopicPartition};
-use crate::system::{Random, SharedDisk, SharedFile, Space};
+use crate::system::{Random, SharedDisk, SharedFile, Space, wait_here};
 
 const META_FILE: &str = "meta.properties";
 const META_KIND: &str = "strandline-meta";
@@ -56,6 +58,7 @@ pub(crate) struct LogDirectory {
     pub(super) points_changed: AtomicBool,
     offline: AtomicBool,
     full: AtomicBool,
+    pace: Pace,
     _lock: SharedFile,
 }
 
@@ -122,6 +125,7 @@ impl LogDirectory {
             points_changed: AtomicBool::new(false),
             offline: AtomicBool::new(false),
             full: AtomicBool::new(false),
+            pace: Pace::default(),
             _lock: lock,
         }))
     }
@@ -145,6 +149,17 @@ impl LogDirectory {
     /// Partitions and their sizes, for DescribeLogDirs.
     pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
         self.partitions.lock().values().cloned().collect()
+    }
+
+    /// Writes something to a log here. Where the disk has shown that it is slow, nobody else's task waits for it: a write into the page
+    /// cache is quick until the file system waits for one of its own.
+    pub(super) fn write<T>(&self, work: impl FnOnce() -> T) -> T {
+        if self.pace.is_slow() { wait_here(work) } else { work() }
+    }
+
+    /// Notes how long a flush took.
+    pub(super) fn note_flush(&self, took: Duration) {
+        self.pace.note(took);
     }
 
     /// Notes whether producers are refused for want of room.

@@ -9,17 +9,17 @@ use super::partition::{Partition, PartitionHandle};
 use super::removing::PAUSE_FACTOR;
 use super::replicas::{ReplicaSettings, Replicas};
 use crate::system::clock::{millis, monotonic, sleep};
-use crate::system::tasks::{blocking, spawn};
+use crate::system::tasks::{Kind, blocking, keep, keep_job};
 
 const CHECKPOINT_MS: i64 = 2_000;
 const TICK_MS: i64 = 500;
 
 impl Replicas {
-    /// Starts the loops; they end with the runtime.
+    /// Starts the loops.
     pub(crate) fn start_maintenance(self: &Arc<Self>) {
-        let each = |period_ms: i64, work: fn(&Replicas)| {
+        let each = |kind: Kind, name, period_ms: i64, work: fn(&Replicas)| {
             let replicas = Arc::clone(self);
-            spawn(async move {
+            keep(kind, name, async move {
                 loop {
                     sleep(millis(period_ms)).await;
                     let replicas = Arc::clone(&replicas);
@@ -27,13 +27,13 @@ impl Replicas {
                 }
             });
         };
-        each(CHECKPOINT_MS, Self::write_checkpoints);
-        each(TICK_MS, Self::tick);
+        each(Kind::Job, "checkpoints", CHECKPOINT_MS, Self::write_checkpoints);
+        each(Kind::Service, "partition timers", TICK_MS, Self::tick);
         let (retention_ms, cleaner) = {
             let settings = self.settings.lock();
             (settings.retention_check_ms, settings.cleaner_enabled)
         };
-        spawn(Arc::clone(self).retain(retention_ms));
+        keep_job("retention", Arc::clone(self).retain(retention_ms));
         self.start_removing();
         if cleaner {
             self.start_cleaner();
@@ -80,13 +80,14 @@ impl Replicas {
         let expiration_ms = self.settings.lock().producer_expiration_ms;
         let mut count = 0;
         loop {
-            let written = partition.directory.written_point(&partition.name);
-            let mut state = partition.state.lock();
+            let (mut state, written) = partition.directory.lock_with_point(partition);
             let bound = state.replica.high_watermark().min(written);
             let Some(log) = state.log.as_mut() else { return count };
             log.expire_producers(now_ms, expiration_ms);
             let delay_ms = log.config().file_delete_delay_ms;
             let deleted = log.apply_retention(now_ms, bound);
+            // It closes the segment that is written where all of that is too old.
+            partition.queue_flush_if_due(&mut state, now_ms);
             drop(state);
             match deleted {
                 Ok(segments) if segments.is_empty() => {
@@ -113,8 +114,9 @@ impl Replicas {
         let now_ms = self.clock.now_ms();
         let lag_max_ms = self.settings.lock().lag_max_ms;
         for partition in self.directories.iter().flat_map(|d| d.partitions()) {
-            partition.tick_isr(lag_max_ms);
-            let mut state = partition.state.lock();
+            // One whose disk keeps it busy has its turn the next time.
+            let Some(mut state) = partition.try_lock() else { continue };
+            partition.tick_isr(&mut state, lag_max_ms);
             let Some(since) = state.unflushed_since_ms.filter(|_| !state.flush_queued) else {
                 continue;
             };
@@ -138,7 +140,7 @@ impl Replicas {
 impl Partition {
     /// Retention waits until what producers sent is durable without the segments that it deletes.
     fn flush_snapshot(self: &Arc<Self>) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let state = &mut *state;
         let Some(log) = state.log.as_mut() else { return };
         match log.snapshot_for_retention() {

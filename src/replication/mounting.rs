@@ -14,7 +14,7 @@ use crate::config::TopicConfig;
 use crate::model::{LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::remote_log::{Manifest, RemoteError, RemotePartition, Tier, TierCounts};
 use crate::system::clock::{millis, monotonic, timeout_at};
-use crate::system::tasks::spawn;
+use crate::system::tasks::keep_job;
 
 /// Manifests that are read at the same time.
 const LOOKS: usize = 8;
@@ -55,7 +55,7 @@ impl Replicas {
     /// Looks what the other clusters have written, over and over.
     pub(crate) fn start_mounts(self: &Arc<Self>, refresh_ms: i64) {
         let replicas = Arc::clone(self);
-        spawn(async move {
+        keep_job("mounted topics", async move {
             loop {
                 let wanted = replicas.local.mount_wanted.notified();
                 let _ = timeout_at(monotonic() + millis(refresh_ms), wanted).await;
@@ -89,7 +89,7 @@ impl Replicas {
 impl Partition {
     /// The epoch and the log's end of a leader of a mounted partition.
     fn leads_mount(&self) -> Option<(LeaderEpoch, Offset)> {
-        let state = self.state.lock();
+        let state = self.lock();
         let log = state.log.as_ref().filter(|log| log.config().mount.is_some())?;
         let leads = state.replica.is_leader() && self.local.lease.is_held();
         leads.then(|| (state.replica.leader_epoch, log.log_end()))
@@ -112,7 +112,7 @@ impl Partition {
     }
 
     fn take_manifest(&self, epoch: LeaderEpoch, manifest: &Arc<Manifest>, only_if_known: bool) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let leads = state.replica.is_leader() && state.replica.leader_epoch == epoch;
         if leads && (state.remote.is_some() || !only_if_known) {
             state.remote = Some(Arc::clone(manifest));

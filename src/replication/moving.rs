@@ -7,23 +7,26 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::checkpoints::Point;
 use super::log_directory::LogDirectory;
-use super::partition::{Partition, PartitionHandle};
+use super::partition::{Appending, Partition, PartitionHandle};
 use super::replica::PartitionState;
 use super::replicas::{PartitionSpec, Replicas};
 use crate::log::{Log, LogParts, LogSlice, NewBatch, RecoveryPoint};
 use crate::model::{Offset, TopicPartition};
 use crate::record::next_batch;
-use crate::system::clock::{millis, sleep, uptime_ms};
-use crate::system::tasks::{blocking, spawn};
+use crate::system::clock::{Instant, millis, monotonic, sleep, uptime_ms};
+use crate::system::tasks::{blocking, run_errand};
 use crate::system::{Disk, Throttle};
 
 /// The endings of a copy that is being made, and of an original that a copy is about to replace.
 const COPY_ENDING: &str = "-future";
 const ORIGINAL_ENDING: &str = "-moved";
 const STEP_BYTES: usize = 1 << 20;
+/// How often it is looked whether the last step of a move is done.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Why a replica can't be moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -84,7 +87,7 @@ impl Replicas {
         moves.insert(name.clone(), Arc::clone(&moving));
         drop(moves);
         let (replicas, name) = (Arc::clone(self), name.clone());
-        spawn(async move {
+        run_errand("move of a replica", async move {
             let to = moving.to.path.display().to_string();
             match replicas.carry_over(&partition, &moving).await {
                 Ok(()) => {
@@ -142,6 +145,7 @@ impl Replicas {
             let begun = blocking(move || begin(&partition, &to, folder)).await;
             begun.unwrap_or_else(|| Err("the copy panicked".to_owned()))?
         };
+        let mut is_flushed = false;
         loop {
             if moving.is_cancelled.load(Ordering::Acquire) {
                 return Err("it was taken back".to_owned());
@@ -157,7 +161,14 @@ impl Replicas {
             moving.bytes.store(copy.bytes(), Ordering::Relaxed);
             moving.end.store(copy.log_end(), Ordering::Relaxed);
             if bytes < STEP_BYTES / 2 {
-                return Ok(copy);
+                if is_flushed {
+                    return Ok(copy);
+                }
+                // What is flushed now need not be while the original stands still.
+                is_flushed = true;
+                let flushed = blocking(move || copy.close().map(|()| copy).map_err(told)).await;
+                copy = flushed.unwrap_or_else(|| Err("the copy panicked".to_owned()))?;
+                continue;
             }
             let throttle: &Throttle = &self.throttles.directories;
             throttle.note(uptime_ms(), bytes);
@@ -176,7 +187,7 @@ impl Replicas {
         let from = &partition.directory;
         let (name, folder) = (partition.name.to_string(), copy.dir.clone());
         let (config, old, point) = {
-            let mut state = partition.state.lock();
+            let mut state = partition.lock();
             let log = state.log.as_ref().ok_or("the replica is offline")?;
             rest(log, &mut copy, self.clock.now_ms())?;
             let point = RecoveryPoint {
@@ -202,6 +213,7 @@ impl Replicas {
             .and_then(|()| to.disk().sync_dir(&to.path));
         if let Err(error) = swapped {
             // Whatever the folders are called now, the next start finds a whole log.
+            partition.stay_offline();
             from.fail(&error, &partition.name);
             return Err(error.to_string());
         }
@@ -215,13 +227,36 @@ impl Replicas {
         let spec =
             PartitionSpec { name: partition.name.clone(), topic_id: topic.id, state, config };
         let opened = self.open_log(&spec, to);
-        self.list(&spec, Arc::clone(to), opened);
+        let _ = partition.successor.set(self.list(&spec, Arc::clone(to), opened));
         drop(old);
         if let Err(error) = from.disk().remove_dir_all(&aside) {
             tracing::warn!(path = %aside.display(), %error, "folder of a moved replica not removed");
         }
         Ok(())
     }
+}
+
+/// The partition whose log has an append, if it was moved meanwhile, once it says what became of that: a producer notices nothing of a move.
+pub(crate) async fn follow_move(
+    mut handle: PartitionHandle,
+    appended: &Appending,
+    deadline: Instant,
+) -> PartitionHandle {
+    if !handle.has_moved() {
+        return handle;
+    }
+    while !handle.is_committed(appended) && monotonic() < deadline {
+        if handle.has_moved() {
+            if let Some(next) = handle.successor.get().cloned() {
+                handle = next;
+            }
+        } else if !handle.is_online() || handle.lock().replica.leader_epoch > appended.leader_epoch
+        {
+            break;
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+    handle
 }
 
 /// An empty log in another folder, which begins where the replica's does.
@@ -240,7 +275,7 @@ fn begin(partition: &Partition, to: &LogDirectory, folder: PathBuf) -> Result<Lo
 /// Copies some of what is committed; how many bytes.
 fn step(partition: &Partition, copy: &mut Log, now_ms: i64) -> Result<usize, Ended> {
     let slice = {
-        let state = partition.state.lock();
+        let state = partition.lock();
         let log = state.log.as_ref().ok_or("the replica is offline")?;
         if log.log_start() > copy.log_end() {
             // What was copied so far was deleted meanwhile.
@@ -266,6 +301,7 @@ fn rest(log: &Log, copy: &mut Log, now_ms: i64) -> Result<(), Ended> {
     if log.log_start() > copy.log_start() {
         copy.trim(log.log_start());
     }
+    copy.learn_from(log).map_err(told)?;
     copy.close().map_err(told)
 }
 

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
@@ -16,20 +15,17 @@ use super::error::PartitionError;
 use super::lease::Lease;
 use super::log_directory::LogDirectory;
 use super::proposals::Proposals;
-use super::replica::{Effects, PartitionState, Replica};
+use super::replica::{Effects, Replica};
+use super::roles::{Flags, Told};
 use super::waiting::{AckWaiter, Waiting};
 use crate::config::TopicConfig;
-use crate::log::{AppendError, Appended, FlushJob, Log, NewBatch, Position, SequenceError, Stamp};
+use crate::log::{AppendError, Appended, Log, NewBatch, Position, SequenceError, Stamp};
 use crate::model::number::{to_u64, to_usize};
 use crate::model::{BrokerId, LeaderEpoch, Offset, Timestamp, TopicId, TopicPartition};
 use crate::remote_log::{Manifest, RemotePartition, Tier};
-use crate::system::clock::uptime_ms;
-use crate::system::planted::{Bug, is_planted};
+use crate::system::{Awake, Patient};
 
 pub(crate) type PartitionHandle = Arc<Partition>;
-
-/// Where a directory holds much that is not durable, logs with this much of it are flushed at their next append.
-const UNFLUSHED_WORTH_BYTES: u64 = 1 << 20;
 
 /// Ends of appends that are remembered until the high watermark passes them.
 const MARKS_MAX: usize = 4_096;
@@ -40,8 +36,12 @@ pub(crate) struct Local {
     pub node_id: BrokerId,
     pub lease: Arc<Lease>,
     pub proposals: Arc<Proposals>,
+    /// What others' silence is measured by.
+    pub awake: Arc<Awake>,
     /// Committed records that unclean elections took back here.
     pub discarded: AtomicU64,
+    /// Reads of records that came up short or failed.
+    pub unread: AtomicU64,
     /// Object storage, where there is some.
     pub tier: OnceLock<Arc<Tier>>,
     /// That of other clusters, by its URL.
@@ -64,8 +64,13 @@ pub(crate) struct Partition {
     pub(super) remote: Option<Arc<RemotePartition>>,
     high_watermark: AtomicI64,
     /// The leader epoch, where this replica leads; -1 where it does not.
-    leading: AtomicI32,
-    pub(super) state: Mutex<State>,
+    pub(super) leading: AtomicI32,
+    /// Locked by `roles.rs` only.
+    pub(super) state: Patient<State>,
+    pub(super) told: Told,
+    /// The partition that took this one's place when its log was moved to another directory.
+    pub(super) successor: OnceLock<PartitionHandle>,
+    flags: Arc<Flags>,
 }
 
 #[derive(Debug)]
@@ -93,7 +98,7 @@ pub(super) struct State {
     pub has_left: bool,
     /// When it looks for orphans there.
     pub next_sweep_ms: Option<Timestamp>,
-    deleted: bool,
+    flags: Arc<Flags>,
 }
 
 /// A produced batch.
@@ -132,6 +137,8 @@ impl Partition {
         let remote = local.remote((&name, topic_id), log.as_ref().map(Log::config)).map(Arc::new);
         let replica = Replica::new(end.offset, high_watermark.max(log_start), settings);
         let high_watermark = replica.high_watermark();
+        let flags = Arc::new(Flags::default());
+        flags.is_offline.store(log.is_none(), Ordering::Release);
         let mut state = State {
             log,
             replica,
@@ -146,7 +153,7 @@ impl Partition {
             is_beginning: false,
             has_left: false,
             next_sweep_ms: None,
-            deleted: false,
+            flags: Arc::clone(&flags),
         };
         state.mark(end);
         state.place_high_watermark();
@@ -157,7 +164,10 @@ impl Partition {
             remote,
             high_watermark: AtomicI64::new(high_watermark),
             leading: AtomicI32::new(-1),
-            state: Mutex::new(state),
+            state: Patient::new(state),
+            told: Told::default(),
+            successor: OnceLock::new(),
+            flags,
         }
     }
 
@@ -185,7 +195,7 @@ impl Partition {
 
     /// Why an append that was waited for is not acknowledged; `None` if it only takes too long.
     pub(crate) fn why_uncommitted(&self, appended: &Appending) -> Option<PartitionError> {
-        let state = self.state.lock();
+        let state = self.lock();
         if state.log.is_none() {
             return Some(state.missing());
         }
@@ -198,11 +208,22 @@ impl Partition {
     }
 
     pub(crate) fn is_online(&self) -> bool {
-        self.state.lock().log.is_some()
+        !self.flags.is_offline.load(Ordering::Acquire)
+    }
+
+    /// Whether the log was moved to another directory: the partition goes on as another one.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.flags.is_moved.load(Ordering::Acquire)
+    }
+
+    /// The move has failed after the log was taken out: it is offline.
+    pub(super) fn stay_offline(&self) {
+        self.flags.is_deleted.store(false, Ordering::Release);
+        self.flags.is_moved.store(false, Ordering::Release);
     }
 
     pub(super) fn is_deleted(&self) -> bool {
-        self.state.lock().deleted
+        self.flags.is_deleted.load(Ordering::Acquire)
     }
 
     /// Checks and appends a batch. Its acknowledgement may leave at once, or when the waiter has passed.
@@ -219,7 +240,7 @@ impl Partition {
         self: &Arc<Self>,
         requests: &[AppendRequest<'_>],
     ) -> Vec<Result<Appending, PartitionError>> {
-        let state = self.state.lock();
+        let state = self.lock();
         let (config, has_enough) = match state.log_to_lead() {
             Ok(log) => (log.config().clone_rules(), state.replica.has_enough_in_sync()),
             Err(_) => return requests.iter().map(|_| Err(state.cannot_lead())).collect(),
@@ -247,7 +268,7 @@ impl Partition {
             })
             .collect();
         let now_ms = requests.first().map_or(0, |request| request.now_ms);
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let state = &mut *state;
         let epoch = requests.first().and_then(|request| request.internal_epoch);
         let is_void = epoch.is_some_and(|epoch| epoch != state.replica.leader_epoch);
@@ -298,7 +319,7 @@ impl Partition {
         }
         let Some(log) = state.log.as_mut() else { return Vec::new() };
         let unflushed = log.unflushed_bytes();
-        let result = log.append_all(batches, stamp, &mut outcomes);
+        let result = self.directory.write(|| log.append_all(batches, stamp, &mut outcomes));
         let end = log.end();
         self.directory.add_unflushed(log.unflushed_bytes() - unflushed);
         let committed = state.replica.high_watermark();
@@ -333,7 +354,7 @@ impl Partition {
 
     /// Takes on a changed topic configuration.
     pub(crate) fn configure(self: &Arc<Self>, config: Arc<TopicConfig>) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let state = &mut *state;
         let Some(log) = state.log.as_mut() else { return };
         let settings = replica_settings(&config);
@@ -343,106 +364,35 @@ impl Partition {
         self.queue_flush(state);
     }
 
-    /// Takes on a role or a change of the ISR, as the metadata says.
-    pub(crate) fn take_state(&self, wanted: &PartitionState) {
-        let mut state = self.state.lock();
-        let state = &mut *state;
-        let before = (state.replica.leader_epoch, state.replica.is_leader());
-        let effects = state.replica.take_state(self.local.node_id, wanted, uptime_ms());
-        let now = (state.replica.leader_epoch, state.replica.is_leader());
-        if before != now {
-            tracing::debug!(node = self.local.node_id, partition = %self.name, leader = wanted.leader, epoch = now.0, "role taken");
-            self.leading.store(if now.1 { now.0 } else { -1 }, Ordering::Release);
-            state.remote = None;
-            // Whoever waits asked the leader of another epoch.
-            state.waiting.fail();
-            if is_planted(Bug::TruncateToHighWatermark) && !now.1 {
-                let to = state.replica.high_watermark();
-                let _ = state.log.as_mut().map(|log| log.truncate(to));
-                self.cut(state);
-            }
-        }
-        let config = state.log.as_ref().map(Log::config).filter(|config| config.is_tiered);
-        if let Some(config) = config.filter(|_| before != now && now.1) {
-            // What the bucket has it learns at once: before that it does not say where the log begins.
-            let wanted = config.mount.as_ref().map(|_| &self.local.mount_wanted);
-            wanted.unwrap_or(&self.local.tier_wanted).notify_one();
-        }
-        self.perform(state, effects);
-    }
-
     /// Looks after the ISR (`replica.lag.time.max.ms`).
-    pub(super) fn tick_isr(&self, lag_max_ms: i64) {
-        let mut state = self.state.lock();
-        let state = &mut *state;
-        let effects = state.replica.tick(uptime_ms(), lag_max_ms);
+    pub(super) fn tick_isr(&self, state: &mut State, lag_max_ms: i64) {
+        let effects = state.replica.tick(self.local.awake.now_ms(), lag_max_ms);
         self.perform(state, effects);
     }
 
     /// The controller refused a proposal for good.
     pub(crate) fn refused(&self, leader_epoch: LeaderEpoch, partition_epoch: i32) {
-        self.state.lock().replica.refused(leader_epoch, partition_epoch);
+        self.lock().replica.refused(leader_epoch, partition_epoch);
     }
 
     /// Looks at the log under the lock; `None` if it is offline.
     pub(crate) fn with_log<T>(&self, look: impl FnOnce(&Log) -> T) -> Option<T> {
-        self.state.lock().log.as_ref().map(look)
+        self.lock().log.as_ref().map(look)
     }
 
     /// Takes the partition offline: whoever waits is told.
     pub(super) fn take_offline(&self) -> Option<Log> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.waiting.fail();
-        let log = state.log.take();
+        let log = state.take_log();
         self.directory.take_unflushed(log.as_ref().map_or(0, Log::unflushed_bytes));
         log
     }
 
     /// Takes the log out to delete it.
     pub(super) fn take_deleted(&self) -> Option<Log> {
-        self.state.lock().deleted = true;
+        self.flags.is_deleted.store(true, Ordering::Release);
         self.take_offline()
-    }
-
-    /// Notes what a flush made durable.
-    pub(super) fn flushed(&self, job: &FlushJob) {
-        let mut state = self.state.lock();
-        let state = &mut *state;
-        let Some(log) = state.log.as_mut() else { return };
-        if !log.flushed(job) {
-            return;
-        }
-        let end = job.end.offset;
-        state.flushed_records_to = end;
-        state.mark(job.end);
-        let effects = state.replica.flushed(end);
-        state.waiting.flushed(end);
-        self.perform(state, effects);
-    }
-
-    /// Queues the log for flushing, whatever its settings say.
-    pub(super) fn queue_flush(self: &Arc<Self>, state: &mut State) {
-        if !state.flush_queued {
-            state.flush_queued = true;
-            self.directory.queue(self);
-        }
-    }
-
-    pub(super) fn queue_flush_if_due(self: &Arc<Self>, state: &mut State, now_ms: Timestamp) {
-        if state.flush_queued {
-            return;
-        }
-        let Some(log) = &state.log else { return };
-        let config = log.config();
-        let since = *state.unflushed_since_ms.get_or_insert(now_ms);
-        let due = !config.write_caching
-            || log.log_end() - state.flushed_records_to >= config.flush_messages
-            || now_ms.saturating_sub(since) >= config.flush_ms
-            || (self.directory.has_much_unflushed()
-                && log.unflushed_bytes() >= UNFLUSHED_WORTH_BYTES);
-        if due {
-            self.queue_flush(state);
-        }
     }
 
     pub(super) fn perform(&self, state: &mut State, effects: Effects) {
@@ -468,7 +418,8 @@ impl Partition {
     /// The log of a follower was cut, or a leader's began: what is published follows.
     pub(super) fn cut(&self, state: &mut State) {
         let Some(log) = &state.log else { return };
-        let end = log.end();
+        let (end, durable) = (log.end(), log.recovery_point());
+        state.hw_position = Position::default();
         state.marks.clear();
         state.marks.push_back(end);
         state.flushed_records_to = state.flushed_records_to.min(end.offset);
@@ -476,7 +427,7 @@ impl Partition {
             state.replica.went_on(end.offset);
             0
         } else {
-            state.replica.truncated(end.offset)
+            state.replica.truncated(end.offset, durable)
         };
         if discarded > 0 {
             self.local.discarded.fetch_add(to_u64(discarded), Ordering::Relaxed);
@@ -498,17 +449,15 @@ impl State {
         }
     }
 
-    /// Finds the place of the high watermark in the log.
+    /// Notes the place of the high watermark in the log, where an append or a flush ended there.
     pub(super) fn place_high_watermark(&mut self) {
         let to = self.replica.high_watermark();
         while let Some(mark) = self.marks.front().copied().filter(|mark| mark.offset <= to) {
             self.hw_position = mark;
             self.marks.pop_front();
         }
-        if self.hw_position.offset != to
-            && let Some(Ok(position)) = self.log.as_ref().map(|log| log.position_of(to))
-        {
-            self.hw_position = position;
+        if self.hw_position.offset != to {
+            self.hw_position = Position::at(to);
         }
     }
 
@@ -542,7 +491,13 @@ impl State {
 
     /// Why there is no log.
     fn missing(&self) -> PartitionError {
-        if self.deleted { PartitionError::Deleted } else { PartitionError::Offline }
+        if self.flags.is_moved.load(Ordering::Acquire) {
+            PartitionError::Moving
+        } else if self.flags.is_deleted.load(Ordering::Acquire) {
+            PartitionError::Deleted
+        } else {
+            PartitionError::Offline
+        }
     }
 
     pub(super) fn log_mut(&mut self) -> Result<&mut Log, PartitionError> {
@@ -550,15 +505,21 @@ impl State {
         self.log.as_mut().ok_or(missing)
     }
 
-    /// Takes the log out for good: whoever asks this partition is told that it is not here.
+    /// Takes the log out for good: it goes on in another directory.
     pub(super) fn retire(&mut self) -> Option<Log> {
-        self.deleted = true;
+        self.flags.is_moved.store(true, Ordering::Release);
+        self.flags.is_deleted.store(true, Ordering::Release);
         self.waiting.fail();
+        self.take_log()
+    }
+
+    fn take_log(&mut self) -> Option<Log> {
+        self.flags.is_offline.store(true, Ordering::Release);
         self.log.take()
     }
 
     pub(super) fn fail(&mut self) {
-        self.log = None;
+        drop(self.take_log());
         self.waiting.fail();
     }
 

@@ -13,7 +13,7 @@ use super::log_directory::LogDirectory;
 use super::replicas::Replicas;
 use crate::system::Disk;
 use crate::system::clock::{millis, monotonic, sleep};
-use crate::system::tasks::{blocking, spawn};
+use crate::system::tasks::{blocking, keep_job};
 
 const TICK_MS: i64 = 500;
 /// How many times as long as a removal took nothing is removed after it.
@@ -55,7 +55,7 @@ impl Replicas {
     pub(super) fn start_removing(self: &Arc<Self>) {
         for directory in self.directories.iter().map(Arc::clone) {
             let replicas = Arc::clone(self);
-            spawn(async move {
+            keep_job("removal of files", async move {
                 loop {
                     let due = directory.rubbish.lock().take_due(replicas.clock.now_ms());
                     let Some(path) = due else {

@@ -234,11 +234,12 @@ impl Replica {
         self.advance()
     }
 
-    /// A follower's log was cut or began anew; returns how many records below its high watermark that took back.
-    pub(super) fn truncated(&mut self, log_end: Offset) -> i64 {
+    /// A follower's log was cut, or began anew past its end, and is durable up to there; returns how many records below its high
+    /// watermark that took back.
+    pub(super) fn truncated(&mut self, log_end: Offset, durable: Offset) -> i64 {
         assert!(!self.is_leader(), "leaders_never_truncate: a leader cut its log");
         self.log_end = log_end;
-        self.flushed = self.flushed.min(log_end);
+        self.flushed = durable.min(log_end);
         let taken_back = (self.high_watermark - log_end).max(0);
         self.high_watermark = self.high_watermark.min(log_end);
         taken_back
@@ -365,23 +366,34 @@ impl Replica {
         self.min_insync.min(leader.followers.len() + 1)
     }
 
-    fn advance(&mut self) -> Effects {
-        let Role::Leader(leader) = &self.role else { return Effects::default() };
+    /// Up to where everything is committed if this leader has `own`; `None` where that can't be told, or may not move.
+    fn committed_with(&self, own: Offset) -> Option<Offset> {
+        let Role::Leader(leader) = &self.role else { return None };
         if leader.isr.len() < self.insync_needed(leader) && !is_planted(Bug::IgnoreMinInsync) {
-            return Effects::default();
+            return None;
         }
         let is_eager = self.write_caching || is_planted(Bug::AckBeforeFlush);
-        let mut to = if is_eager { self.log_end } else { self.flushed };
+        let mut to = if is_eager { self.log_end } else { own };
         let counts_proposed = !is_planted(Bug::IgnoreProposedIsr);
         let proposed = leader.proposed.iter().flatten().filter(|_| counts_proposed);
         for id in leader.isr.iter().chain(proposed).filter(|id| **id != leader.me) {
             match leader.followers.get(id).map(|follower| follower.end) {
                 Some(Some(end)) => to = to.min(end),
                 // followers_of_this_epoch: nothing is known of it yet.
-                Some(None) => return Effects::default(),
+                Some(None) => return None,
                 None => {}
             }
         }
+        Some(to)
+    }
+
+    /// Where the high watermark will be once this leader has flushed, if that is all that holds it back.
+    pub(super) fn held_back_by_flush(&self) -> Option<Offset> {
+        self.committed_with(self.log_end).filter(|to| *to > self.high_watermark)
+    }
+
+    fn advance(&mut self) -> Effects {
+        let Some(to) = self.committed_with(self.flushed) else { return Effects::default() };
         if to <= self.high_watermark {
             return Effects::default();
         }

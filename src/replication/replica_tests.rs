@@ -64,7 +64,9 @@ fn step(replica: &mut Replica, line: &str) -> Effects {
         "tick" => replica.tick(number(words.next()), LAG_MAX_MS),
         "told" => replica.told_high_watermark(number(words.next())),
         "cut" => {
-            replica.truncated(number(words.next()));
+            let to = number(words.next());
+            let durable = words.next().map_or(to, |word| number(Some(word)));
+            replica.truncated(to, durable);
             Effects::default()
         }
         other => panic!("unknown command {other}"),
@@ -113,5 +115,17 @@ fn a_flush_past_the_end_is_our_bug() {
 fn a_leader_that_cuts_its_log_is_our_bug() {
     let mut replica = Replica::new(5, 5, (false, 1));
     let _ = step(&mut replica, "state leader=1 epoch=1 isr=1");
-    replica.truncated(3);
+    replica.truncated(3, 3);
+}
+
+#[test]
+fn a_log_that_began_anew_in_the_bucket_is_committed_where_it_leads_though_nothing_is_flushed() {
+    let mut replica = Replica::new(45, 45, (false, 1));
+    let _ = step(&mut replica, "state leader=2 epoch=1 isr=2,3");
+    // What lies before 57 is in object storage; nobody told yet what is committed.
+    let _ = step(&mut replica, "cut 57 57");
+    let _ = step(&mut replica, "state leader=1 epoch=2 isr=1,2");
+    assert!(!replica.is_settled());
+    let _ = step(&mut replica, "fetch 2 57");
+    assert!(replica.is_settled() && replica.high_watermark() == 57);
 }

@@ -26,7 +26,7 @@ use crate::model::number::to_u64;
 use crate::model::{BrokerId, Offset, PartitionId, TopicId, TopicPartition};
 use crate::system::disk::read_file;
 use crate::system::tasks::parallel;
-use crate::system::{Clock, OpenMode, Random, SharedDisk};
+use crate::system::{Awake, Clock, OpenMode, Random, SharedDisk};
 
 const DELETED_ENDING: &str = "-delete";
 
@@ -162,7 +162,9 @@ impl Replicas {
                 node_id: settings.node_id,
                 lease: Arc::new(lease),
                 proposals: Arc::default(),
+                awake: Awake::new(),
                 discarded: AtomicU64::new(0),
+                unread: AtomicU64::new(0),
                 tier: OnceLock::new(),
                 mounts: OnceLock::new(),
                 mount_wanted: Notify::new(),
@@ -195,6 +197,21 @@ impl Replicas {
     /// How long this broker may act as a leader.
     pub(crate) fn lease(&self) -> &Arc<Lease> {
         &self.local.lease
+    }
+
+    /// The time in which this node ran.
+    pub(crate) fn awake(&self) -> &Arc<Awake> {
+        &self.local.awake
+    }
+
+    /// Notes that records could not be read.
+    pub(crate) fn note_unread(&self) {
+        self.local.unread.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often records could not be read.
+    pub(crate) fn unread(&self) -> u64 {
+        self.local.unread.load(Ordering::Relaxed)
     }
 
     /// Committed records that unclean elections took back on this broker.
@@ -403,7 +420,7 @@ impl Replicas {
             let _flushing = directory.flushing.lock();
             let partitions = directory.partitions();
             parallel(&partitions, self.settings.lock().recovery_threads, |partition| {
-                let mut state = partition.state.lock();
+                let mut state = partition.lock();
                 if let Some(Err(error)) = state.log.as_mut().map(Log::close) {
                     tracing::error!(partition = %partition.name, %error, "log not closed");
                     directory.fail(&std::io::Error::other(error.to_string()), &partition.name);
@@ -466,7 +483,7 @@ impl Replicas {
         spec: &PartitionSpec,
         directory: Arc<LogDirectory>,
         opened: OpenedLog,
-    ) {
+    ) -> Arc<Partition> {
         let partition = Arc::new(Partition::new(
             (spec.name.clone(), spec.topic_id),
             Arc::clone(&directory),
@@ -491,8 +508,9 @@ impl Replicas {
             partitions.resize(index + 1, None);
         }
         if let Some(slot) = partitions.get_mut(index) {
-            *slot = Some(partition);
+            *slot = Some(Arc::clone(&partition));
         }
+        partition
     }
 
     /// The online directory with the fewest partitions; one that has too little room only where there is no other.

@@ -42,7 +42,7 @@ impl State {
 
 impl Partition {
     pub(crate) fn awaits_restore(&self) -> bool {
-        self.state.lock().awaits_restore()
+        self.lock().awaits_restore()
     }
 
     /// Lets the log go on where the claimed manifest ends, if that is past its own end. Where this leader appended something

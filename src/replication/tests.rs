@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +7,7 @@ use super::*;
 use crate::config::{Config, TopicConfig};
 use crate::log::SequenceError;
 use crate::model::TopicPartition;
-use crate::record::BatchBuilder;
+use crate::record::{BatchBuilder, BatchHeader, Codec};
 use crate::system::clock::{monotonic, sleep, timeout_at};
 use crate::system::sim_disk::{Faults, SimDisk};
 use crate::system::{Clock, Disk, Random, SharedDisk};
@@ -18,7 +19,7 @@ fn settings(directories: &[&str]) -> ReplicaSettings {
     settings
 }
 
-fn open(disk: &SimDisk, directories: &[&str]) -> Arc<Replicas> {
+pub(super) fn open(disk: &SimDisk, directories: &[&str]) -> Arc<Replicas> {
     let shared: SharedDisk = Arc::new(disk.clone());
     let random = Random::seeded(1);
     let replicas = Replicas::open(
@@ -33,7 +34,7 @@ fn open(disk: &SimDisk, directories: &[&str]) -> Arc<Replicas> {
 }
 
 /// This broker is the only replica.
-fn led(leader_epoch: i32) -> PartitionState {
+pub(super) fn led(leader_epoch: i32) -> PartitionState {
     PartitionState {
         leader: 1,
         leader_epoch,
@@ -49,7 +50,7 @@ fn create(replicas: &Replicas, name: &str, write_caching: bool) -> PartitionHand
     create_as(replicas, name, TopicConfig::resolve(&Config::default(), &overrides))
 }
 
-fn create_as(replicas: &Replicas, name: &str, config: TopicConfig) -> PartitionHandle {
+pub(super) fn create_as(replicas: &Replicas, name: &str, config: TopicConfig) -> PartitionHandle {
     let config = Arc::new(config);
     let name = TopicPartition::new(name, 0);
     let topic_id = uuid::Uuid::from_u128(7);
@@ -57,7 +58,7 @@ fn create_as(replicas: &Replicas, name: &str, config: TopicConfig) -> PartitionH
     replicas.partition(&name).expect("made")
 }
 
-fn append(
+pub(super) fn append(
     partition: &PartitionHandle,
     waiter: Option<&Arc<AckWaiter>>,
 ) -> Result<Appending, PartitionError> {
@@ -267,6 +268,154 @@ async fn a_replica_goes_to_another_directory_with_all_that_it_has_while_it_serve
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_an_acknowledgement_while_a_replica_is_moved_gets_it() {
+    let replicas = open(&SimDisk::default(), &["/a", "/b"]);
+    let name = create(&replicas, "t", false).name.clone();
+    let mut acknowledged = 0;
+    for round in 0..30 {
+        let to = if round % 2 == 0 { ["/a", "/b"] } else { ["/b", "/a"] };
+        let there = replicas.partition(&name).expect("there").directory.path.clone();
+        let to = PathBuf::from(to.into_iter().find(|path| *there != **path).expect("another one"));
+        let (told, done) = (Arc::new(tokio::sync::Notify::new()), Arc::default());
+        let (telling, is_done) =
+            (Arc::clone(&told), Arc::<std::sync::atomic::AtomicBool>::clone(&done));
+        let moved = move || {
+            is_done.store(true, std::sync::atomic::Ordering::Release);
+            telling.notify_one();
+        };
+        replicas.move_replica(&name, &to, moved).expect("begins");
+        while !done.load(std::sync::atomic::Ordering::Acquire) {
+            let waiter = AckWaiter::new();
+            let partition = replicas.partition(&name).expect("there");
+            partition.take_state(&led(0));
+            match append(&partition, Some(&waiter)) {
+                Ok(appended) => {
+                    settled(&waiter).await;
+                    let deadline = monotonic() + Duration::from_secs(20);
+                    let following = follow_move(partition, &appended, deadline);
+                    let role = async {
+                        told.notified().await;
+                        replicas.partition(&name).expect("there").take_state(&led(0));
+                        std::future::pending::<()>().await;
+                    };
+                    let partition = tokio::select! {
+                        partition = following => partition,
+                        () = role => unreachable!("it waits for ever"),
+                    };
+                    assert!(partition.is_committed(&appended), "{appended:?} in round {round}");
+                    acknowledged += 1;
+                }
+                Err(PartitionError::Moving | PartitionError::NotLeader { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    let partition = replicas.partition(&name).expect("there");
+    partition.take_state(&led(0));
+    assert_eq!(partition.with_log(crate::log::Log::log_end), Some(acknowledged));
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "threads that may wait for each other for good")]
+fn cleaners_retention_and_checkpoints_never_wait_for_each_other() {
+    let disk = SimDisk::default();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let _inside = runtime.enter();
+    let replicas = open(&disk, &["/a"]);
+    let overrides = [("cleanup.policy".to_owned(), "compact,delete".to_owned())].into();
+    for name in ["t", "u"] {
+        create_as(&replicas, name, TopicConfig::resolve(&Config::default(), &overrides));
+    }
+    let (done, end) = std::sync::mpsc::channel();
+    let works: [fn(&Replicas); 3] = [
+        |replicas| replicas.clean_once(&mut |_| ()),
+        |replicas| {
+            replicas.directories().iter().for_each(|d| d.write_points().expect("written"));
+        },
+        |replicas| {
+            let all = replicas.directories().iter().flat_map(|d| d.partitions());
+            all.for_each(|partition| assert_eq!(replicas.apply_retention(&partition), 0));
+        },
+    ];
+    for work in works {
+        let (done, replicas) = (done.clone(), Arc::clone(&replicas));
+        std::thread::spawn(move || {
+            (0..3_000).for_each(|_| work(&replicas));
+            done.send(())
+        });
+    }
+    for _ in works {
+        end.recv_timeout(Duration::from_secs(30)).expect("they wait for each other");
+    }
+}
+
+/// Appends a batch of records, and deletes all before an offset.
+fn trimmed(partition: &PartitionHandle, count: usize, to: i64) -> Vec<u8> {
+    let batch = (0..count).fold(BatchBuilder::new(), |all, _| all.record(1, None, Some(b"v")));
+    let batch = batch.build();
+    let request = AppendRequest { batch: &batch, now_ms: 1, waiter: None, internal_epoch: None };
+    partition.append(&request).expect("appended");
+    partition.lock().log_mut().expect("online").trim(to);
+    batch
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_begins_in_the_middle_of_a_batch_is_moved() {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a", "/b"]);
+    let first = create(&replicas, "t", false);
+    trimmed(&first, 10, 4);
+    let (name, there) = (first.name.clone(), first.directory.path.clone());
+    let other = if *there == *"/a" { "/b" } else { "/a" };
+    let count = 10 + i64::try_from(moved(&replicas, &name, other).await).expect("few");
+    let now = replicas.partition(&name).expect("there");
+    let bounds =
+        |partition: &PartitionHandle| partition.with_log(|log| (log.log_start(), log.log_end()));
+    assert_eq!(bounds(&now), Some((4, count)));
+    let waiter = AckWaiter::new();
+    append(&now, Some(&waiter)).expect("appended");
+    settled(&waiter).await;
+    drop((first, now, replicas));
+    disk.die();
+    let replicas = open(&disk, &["/a", "/b"]);
+    assert_eq!(bounds(&create(&replicas, "t", false)), Some((4, count + 1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_begins_in_the_middle_of_a_batch_as_its_leader_does() {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a"]);
+    let mut batch = trimmed(&create(&replicas, "leading", false), 10, 4);
+    let follower = create(&replicas, "t", false);
+    let state = PartitionState { leader: 2, replicas: vec![1, 2], isr: vec![2], ..led(1) };
+    follower.take_state(&state);
+    follower.restart_at(1, 104).expect("begun anew");
+    let mut take = |base: i64| {
+        crate::record::batch::patch_position(&mut batch, base, 1);
+        follower.append_fetched(&FetchedBatches {
+            leader_epoch: 1,
+            bytes: &batch,
+            high_watermark: 110,
+            log_start: 104,
+            now_ms: 1,
+        })
+    };
+    take(100).expect("taken");
+    let bounds =
+        |partition: &PartitionHandle| partition.with_log(|log| (log.log_start(), log.log_end()));
+    assert_eq!(bounds(&follower), Some((104, 110)));
+    // What comes again, or begins before the end of a log that has something, is not taken twice.
+    take(100).expect("nothing new");
+    assert!(take(105).is_err());
+    assert_eq!(bounds(&follower), Some((104, 110)));
+    follower.lock().log_mut().expect("online").close().expect("flushed");
+    drop((follower, replicas));
+    disk.die();
+    let replicas = open(&disk, &["/a"]);
+    assert_eq!(bounds(&create(&replicas, "t", false)), Some((104, 110)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_move_that_a_crash_ended_leaves_one_whole_log_whatever_was_renamed() {
     for step in 0..3 {
         let disk = SimDisk::default();
@@ -370,6 +519,32 @@ async fn a_replica_that_was_deleted_before_a_crash_comes_again_whatever_the_disk
         let partition = create(&replicas, "t", false);
         assert_eq!(partition.with_log(crate::log::Log::log_end), Some(end), "{fail_writes}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promise_that_could_not_be_taken_back_is_held_at_the_next_try_too() {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a"]);
+    let partition = create(&replicas, "t", false);
+    for _ in 0..3 {
+        let waiter = AckWaiter::new();
+        append(&partition, Some(&waiter)).expect("appended");
+        settled(&waiter).await;
+    }
+    let directory = Arc::clone(&partition.directory);
+    directory.write_points().expect("written");
+    disk.set_faults(Faults { fail_writes: true, ..Faults::default() });
+    let names = [partition.name.clone()];
+    for _ in 0..2 {
+        assert!(directory.lower_point(&partition.name, 1).is_err(), "not written");
+        assert!(directory.forget_points(&names).is_err(), "not written");
+        assert_eq!(directory.lock_with_point(&partition).1, 3);
+    }
+    disk.set_faults(Faults::default());
+    directory.lower_point(&partition.name, 1).expect("written");
+    assert_eq!(directory.lock_with_point(&partition).1, 1);
+    directory.forget_points(&names).expect("written");
+    assert_eq!(directory.lock_with_point(&partition).1, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -529,4 +704,46 @@ async fn a_leader_that_knows_less_than_the_bucket_goes_on_there_unless_it_append
     assert!(names.iter().any(|name| name.ends_with("30.snapshot")), "{names:?}");
     let refused = |name: &String| name.ends_with("25.snapshot") || name.ends_with("01.snapshot");
     assert!(!names.iter().any(refused), "{names:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_is_never_sent_what_has_no_records_while_there_is_something_that_has() {
+    let (disk, overrides) = (SimDisk::default(), BTreeMap::new());
+    let replicas = open(&disk, &["/a"]);
+    let mut config = TopicConfig::resolve(&Config::default(), &overrides);
+    (config.segment_bytes, config.segment_ms, config.dirty_ratio_min) = (1, 1, 0.0);
+    let partition = create_as(&replicas, "t", config.clone());
+    // Of each producer the last batch stays, if only empty; what has no key goes.
+    for (producer, key) in [(1, Some(b"a")), (2, Some(b"a")), (3, Some(b"a")), (4, None), (5, None)]
+    {
+        let waiter = AckWaiter::new();
+        let batch = BatchBuilder::new().producer(producer, 0, 0).codec(Codec::Gzip);
+        let batch = batch.record(1, key.map(|key| &key[..]), Some(b"v")).build();
+        let waits = Some(&waiter);
+        let request =
+            AppendRequest { batch: &batch, now_ms: 1, waiter: waits, internal_epoch: None };
+        partition.append(&request).expect("appended");
+        settled(&waiter).await;
+    }
+    config.is_compacted = true;
+    partition.lock().log.as_mut().expect("open").set_config(Arc::new(config));
+    replicas.write_checkpoints();
+    replicas.clean_once(&mut |_| {});
+    let read = |offset, rules| {
+        let read = partition.read(offset, 1 << 20, true, rules).expect("read");
+        let slice = read.slice?;
+        let bytes = slice.read().expect("read");
+        let header = BatchHeader::parse(&bytes).expect("a header");
+        Some((header.base_offset, header.count, slice.is_bare))
+    };
+    let consumer = ReadRules::leader(-1);
+    let follower = ReadRules { up_to_log_end: true, ..consumer };
+    let found: Vec<_> = (0..6).map(|offset| read(offset, consumer)).collect();
+    let at = |offset, count, is_bare| Some((offset, count, is_bare));
+    let third = at(2, 1, false);
+    assert_eq!(found, [third, third, third, at(3, 0, true), at(4, 0, true), None]);
+    let found: Vec<_> = (0..6).map(|offset| read(offset, follower)).collect();
+    let all =
+        [(0, 0), (1, 0), (2, 1), (3, 0), (4, 0)].map(|(offset, count)| at(offset, count, false));
+    assert_eq!((&found[..5], found[5]), (&all[..], None));
 }

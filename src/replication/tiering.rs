@@ -7,8 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-
 use super::error::PartitionError;
 use super::partition::{Partition, PartitionHandle, State};
 use super::reading::ReadRules;
@@ -18,8 +16,8 @@ use crate::log::{FoundRecord, LeaderEpochs, Log, SegmentSource};
 use crate::model::number::to_i64;
 use crate::model::{LeaderEpoch, Offset, Timestamp};
 use crate::remote_log::{Manifest, RemoteError, RemotePartition, Tier, TierCounts};
-use crate::system::clock::{millis, monotonic, sleep, timeout_at};
-use crate::system::tasks::{blocking, spawn};
+use crate::system::clock::{Instant, monotonic, sleep, timeout_at};
+use crate::system::tasks::{blocking, keep_job, run_errand};
 
 /// How often it is looked for what deleted topics left.
 const SWEEP_EVERY: Duration = Duration::from_mins(30);
@@ -29,13 +27,8 @@ const BEHIND_SEGMENTS: usize = 2;
 const ORPHAN_AGE_MS: i64 = 6 * 3_600_000;
 const ORPHANS_EVERY_MS: i64 = 3_600_000;
 const NOTE_AGAIN: Duration = Duration::from_secs(5);
-
-/// How the work on object storage is paced.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct TierSettings {
-    pub interval_ms: i64,
-    pub copiers: usize,
-}
+/// How often it is looked whether the bucket is known by now.
+const CLAIM_AGAIN: Duration = Duration::from_millis(10);
 
 /// See `Partition::tiered_extent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,35 +84,11 @@ impl Replicas {
         self.local.any_tier().map(|tier| &*tier.counts)
     }
 
-    /// Looks after tiered partitions, over and over.
-    pub(crate) fn start_tiering(self: &Arc<Self>, settings: TierSettings) {
-        self.start_sweeping();
-        self.start_compacting(settings.interval_ms);
-        let replicas = Arc::clone(self);
-        spawn(async move {
-            loop {
-                let wanted = replicas.local.tier_wanted.notified();
-                let _ = timeout_at(monotonic() + millis(settings.interval_ms), wanted).await;
-                let partitions = replicas.directories.iter().flat_map(|d| d.partitions());
-                let mut tiered: Vec<_> =
-                    partitions.filter(|p| p.is_tiered() || p.is_leaving()).collect();
-                // Somebody waits for those that are brought back.
-                tiered.sort_by_key(|partition| !partition.awaits_restore());
-                futures_util::stream::iter(tiered)
-                    .for_each_concurrent(settings.copiers, |partition| {
-                        let replicas = Arc::clone(&replicas);
-                        async move { replicas.look_after(&partition).await }
-                    })
-                    .await;
-            }
-        });
-    }
-
     /// Removes what deleted topics left in the bucket, over and over.
-    fn start_sweeping(self: &Arc<Self>) {
+    pub(super) fn start_sweeping(self: &Arc<Self>) {
         let Some(tier) = self.local.tier.get().cloned() else { return };
         let replicas = Arc::clone(self);
-        spawn(async move {
+        keep_job("sweeping of deleted topics", async move {
             loop {
                 let mut again = SWEEP_EVERY;
                 match tier.sweep_deleted(replicas.clock.now_ms()).await {
@@ -148,7 +117,7 @@ impl Replicas {
             return;
         }
         let (name, id, local) = (Arc::clone(&topic.name), topic.id, Arc::clone(&self.local));
-        spawn(async move {
+        run_errand("noting a deletion", async move {
             while let Err(error) = tier.note_deleted(&name, id).await {
                 tracing::warn!(topic = %name, %error, "deletion not noted in object storage yet");
                 sleep(NOTE_AGAIN).await;
@@ -158,7 +127,7 @@ impl Replicas {
     }
 
     /// Does for one partition what is due.
-    async fn look_after(&self, partition: &PartitionHandle) {
+    pub(super) async fn look_after(&self, partition: &PartitionHandle) {
         let Some(remote) = &partition.remote else { return };
         let now_ms = self.clock.now_ms();
         let done = match partition.begin_tiering(now_ms) {
@@ -198,33 +167,89 @@ impl Replicas {
         };
         partition.go_on(remote, epoch, &manifest).await?;
         partition.know(epoch);
-        while let Some(source) = partition.to_copy(epoch, &manifest, self.clock.now_ms()) {
+        let copied = self.copy_all(partition, remote, (epoch, &config, &mut manifest)).await;
+        if copied.as_ref().is_err_and(|error| !error.is_local()) {
+            return copied;
+        }
+        // What can't be copied keeps nothing in the bucket that is to go.
+        let looked_after = self.clean_up(partition, remote, (epoch, &config, &manifest)).await;
+        copied.and(looked_after)
+    }
+
+    /// Copies what is due, segment by segment; what goes for it does not wait for the rest, which may be much.
+    async fn copy_all(
+        &self,
+        partition: &PartitionHandle,
+        remote: &RemotePartition,
+        (epoch, config, manifest): (LeaderEpoch, &TopicConfig, &mut Arc<Manifest>),
+    ) -> Result<(), RemoteError> {
+        while let Some(source) = partition.to_copy(epoch, manifest, self.clock.now_ms()) {
             let (from, end, behind) = (source.from, source.end, source.after > BEHIND_SEGMENTS);
-            manifest = remote.copy(source, (epoch, self.random().uuid()), behind).await?;
+            let copied = remote.copy(source.clone(), (epoch, self.random().uuid()), behind).await;
+            *manifest = match copied {
+                Ok(manifest) => manifest,
+                Err(error) if error.is_local() && !partition.still_has(&source) => {
+                    // Files that are gone since the replica is, or retention came first, are nothing to worry about.
+                    tracing::debug!(partition = %partition.name, %error, "segments changed while they were copied");
+                    return Err(RemoteError::Changed(partition.name.to_string()));
+                }
+                Err(error) => return Err(error),
+            };
             tracing::info!(partition = %partition.name, from, end, "segment copied to object storage");
             partition.know(epoch);
+            if let Some(shorter) = self.expire(partition, remote, (epoch, config, manifest)).await?
+            {
+                *manifest = shorter;
+            }
         }
+        Ok(())
+    }
+
+    /// Takes what is too old or too much out of the manifest, which is `None` if it stays as it is.
+    async fn expire(
+        &self,
+        partition: &PartitionHandle,
+        remote: &RemotePartition,
+        (epoch, config, manifest): (LeaderEpoch, &TopicConfig, &Manifest),
+    ) -> Result<Option<Arc<Manifest>>, RemoteError> {
+        let now_ms = self.clock.now_ms();
+        let after = partition.bytes_after(manifest).await;
+        let start = start_wanted(config, (manifest, after), now_ms);
+        if start <= manifest.log_start {
+            return Ok(None);
+        }
+        let advanced = remote.change(epoch, |manifest| {
+            manifest.advance(start, now_ms);
+            Ok(())
+        });
+        let manifest = advanced.await?;
+        partition.know(epoch);
+        Ok(Some(manifest))
+    }
+
+    /// Takes out of the bucket what is to go, and puts the rest in order.
+    async fn clean_up(
+        &self,
+        partition: &PartitionHandle,
+        remote: &RemotePartition,
+        (epoch, config, manifest): (LeaderEpoch, &TopicConfig, &Manifest),
+    ) -> Result<(), RemoteError> {
         let rewrapped = remote.rewrap(epoch).await?;
         if rewrapped > 0 {
             tracing::info!(partition = %partition.name, rewrapped, "keys of segments wrapped anew");
             partition.know(epoch);
         }
+        self.expire(partition, remote, (epoch, config, manifest)).await?;
         let now_ms = self.clock.now_ms();
-        let start = partition.start_wanted(&config, &manifest, now_ms);
-        if start > manifest.log_start {
-            let advanced = remote.change(epoch, |manifest| {
-                manifest.advance(start, now_ms);
-                Ok(())
-            });
-            advanced.await?;
-            partition.know(epoch);
-        }
         remote.sweep(epoch, config.file_delete_delay_ms, now_ms).await?;
         if partition.is_sweep_due(now_ms) {
             let orphans = remote.sweep_orphans(epoch, ORPHAN_AGE_MS, now_ms).await?;
             if orphans > 0 {
                 tracing::info!(partition = %partition.name, orphans, "objects that no manifest names removed");
             }
+        }
+        if remote.measure(epoch).await? > 0 {
+            partition.know(epoch);
         }
         Ok(())
     }
@@ -242,8 +267,10 @@ async fn follow_tier(
         return Ok(());
     }
     let manifest = remote.refresh().await?;
-    let mut state = partition.state.lock();
+    let mut state = partition.lock();
+    // Only what the leader of today has claimed: what one before it copied may be what this log was cut by since.
     if !state.replica.is_leader()
+        && state.replica.leader_epoch == manifest.leader_epoch
         && let Some(log) = state.log.as_mut()
     {
         log.set_copied_to(safe_to(log, &manifest));
@@ -261,38 +288,61 @@ fn safe_to(log: &Log, manifest: &Manifest) -> Offset {
     }
 }
 
+/// Where the whole log is to begin: what is in object storage and too old or too much goes. `after`: bytes of the log that are not in
+/// the manifest.
+fn start_wanted(
+    config: &TopicConfig,
+    (manifest, after): (&Manifest, u64),
+    now_ms: Timestamp,
+) -> Offset {
+    let mut start = manifest.log_start;
+    if !config.is_deleted {
+        return start;
+    }
+    let mut left = manifest.bytes().saturating_add(after);
+    for (at, segment) in manifest.segments.iter().enumerate() {
+        // One without any time (all of it was emptied by an earlier release) is as old as what comes after it.
+        let mut times = manifest.segments.iter().skip(at).map(|later| later.max_timestamp);
+        let newest = times.find(|timestamp| *timestamp >= 0);
+        let too_old = config.retention_ms >= 0
+            && newest.is_some_and(|newest| now_ms.saturating_sub(newest) > config.retention_ms);
+        let after = left.saturating_sub(segment.counted_bytes());
+        let too_much = config.retention_bytes >= 0 && to_i64(after) >= config.retention_bytes;
+        if !too_old && !too_much {
+            break;
+        }
+        left = after;
+        start = start.max(segment.end_offset);
+    }
+    start
+}
+
 impl Partition {
-    fn is_tiered(&self) -> bool {
+    pub(super) fn is_tiered(&self) -> bool {
         self.remote.is_some()
             && self.with_log(|log| log.config().is_in_own_bucket()).unwrap_or(false)
     }
 
     /// What a leader needs; `None` where this replica does not lead. Rolls a segment that has its age.
     fn begin_tiering(self: &Arc<Self>, now_ms: Timestamp) -> Option<Leading> {
-        let mut state = self.state.lock();
-        let state = &mut *state;
+        if !self.is_leader() {
+            return None;
+        }
+        self.roll_if_old(now_ms);
+        let state = self.lock();
         if !state.replica.is_leader() || !self.local.lease.is_held() {
             return None;
         }
         let epoch = state.replica.leader_epoch;
-        let log = state.log.as_mut()?;
-        if let Err(error) = log.roll_if_old(now_ms) {
-            self.directory.fail(&error, &self.name);
-            state.fail();
-            return None;
-        }
+        let log = state.log.as_ref()?;
         let (epochs, log_end) = (log.epochs().clone(), log.log_end());
-        let (config, waits) = (log.shared_config(), log.recovery_point() < log.active_base());
-        if waits && config.is_copied {
-            // With `write.caching` nobody else may want that for long.
-            self.queue_flush(state);
-        }
+        let config = log.shared_config();
         Some(Leading { epoch, epochs, log_end, config })
     }
 
     /// Takes on what is in object storage, if this replica leads in that epoch still: what is known of it now, since several change it.
     pub(super) fn know(&self, epoch: LeaderEpoch) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let state = &mut *state;
         if !state.replica.is_leader() || state.replica.leader_epoch != epoch {
             return;
@@ -310,7 +360,7 @@ impl Partition {
 
     /// Whether it is time to look for orphans, spread over an hour from the first look on.
     fn is_sweep_due(&self, now_ms: Timestamp) -> bool {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let next = state.next_sweep_ms.get_or_insert(now_ms + ORPHANS_EVERY_MS / 2);
         let is_due = now_ms >= *next;
         if is_due {
@@ -319,13 +369,17 @@ impl Partition {
         is_due
     }
 
+    fn still_has(&self, source: &SegmentSource) -> bool {
+        self.with_log(|log| log.still_has(source)).unwrap_or(false)
+    }
+
     fn to_copy(
         &self,
         epoch: LeaderEpoch,
         manifest: &Manifest,
         now_ms: Timestamp,
     ) -> Option<SegmentSource> {
-        let state = self.state.lock();
+        let state = self.lock();
         if !state.replica.is_leader() || state.replica.leader_epoch != epoch {
             return None;
         }
@@ -339,47 +393,43 @@ impl Partition {
         log.segment_to_copy((from.max(local), state.replica.high_watermark()), now_ms)
     }
 
-    /// Where the whole log is to begin: what is in object storage and too old or too much goes.
-    fn start_wanted(&self, config: &TopicConfig, manifest: &Manifest, now_ms: Timestamp) -> Offset {
-        let mut start = manifest.log_start;
-        let local_bytes = self.with_log(|log| log.bytes_from(manifest.end().unwrap_or(0)));
-        if !config.is_deleted {
-            return start;
-        }
-        let mut left = manifest.bytes() + local_bytes.unwrap_or(0);
-        for segment in &manifest.segments {
-            let age_ms = now_ms.saturating_sub(segment.max_timestamp);
-            let too_old = config.retention_ms >= 0
-                && segment.max_timestamp >= 0
-                && age_ms > config.retention_ms;
-            let after = left.saturating_sub(segment.log_bytes);
-            let too_much = config.retention_bytes >= 0 && to_i64(after) >= config.retention_bytes;
-            if !too_old && !too_much {
-                break;
-            }
-            left = after;
-            start = start.max(segment.end_offset);
-        }
-        start
+    /// Committed bytes of this log that no segment of the manifest has: what is not committed may be gone a moment later.
+    async fn bytes_after(self: &Arc<Self>, manifest: &Manifest) -> u64 {
+        let end = manifest.end().unwrap_or(manifest.log_start);
+        let (all, uncommitted) = {
+            let state = self.lock();
+            let Some(log) = state.log.as_ref() else { return 0 };
+            let committed = state.replica.high_watermark().max(end);
+            (log.bytes_from(end), log.bytes_from(committed))
+        };
+        blocking(move || all.run().saturating_sub(uncommitted.run())).await.unwrap_or(0)
     }
 
-    /// How much of a leader's tiered log is in object storage; `None` where it is not tiered.
+    /// How much of a leader's tiered log is in object storage; `None` where it is not tiered. May wait for the disk.
     pub(crate) fn tiered_extent(&self) -> Option<TieredExtent> {
-        let state = self.state.lock();
+        let (extent, uncopied) = {
+            let state = self.lock();
+            let log = state.log.as_ref().filter(|log| log.config().is_tiered)?;
+            let manifest = state.remote.as_ref();
+            let end = manifest.and_then(|manifest| manifest.end()).unwrap_or(log.log_start());
+            let bytes = manifest.map_or(0, |manifest| manifest.bytes());
+            let is_known = manifest.is_some();
+            (TieredExtent { is_known, bytes, end, uncopied_bytes: 0 }, log.bytes_from(end))
+        };
+        Some(TieredExtent { uncopied_bytes: uncopied.run(), ..extent })
+    }
+
+    /// The first offset that is not in object storage; `None` where the log is not tiered.
+    pub(crate) fn tiered_end(&self) -> Option<Offset> {
+        let state = self.lock();
         let log = state.log.as_ref().filter(|log| log.config().is_tiered)?;
-        let manifest = state.remote.as_ref();
-        let end = manifest.and_then(|manifest| manifest.end()).unwrap_or(log.log_start());
-        Some(TieredExtent {
-            is_known: manifest.is_some(),
-            bytes: manifest.map_or(0, |manifest| manifest.bytes()),
-            end,
-            uncopied_bytes: log.bytes_from(end),
-        })
+        let copied = state.remote.as_ref().and_then(|manifest| manifest.end());
+        Some(copied.unwrap_or(log.log_start()))
     }
 
     /// Offsets of a leader: where its local log begins, and the last one in object storage, -1 if there is none.
     pub(crate) fn tiered_bounds(&self) -> Result<(Offset, Offset), PartitionError> {
-        let state = self.state.lock();
+        let state = self.lock();
         let local = self.readable(&state, ReadRules::leader(-1))?.log_start();
         let last =
             state.remote.as_ref().and_then(|manifest| manifest.end()).map_or(-1, |end| end - 1);
@@ -393,7 +443,7 @@ impl Partition {
         timestamp: Option<Timestamp>,
     ) -> Result<Option<FoundRecord>, PartitionError> {
         let (manifest, local, plain_bytes_max) = {
-            let state = self.state.lock();
+            let state = self.lock();
             let log = self.readable(&state, ReadRules::leader(-1))?;
             let local = log.log_start();
             if state.start()? == local {
@@ -413,7 +463,7 @@ impl Partition {
     /// Moves the log's start (DeleteRecords); -1 means the high watermark. Returns the new start, which is durable only
     /// after `trim_tiered` where the log is tiered.
     pub(crate) fn trim(&self, offset: Offset) -> Result<Offset, PartitionError> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if self.readable(&state, ReadRules::leader(-1))?.config().mount.is_some() {
             return Err(PartitionError::Mounted);
         }
@@ -427,22 +477,27 @@ impl Partition {
         Ok(if to < local { start.max(to) } else { local })
     }
 
-    /// Makes a new start that of what is in object storage too.
+    /// Makes a new start that of what is in object storage too, also where nothing is there yet: the first segment may be on its way. Waits for
+    /// what an earlier leader left there.
     pub(crate) async fn trim_tiered(
         &self,
         start: Offset,
         now_ms: Timestamp,
+        deadline: Instant,
     ) -> Result<(), PartitionError> {
         let Some(remote) = self.remote.as_ref().filter(|_| self.is_tiered()) else {
             return Ok(());
         };
         let epoch = self.leading_epoch();
-        if remote.claimed(epoch).is_none_or(|manifest| manifest.segments.is_empty()) {
-            return if self.local_start() >= start {
-                Ok(())
-            } else {
-                Err(PartitionError::Unsettled)
-            };
+        while remote.claimed(epoch).is_none() {
+            // What a first leader copies when it knows the bucket begins no earlier than its log does now.
+            if epoch == 0 && self.local_start() >= start {
+                return Ok(());
+            }
+            if self.leading_epoch() != epoch || epoch < 0 || monotonic() >= deadline {
+                return Err(PartitionError::Unsettled);
+            }
+            sleep(CLAIM_AGAIN).await;
         }
         let changed = remote.change(epoch, |manifest| {
             manifest.advance(start, now_ms);
@@ -451,5 +506,47 @@ impl Partition {
         changed.await.map_err(|error| PartitionError::Remote(error.to_string()))?;
         self.know(epoch);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::remote_log::sample_manifest;
+
+    #[test]
+    fn retention_by_size_deletes_a_segment_only_if_enough_is_left_without_it() {
+        let mut config =
+            TopicConfig::resolve(&Config::default(), &std::collections::BTreeMap::new());
+        config.retention_ms = -1;
+        // Two segments of ten bytes, up to the offsets 10 and 20.
+        let mut manifest = sample_manifest();
+        let mut start = |retention_bytes: i64, counted: Option<u64>, after: u64| {
+            config.retention_bytes = retention_bytes;
+            manifest.segments[1].counted_bytes = counted;
+            start_wanted(&config, (&manifest, after), 1_000)
+        };
+        assert_eq!([start(-1, None, 900), start(11, None, 0), start(10, None, 0)], [0, 0, 10]);
+        assert_eq!([start(0, None, 0), start(7, None, 7), start(8, None, 7)], [20, 20, 10]);
+        // Of the second one only some counts.
+        assert_eq!([start(10, Some(4), 5), start(10, Some(4), 6)], [0, 10]);
+        assert_eq!([start(10, Some(0), 9), start(10, Some(0), 10)], [0, 20]);
+    }
+
+    #[test]
+    fn a_segment_in_the_bucket_without_any_time_is_as_old_as_what_comes_after_it() {
+        let mut config =
+            TopicConfig::resolve(&Config::default(), &std::collections::BTreeMap::new());
+        (config.retention_ms, config.retention_bytes) = (1_000, -1);
+        let mut manifest = sample_manifest();
+        let mut start = |times: [i64; 2], now_ms: i64| {
+            for (segment, time) in manifest.segments.iter_mut().zip(times) {
+                segment.max_timestamp = time;
+            }
+            start_wanted(&config, (&manifest, 0), now_ms)
+        };
+        assert_eq!([start([-1, 500], 1_500), start([-1, 500], 1_501)], [0, 20]);
+        assert_eq!([start([500, -1], 1_501), start([-1, -1], 9_000)], [10, 0]);
     }
 }

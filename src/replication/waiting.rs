@@ -75,7 +75,7 @@ pub(super) struct Waiting {
     fetches: Vec<Arc<FetchWaiter>>,
     /// Followers that wait for the log to grow.
     followers: Vec<Arc<FetchWaiter>>,
-    /// By the offset that must be flushed; a follower waits for its own appends, in order.
+    /// By the offset that must be flushed, sorted.
     flushes: VecDeque<(Offset, Arc<AckWaiter>)>,
 }
 
@@ -128,7 +128,8 @@ impl Waiting {
 
     pub(super) fn add_flush(&mut self, offset: Offset, waiter: &Arc<AckWaiter>) {
         waiter.add();
-        self.flushes.push_back((offset, Arc::clone(waiter)));
+        let at = self.flushes.partition_point(|(other, _)| *other <= offset);
+        self.flushes.insert(at, (offset, Arc::clone(waiter)));
     }
 
     /// The log is durable up to `to`.

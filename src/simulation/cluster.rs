@@ -32,6 +32,8 @@ pub(super) struct ClusterRun {
     pub faults: usize,
     /// The last offset at which a replica's log begins: what is before is in the bucket only.
     pub local_start: i64,
+    /// The last offset at which a partition begins: what is before is gone.
+    pub start: i64,
     /// Records that readers find at last.
     pub left: usize,
 }
@@ -83,6 +85,7 @@ struct World {
     kinds: Vec<Fault>,
     started: Instant,
     kind: Kind,
+    retention_bytes: Option<u64>,
     bucket: Arc<Mutex<BucketFault>>,
     spoiled: Option<JoinHandle<()>>,
 }
@@ -118,16 +121,42 @@ pub(super) fn run_compacted(seed: u64, seconds: u64) -> ClusterRun {
     run_with(seed, seconds, Kind::Compacted)
 }
 
+/// The same with a bucket and retention by size, and replicas that go from one log directory to the other.
+pub(super) fn run_sized(seed: u64, seconds: u64) -> ClusterRun {
+    run_with(seed, seconds, Kind::Sized)
+}
+
+/// The same with compacted logs whose segments are closed by their age, and records of all sizes.
+pub(super) fn run_aged(seed: u64, seconds: u64) -> ClusterRun {
+    run_with(seed, seconds, Kind::Aged)
+}
+
+/// How long nothing is appended before everything is read again, in aged runs: longer than every timer of a log.
+const IDLE: Duration = Duration::from_secs(8);
+
 /// Where a run's records are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Local,
     Tiered,
     Compacted,
+    /// Tiered, with retention by size, on nodes with two log directories.
+    Sized,
+    /// On disk only, compacted there; records on both sides of what the code treats as small, and times in which nothing comes.
+    Aged,
+}
+
+impl Kind {
+    fn has_bucket(self) -> bool {
+        matches!(self, Kind::Tiered | Kind::Compacted | Kind::Sized)
+    }
+
+    fn is_compacted(self) -> bool {
+        matches!(self, Kind::Compacted | Kind::Aged)
+    }
 }
 
 fn run_with(seed: u64, seconds: u64, kind: Kind) -> ClusterRun {
-    let is_tiered = kind != Kind::Local;
     run_blocking_in_place();
     let bucket = renew_shared();
     reset();
@@ -146,17 +175,40 @@ fn run_with(seed: u64, seconds: u64, kind: Kind) -> ClusterRun {
         let nodes = (1..).zip(nodes);
         let use_of_bucket = match kind {
             Kind::Local => BucketUse::None,
+            Kind::Aged => BucketUse::Aged,
             _ if seed.is_multiple_of(2) => BucketUse::Plain,
             _ => BucketUse::Encrypted,
         };
-        let node = |(id, role)| Node::new(id, (role, VOTERS, use_of_bucket), &net, &random);
+        let node = |(id, role)| {
+            let mut node = Node::new(id, (role, VOTERS, use_of_bucket), &net, &random);
+            if kind == Kind::Sized {
+                node.directories = &["/sim", "/other"];
+            }
+            node
+        };
         let nodes = nodes.map(node).collect();
         let kinds: Vec<Fault> = FAULTS.into_iter().filter(|_| random.below(2) == 0).collect();
-        let kinds = if kinds.is_empty() { FAULTS.to_vec() } else { kinds };
+        let mut kinds = if kinds.is_empty() { FAULTS.to_vec() } else { kinds };
+        let retention_bytes = (kind == Kind::Sized).then(|| {
+            kinds.extend([Fault::Act(Act::Directory); 3]);
+            5_000 + random.below(40_000)
+        });
         let (run, started) = (ClusterRun::default(), monotonic());
         let closing = net.clone();
-        let spoiled = is_tiered.then(|| spawn(spoil(Arc::clone(&bucket), Random::seeded(!seed))));
-        let world = World { random, net, nodes, run, kinds, started, kind, bucket, spoiled };
+        let spoiled =
+            kind.has_bucket().then(|| spawn(spoil(Arc::clone(&bucket), Random::seeded(!seed))));
+        let world = World {
+            random,
+            net,
+            nodes,
+            run,
+            kinds,
+            started,
+            kind,
+            retention_bytes,
+            bucket,
+            spoiled,
+        };
         let until = started + Duration::from_secs(seconds) + STUCK_AFTER;
         let run = timeout_at(until, world.live(seconds)).await.unwrap_or_else(|_| {
             let wrong = vec!["something waits for what never comes".to_owned()];
@@ -201,7 +253,9 @@ impl World {
         let clients: Vec<JoinHandle<Producer>> = (0..PARTITIONS)
             .map(|partition| {
                 let mut client = Producer::new(partition, self.count(), &self.net, &self.random);
-                client.is_keyed = self.kind == Kind::Compacted;
+                client.is_keyed = self.kind.is_compacted();
+                client.has_large = self.kind == Kind::Aged;
+                client.retention_bytes = self.retention_bytes;
                 spawn(async move {
                     client.live(until).await;
                     client
@@ -229,9 +283,13 @@ impl World {
             ("file.delete.delay.ms", "500"),
         ];
         let compacted = [("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.01")];
-        let wanted = tiered.into_iter().filter(|_| self.kind != Kind::Local);
-        let more = compacted.into_iter().filter(|_| self.kind == Kind::Compacted);
-        wanted.chain(more).map(|(key, value)| (key.to_owned(), Some(value.to_owned()))).collect()
+        let aged = [("segment.ms", "1500"), ("max.compaction.lag.ms", "3000")];
+        let wanted = tiered.into_iter().filter(|_| self.kind.has_bucket());
+        let more = compacted.into_iter().filter(|_| self.kind.is_compacted());
+        let aged = aged.into_iter().filter(|_| self.kind == Kind::Aged);
+        let texts = wanted.chain(more).chain(aged).map(|(key, value)| (key, value.to_owned()));
+        let size = self.retention_bytes.map(|bytes| ("retention.bytes", bytes.to_string()));
+        texts.chain(size).map(|(key, value)| (key.to_owned(), Some(value))).collect()
     }
 
     /// Waits for a controller and makes the topic.
@@ -364,19 +422,46 @@ impl World {
             if !client.is_settled() {
                 self.run.wrong.push(format!("p{}: never acknowledged", client.partition));
             }
+        }
+        if self.kind == Kind::Aged {
+            sleep(IDLE).await;
+            self.look_for_unaged();
+        }
+        for client in &mut clients {
             client.verify(monotonic() + Duration::from_secs(20)).await;
         }
         // High watermarks reach followers with the next fetch.
         sleep(Duration::from_secs(2)).await;
         self.compare();
+        self.look_for_discarded();
         for mut client in clients {
             self.run.acked += client.acked.len();
+            self.run.start = self.run.start.max(client.start);
             self.run.left += client.seen.len();
             self.run.refused += client.refused;
             self.run.trace.append(&mut client.trace);
             self.run.wrong.append(&mut client.wrong);
         }
         self.run
+    }
+
+    /// Whatever happened to a log, after long idleness its last segment was closed for its age.
+    fn look_for_unaged(&mut self) {
+        for node in &self.nodes {
+            for (partition, what) in node.unaged(TOPIC) {
+                self.run.wrong.push(format!("n{}: p{partition} {what}", node.id));
+            }
+        }
+    }
+
+    /// No node took back what was committed: there are no unclean elections here.
+    fn look_for_discarded(&mut self) {
+        for node in &self.nodes {
+            let discarded = node.with_broker(|b| b.context().replicas.discarded_records());
+            if discarded.is_some_and(|discarded| discarded > 0) {
+                self.run.wrong.push(format!("n{}: {discarded:?} records discarded", node.id));
+            }
+        }
     }
 
     /// Every replica of a partition holds the same bytes, and knows the same of producers.
@@ -396,11 +481,15 @@ impl World {
                 let (end, batches) = logs.get(at(id))?.get(&partition)?;
                 Some((end, batches.range(start..).collect::<Vec<_>>()))
             };
-            let known = |id: &i32| producers.get(at(id)).and_then(|all| all.get(&partition));
+            let is_trimmed = self.kind == Kind::Sized;
+            let known = |id: &i32| {
+                let known = producers.get(at(id))?.get(&partition)?.clone();
+                Some(if is_trimmed { without_counts(&known) } else { known })
+            };
             let Some(first) = state.replicas.first() else { continue };
             for other in &state.replicas {
                 // Each replica compacts its own log, and forgets batches that are gone.
-                let is_compacted = self.kind == Kind::Compacted;
+                let is_compacted = self.kind.is_compacted();
                 if !is_compacted && known(first) != known(other) {
                     let (one, two) = (known(first), known(other));
                     let what = format!("p{partition}: producer states differ: {one:?} {two:?}");
@@ -435,6 +524,16 @@ impl World {
             }) == Some(true)
         })
     }
+}
+
+/// What logs know of producers, but for how many records each has stored: a replica that began where retention had left the log
+/// has not seen those before.
+fn without_counts(lines: &[String]) -> Vec<String> {
+    let line = |line: &String| {
+        let words = line.split(' ').enumerate().filter(|(at, _)| *at != 3);
+        words.map(|(_, word)| word).collect::<Vec<_>>().join(" ")
+    };
+    lines.iter().map(line).collect()
 }
 
 fn describe(node: &Node) -> String {

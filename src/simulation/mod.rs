@@ -138,6 +138,31 @@ fn a_compacted_cluster_keeps_the_newest_of_each_key_whatever_happens_to_its_node
     assert!(left * 2 < acked && remote * 4 > runs.len() * 3, "{acked} {left} {remote}");
 }
 
+/// The same with retention by size; `SIZED_SEEDS=from..to` runs others.
+const SIZED_SEEDS: std::ops::Range<u64> = 0..4;
+
+#[test]
+fn a_tiered_cluster_keeps_as_many_bytes_as_it_is_told_to_wherever_its_replicas_lie() {
+    let seeds = seeds_of("SIZED_SEEDS", SIZED_SEEDS);
+    let runs = run_clusters("SIZED", seeds, cluster::run_sized);
+    let acked: usize = runs.iter().map(|run| run.acked).sum();
+    let deleted = runs.iter().filter(|run| run.start > 0).count();
+    println!("{} runs, {acked} records acknowledged; {deleted} with deleted ones", runs.len());
+    assert!(acked > 100 * runs.len() && deleted * 2 > runs.len(), "{acked} {deleted}");
+}
+
+/// Clusters whose logs are compacted on disk; `AGED_SEEDS=from..to` runs others.
+const AGED_SEEDS: std::ops::Range<u64> = 0..4;
+
+#[test]
+fn an_aged_cluster_can_be_read_from_the_start_whatever_happened_and_however_long_nothing_did() {
+    let seeds = seeds_of("AGED_SEEDS", AGED_SEEDS);
+    let runs = run_clusters("AGED", seeds, cluster::run_aged);
+    let (acked, left) = runs.iter().fold((0, 0), |(a, l), run| (a + run.acked, l + run.left));
+    println!("{} runs, {acked} records acknowledged, {left} left", runs.len());
+    assert!(acked > 50 * runs.len() && left * 2 < acked, "{acked} {left}");
+}
+
 /// Log lines tell the run's own time, as its trace does.
 struct SimulatedUptime;
 
@@ -167,11 +192,27 @@ fn the_seed_of_the_environment_is_run_on_a_cluster_and_shown() {
     show("SEED", cluster::run);
     show("TIERED", cluster::run_tiered);
     show("COMPACTED", cluster::run_compacted);
+    show("SIZED", cluster::run_sized);
+    show("AGED", cluster::run_aged);
 }
 
 /// Whether a run shows that something is wrong: by its checks, or by an assertion of ours that failed.
-fn shows_a_bug(seed: u64, seconds: u64) -> bool {
-    std::panic::catch_unwind(|| !cluster::run(seed, seconds).wrong.is_empty()).unwrap_or(true)
+fn shows_a_bug(run: fn(u64, u64) -> cluster::ClusterRun, seed: u64, seconds: u64) -> bool {
+    std::panic::catch_unwind(|| !run(seed, seconds).wrong.is_empty()).unwrap_or(true)
+}
+
+/// In which runs a planted bug is looked for.
+fn runs_for(bug: Bug) -> fn(u64, u64) -> cluster::ClusterRun {
+    match bug {
+        Bug::CacheByPath
+        | Bug::StalePlaceOfHighWatermark
+        | Bug::GapBetweenSegments
+        | Bug::PromiseUnwritten
+        | Bug::ForgetAge
+        | Bug::AnswerWithoutRecords => cluster::run_aged,
+        Bug::CountCopiedTwice => cluster::run_sized,
+        _ => cluster::run,
+    }
 }
 
 /// How long a run may be that has to find a planted bug, and how many seeds are looked through for a new one.
@@ -180,7 +221,7 @@ const PLANTED_SEEDS: u64 = 2_000;
 
 fn finds(bug: Bug, seed: u64) -> bool {
     plant(Some(bug));
-    let found = shows_a_bug(seed, PLANTED_SECONDS);
+    let found = shows_a_bug(runs_for(bug), seed, PLANTED_SECONDS);
     plant(None);
     found
 }

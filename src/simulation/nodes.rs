@@ -59,12 +59,16 @@ pub(super) struct Node {
     pub role: Role,
     voters: u32,
     bucket: BucketUse,
+    /// Its log directories.
+    pub directories: &'static [&'static str],
 }
 
 /// How a node uses a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BucketUse {
     None,
+    /// None, but what compacts and deletes comes by often.
+    Aged,
     Plain,
     /// Encrypted, and with a disk for what was read.
     Encrypted,
@@ -102,7 +106,8 @@ impl Node {
             disk.sync_dir("/keys".as_ref()).expect("flushed");
         }
         disk.set_faults(Faults { sync_us: SYNC_US, ..Faults::default() });
-        Self { id, disk, life, net: net.clone(), random, role, voters, bucket }
+        let (net, directories) = (net.clone(), &["/sim"][..]);
+        Self { id, disk, life, net, random, role, voters, bucket, directories }
     }
 
     fn config(&self) -> Config {
@@ -122,7 +127,7 @@ impl Node {
         };
         for (key, value) in [
             ("node.id", id.to_string()),
-            ("log.dirs", "/sim".to_owned()),
+            ("log.dirs", self.directories.join(",")),
             ("listeners", listeners),
             ("process.roles", roles.to_owned()),
             ("controller.quorum.voters", voters),
@@ -140,16 +145,17 @@ impl Node {
         let tiered = [
             ("remote.storage.url", "memory:shared"),
             ("remote.log.manager.task.interval.ms", "300"),
-            ("log.retention.check.interval.ms", "1000"),
-            ("log.cleaner.backoff.ms", "700"),
         ];
+        let aged = [("log.retention.check.interval.ms", "1000"), ("log.cleaner.backoff.ms", "700")];
         let encrypted = [
             ("remote.storage.encryption.keys", "/keys/keys"),
             ("remote.fetch.disk.cache.dir", "/cache"),
         ];
-        let tiered = tiered.into_iter().filter(|_| self.bucket != BucketUse::None);
+        let has_bucket = matches!(self.bucket, BucketUse::Plain | BucketUse::Encrypted);
+        let tiered = tiered.into_iter().filter(|_| has_bucket);
+        let aged = aged.into_iter().filter(|_| self.bucket != BucketUse::None);
         let encrypted = encrypted.into_iter().filter(|_| self.bucket == BucketUse::Encrypted);
-        for (key, value) in tiered.chain(encrypted) {
+        for (key, value) in tiered.chain(aged).chain(encrypted) {
             config.set(key, value, Origin::CommandLine).expect("valid");
         }
         config
@@ -219,7 +225,7 @@ impl Node {
             broker_dialer: Arc::clone(&dialer),
             dialer,
         };
-        let broker = Broker::open(parts, watch::channel(false).0).await;
+        let broker = Broker::open(parts, &crate::system::life::Life::new()).await;
         let broker = broker.map_err(|error| error.to_string())?;
         let (service, rules) = broker.service();
         self.net.listen(&format!("{name}:9092"), self.id, acceptor(self.id, service, rules));
@@ -333,6 +339,21 @@ impl Node {
             logs.insert(partition.name.partition, (end, batches.unwrap_or_default()));
         }
         logs
+    }
+
+    /// This node's logs whose last records still lie in the segment that is written. (Whether that was cleaned is not asked: a node's
+    /// clock begins anew with its process here, and what is to come is overdue for nobody.)
+    pub(super) fn unaged(&self, topic: &str) -> Vec<(i32, String)> {
+        let topic = self.with_broker(|broker| broker.context().replicas.topic(topic)).flatten();
+        let partitions = topic.map(|topic| topic.partitions()).unwrap_or_default();
+        let left = |log: &crate::log::Log| {
+            let (active, end) = (log.active_base(), log.log_end());
+            (active < end).then(|| format!("from {active} to {end} is not closed"))
+        };
+        let look = |p: &crate::replication::PartitionHandle| {
+            Some((p.name.partition, p.with_log(left).flatten()?))
+        };
+        partitions.iter().filter_map(look).collect()
     }
 
     /// Where this node's logs begin, by partition.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::client::TOPIC;
 use super::nodes::{Node, Role};
 use crate::controller::{Command, Controller};
+use crate::replication::Replicas;
 use crate::system::Random;
 use crate::system::clock::sleep;
 use crate::system::sim_nodes::spawn_on;
@@ -22,11 +23,17 @@ pub(super) enum Act {
     Drain,
     /// A voter comes or goes.
     Voters,
+    /// A replica goes to another log directory of its broker.
+    Directory,
 }
 
 /// Asks `through` for it; what becomes of it nobody knows, as with every fault.
 pub(super) fn carry_out(act: Act, through: &Node, nodes: &[Node], random: Random) {
     let Some(controller) = through.controller() else { return };
+    let Some(replicas) = through.with_broker(|broker| Arc::clone(&broker.context().replicas))
+    else {
+        return;
+    };
     let nodes: Vec<(i32, Role)> =
         nodes.iter().map(|node| (i32::try_from(node.id).expect("small"), node.role)).collect();
     drop(spawn_on(through.id, async move {
@@ -34,6 +41,7 @@ pub(super) fn carry_out(act: Act, through: &Node, nodes: &[Node], random: Random
             Act::Move => move_replicas(&controller, &nodes, &random).await,
             Act::Drain => drain(&controller, &nodes, &random).await,
             Act::Voters => change_voters(&controller, &nodes, &random).await,
+            Act::Directory => change_directory(controller, &replicas, &random),
         }
     }));
 }
@@ -60,6 +68,17 @@ async fn move_replicas(controller: &Arc<Controller>, nodes: &[(i32, Role)], rand
     let replicas = Some(replicas).filter(|_| random.below(5) > 0);
     let result = controller.ask(Command::Reassign { topic: topic.id, partition, replicas }).await;
     tracing::info!(partition, ?result, "asked to move");
+}
+
+fn change_directory(controller: Arc<Controller>, replicas: &Arc<Replicas>, random: &Random) {
+    let Some(topic) = replicas.topic(TOPIC) else { return };
+    let Some(partition) = pick(&topic.partitions(), random) else { return };
+    let paths: Vec<_> = replicas.directories().iter().map(|d| d.path.clone()).collect();
+    let Some(path) = pick(&paths, random) else { return };
+    let (name, id) = (partition.name.clone(), topic.id);
+    let done = move || controller.show_again(id, name.partition);
+    let result = replicas.move_replica(&partition.name, &path, done);
+    tracing::info!(partition = %partition.name, path = %path.display(), ?result, "asked to move to another directory");
 }
 
 async fn drain(controller: &Arc<Controller>, nodes: &[(i32, Role)], random: &Random) {

@@ -10,10 +10,12 @@ use super::net::{SimDialer, SimNet};
 use super::nodes::STARTED_MS;
 use crate::model::number::{to_i32, to_u64, to_usize};
 use crate::network::client::FramedClient;
+use crate::protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use crate::protocol::messages::metadata_request::MetadataRequestTopic;
 use crate::protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use crate::protocol::messages::{
-    InitProducerIdRequest, MetadataRequest, ProduceRequest, ProducerId, TopicName,
+    BrokerId, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
+    ProducerId, TopicName,
 };
 use crate::protocol::{Request, decode_response, encode_request, text};
 use crate::record::{BatchBuilder, Records, next_batch};
@@ -29,6 +31,14 @@ pub(super) struct Producer {
     pub partition: i32,
     /// Whether records have keys, of which only the newest record has to stay.
     pub is_keyed: bool,
+    /// What is kept at least, where the oldest records go: those past the start that bring as many bytes have to be there.
+    pub retention_bytes: Option<u64>,
+    /// Where the log began when it was last looked.
+    pub start: i64,
+    /// Bytes of acknowledged batches, by their base offsets.
+    sizes: BTreeMap<i64, u64>,
+    /// Whether some are large: on the other side of what is read and sent at once.
+    pub has_large: bool,
     dialer: SimDialer,
     nodes: u32,
     random: Random,
@@ -69,6 +79,10 @@ impl Producer {
         Self {
             partition,
             is_keyed: false,
+            retention_bytes: None,
+            start: 0,
+            sizes: BTreeMap::new(),
+            has_large: false,
             dialer: SimDialer { net: net.clone(), from },
             nodes,
             random: Random::seeded(random.next_u64()),
@@ -121,6 +135,14 @@ impl Producer {
             sleep(Duration::from_millis(50)).await;
             return;
         }
+        // What goes too early is noticed only as long as little comes after it.
+        if self.retention_bytes.is_some()
+            && self.random.below(4) == 0
+            && self.find_start().await.is_none()
+        {
+            self.leader = None;
+            return;
+        }
         let went_on =
             if self.random.below(4) == 0 { self.read().await } else { self.write().await };
         if went_on.is_none() {
@@ -152,24 +174,35 @@ impl Producer {
         }
     }
 
+    /// How much a record has besides its value.
+    fn padding(&self) -> usize {
+        let kind = if self.has_large { self.random.below(8) } else { 7 };
+        to_usize(match kind {
+            0 => 31_000 + self.random.below(4_000),
+            1 => 3_500 + self.random.below(1_200),
+            _ => self.random.below(200),
+        })
+    }
+
     async fn write(&mut self) -> Option<()> {
         let id = self.id?;
         if self.open.is_none() {
             let values: Vec<u64> =
                 (0..=self.random.below(3)).map(|n| self.next_value + n).collect();
             self.next_value += to_u64(values.len());
+            let now_ms = STARTED_MS + uptime_ms();
             let mut builder = BatchBuilder::new().producer(id, 0, self.sequence);
             for value in &values {
-                let padding = vec![7; to_usize(self.random.below(200))];
+                let padding = vec![7; self.padding()];
                 let bytes = [&value.to_be_bytes()[..], &padding].concat();
                 // Of the run's own time: what is much older makes a log forget its producers (KIP-98).
                 let key = self.is_keyed.then(|| key_of(*value).to_be_bytes());
-                builder =
-                    builder.record(STARTED_MS, key.as_ref().map(|key| &key[..]), Some(&bytes));
+                builder = builder.record(now_ms, key.as_ref().map(|key| &key[..]), Some(&bytes));
             }
             self.open = Some((values, builder.build()));
         }
         let (values, batch) = self.open.clone()?;
+        let bytes = to_u64(batch.len());
         let data = PartitionProduceData::default()
             .with_index(self.partition)
             .with_records(Some(Bytes::from(batch)));
@@ -187,6 +220,7 @@ impl Producer {
                 self.trace
                     .push(format!("p{}: {values:?} at {}", self.partition, answer.base_offset));
                 self.sequence += to_i32(values.len());
+                self.sizes.insert(answer.base_offset, bytes);
                 for (offset, value) in (answer.base_offset..).zip(values) {
                     if self.acked.insert(offset, value).is_some_and(|before| before != value) {
                         self.wrong
@@ -233,6 +267,10 @@ impl Producer {
             0 => {}
             // 78: a new leader that does not know yet what is in the bucket.
             3 | 5 | 6 | 56 | 78 => return None,
+            1 if self.retention_bytes.is_some() => {
+                self.find_start().await?;
+                return Some(self.start).filter(|start| *start > from);
+            }
             // A new leader that does not know yet what is committed has nothing there.
             1 if from > 0 => return None,
             other => {
@@ -242,6 +280,7 @@ impl Producer {
         }
         let bytes = answer.records.unwrap_or_default();
         let (mut rest, mut next): (&[u8], i64) = (&bytes, from);
+        let mut is_bare = !bytes.is_empty();
         while let Some((header, batch, after)) = next_batch(rest) {
             rest = after;
             next = header.last_offset() + 1;
@@ -250,6 +289,7 @@ impl Producer {
             }
             for record in &Records::open(header, batch, 1 << 20).expect("opens") {
                 let record = record.expect("whole");
+                is_bare = false;
                 let value = record.value.and_then(|v| v.get(..8)?.try_into().ok());
                 let value = u64::from_be_bytes(value.unwrap_or_default());
                 let before = self.seen.insert(record.offset, value);
@@ -259,7 +299,41 @@ impl Producer {
                 }
             }
         }
+        // The newest acknowledged record is there, or one of its key that came later.
+        if is_bare && self.acked.last_key_value().is_some_and(|(newest, _)| *newest >= next) {
+            self.wrong.push(format!("p{}: no records from {from} to {next}", self.partition));
+        }
         Some(next)
+    }
+
+    /// Asks where the log begins, and says what is gone that ought to be there.
+    async fn find_start(&mut self) -> Option<()> {
+        let Some(retention_bytes) = self.retention_bytes else { return Some(()) };
+        let partition = ListOffsetsPartition::default()
+            .with_partition_index(self.partition)
+            .with_current_leader_epoch(-1)
+            .with_timestamp(-2);
+        let topic = ListOffsetsTopic::default()
+            .with_name(TopicName(text(TOPIC)))
+            .with_partitions(vec![partition]);
+        let request =
+            ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+        let answered = call(self.leader.as_mut()?, 7, &request).await?;
+        let answer = answered.topics.first()?.partitions.first()?.clone();
+        if answer.error_code != 0 {
+            return None;
+        }
+        let start = answer.offset;
+        // A new leader that does not know yet what retention did to the bucket may begin earlier for a while.
+        self.start = self.start.max(start);
+        // What is open may be there as well.
+        let open = self.open.as_ref().map_or(0, |(_, batch)| to_u64(batch.len()));
+        let left = self.sizes.range(start..).map(|(_, bytes)| bytes).sum::<u64>() + open;
+        if start > 0 && left < retention_bytes {
+            let what = format!("begins at {start}, with {left} bytes of {retention_bytes}");
+            self.wrong.push(format!("p{}: {what}", self.partition));
+        }
+        Some(())
     }
 
     /// Whether there is a newer record of the same key.
@@ -280,13 +354,17 @@ impl Producer {
                 sleep(Duration::from_millis(50)).await;
                 continue;
             }
+            if at == 0 && self.find_start().await.is_none() {
+                self.leader = None;
+                continue;
+            }
             match self.read_from(at).await {
                 Some(next) => at = next,
                 None => self.leader = None,
             }
         }
         for (what, known) in [("acknowledged", &self.acked), ("seen", &before)] {
-            for (offset, value) in known {
+            for (offset, value) in known.range(self.start..) {
                 if self.seen.get(offset) != Some(value) && !self.is_superseded(*offset, *value) {
                     let found = self.seen.get(offset);
                     self.wrong.push(format!(

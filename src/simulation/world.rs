@@ -14,6 +14,7 @@ use crate::network::{Dialer, Peer, Stream, TcpDialer, serve};
 use crate::quorum::{Identity, PeerService, Peers};
 use crate::replication::{Lease, Replicas};
 use crate::system::clock::{monotonic, sleep};
+use crate::system::life::Life;
 use crate::system::sim_disk::{Faults, SimDisk};
 use crate::system::tasks::{run_blocking_in_place, spawn};
 use crate::system::{Clock, Random, SharedDisk};
@@ -107,7 +108,7 @@ async fn start(disk: &SimDisk, random: &Random) -> Broker {
         broker_dialer: Arc::clone(&dialer),
         dialer,
     };
-    Broker::open(parts, watch::channel(false).0).await.expect("the broker starts")
+    Broker::open(parts, &Life::new()).await.expect("the broker starts")
 }
 
 fn connect(broker: &Broker, stop: &watch::Receiver<bool>) -> tokio::io::DuplexStream {
@@ -158,7 +159,7 @@ async fn live(disk: &SimDisk, random: &Random, clients: Vec<Client>, end: End) -
     }
     if end == End::Stopped {
         let _ = stopping.send(true);
-        broker.stop().await;
+        let _ = broker.stop().await;
     }
     back
 }

@@ -4,10 +4,13 @@
 //! (`tidy` and clippy check it); each door has a twin that a simulation drives from one seed.
 //! Left to others: what the files mean.
 
+mod awake;
 pub(crate) mod clock;
 mod descriptors;
 pub(crate) mod disk;
+pub(crate) mod life;
 mod os_disk;
+mod patient;
 pub(crate) mod planted;
 pub(crate) mod random;
 #[cfg(any(test, feature = "internals"))]
@@ -17,9 +20,11 @@ pub(crate) mod sim_nodes;
 pub(crate) mod tasks;
 mod throttle;
 
+pub(crate) use awake::Awake;
 pub(crate) use clock::Clock;
 pub(crate) use descriptors::descriptors_max;
 pub(crate) use disk::{Disk, DiskFile, OpenMode, SharedDisk, SharedFile, Space};
 pub(crate) use os_disk::OsDisk;
+pub(crate) use patient::{Patient, wait_here};
 pub(crate) use random::Random;
 pub(crate) use throttle::Throttle;

@@ -59,7 +59,11 @@ impl Disk for OsDisk {
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
-            let about = entry.metadata()?;
+            let about = match entry.metadata() {
+                // It went between the two calls: whoever deletes files holds no lock that lists them.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                about => about?,
+            };
             entries.push(Entry { name, is_dir: about.is_dir(), bytes: about.len() });
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -153,5 +157,41 @@ impl DiskFile for OsFile {
             rustix::io::preadv2(&self.0, slices, at, ReadWriteFlags::NOWAIT)
                 .is_ok_and(|read| read == 1)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "another thread of any kind")]
+    fn a_folder_is_listed_while_files_in_it_come_and_go() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let stays = folder.path().join("stays");
+        fs::write(&stays, [7; 5]).expect("written");
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (path, until) = (folder.path().to_owned(), Arc::clone(&is_over));
+        let other = std::thread::spawn(move || {
+            while !until.load(Ordering::Relaxed) {
+                for at in 0..50 {
+                    fs::write(path.join(format!("{at}.cleaned")), "").expect("written");
+                }
+                for at in 0..50 {
+                    let gone = path.join(format!("{at}.cleaned"));
+                    fs::rename(&gone, gone.with_extension("deleted")).expect("renamed");
+                    fs::remove_file(gone.with_extension("deleted")).expect("removed");
+                }
+            }
+        });
+        for _ in 0..3_000 {
+            let found = OsDisk.list(folder.path()).expect("listed");
+            let stays = found.iter().find(|entry| entry.name == "stays").expect("it is there");
+            assert_eq!((stays.bytes, stays.is_dir), (5, false));
+        }
+        is_over.store(true, Ordering::Relaxed);
+        other.join().expect("it ends");
     }
 }

@@ -39,6 +39,20 @@ pub(crate) enum Bug {
     IgnoreLease,
     /// What is promised of a deleted replica's log is forgotten only some time after its folder is gone.
     KeepPointOfDeleted,
+    /// Open files and indexes are known by their path, whoever's they were before.
+    CacheByPath,
+    /// The byte where the high watermark lies is kept while its file becomes another one.
+    StalePlaceOfHighWatermark,
+    /// A follower's segment begins where the leader's next batch does, and compaction goes on past what is promised of the log.
+    GapBetweenSegments,
+    /// What could not be written of a promise is taken for written.
+    PromiseUnwritten,
+    /// A log to which nothing was appended since it was opened has no age.
+    ForgetAge,
+    /// Consumers are answered with batches that compaction emptied while records come after them.
+    AnswerWithoutRecords,
+    /// What the bucket has of a segment that is copied in part counts once more as what is on the disk.
+    CountCopiedTwice,
 }
 
 impl Bug {
@@ -61,6 +75,12 @@ impl Bug {
         Bug::ServeUncommitted,
         Bug::IgnoreLease,
         Bug::KeepPointOfDeleted,
+        Bug::CacheByPath,
+        Bug::StalePlaceOfHighWatermark,
+        Bug::GapBetweenSegments,
+        Bug::PromiseUnwritten,
+        Bug::ForgetAge,
+        Bug::AnswerWithoutRecords,
     ];
 }
 

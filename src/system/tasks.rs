@@ -1,17 +1,23 @@
 //! Tasks, threads and blocking work.
 //!
-//! Invariants: every task of the server is spawned here; blocking work runs on tokio's blocking pool, except in a
-//! runtime with paused time (simulation), where it runs in place so that one seed gives one trace.
+//! Invariants: every task of the server is spawned here, and belongs to the node whose task spawned it (`life.rs`); blocking work
+//! runs on tokio's blocking pool, except in a runtime with paused time (simulation), where it runs in place so that one seed gives
+//! one trace.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use thread_priority::{
     NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
     set_thread_priority_and_policy, thread_native_id,
 };
 pub(crate) use tokio::task::JoinHandle;
+
+use super::clock::pause;
+use super::life::{Busy, Owner};
+pub(crate) use super::life::{Kind, is_interrupted};
 
 /// A future whose type nobody needs to know.
 pub(crate) type Boxed<T> = std::pin::Pin<Box<dyn Future<Output = T> + Send>>;
@@ -24,9 +30,67 @@ pub(crate) fn run_blocking_in_place() {
     IN_PLACE.store(true, Ordering::Relaxed);
 }
 
-/// Starts a task.
-#[expect(clippy::disallowed_methods, reason = "this is the door")]
+/// Starts a task of whoever starts it, to whom it is what it is to them.
 pub(crate) fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    match Owner::here() {
+        Some(owner) => spawn_bare(owner.guarded(future)),
+        None => spawn_bare(future),
+    }
+}
+
+/// Does something by a name of its own: what it starts is the node's, which ends if any of that panics.
+pub(crate) async fn part_of_node<F: Future>(name: &'static str, future: F) -> F::Output {
+    match Owner::here() {
+        Some(owner) => owner.named(name, Some(Kind::Service)).scope(future).await,
+        None => future.await,
+    }
+}
+
+/// Starts a task of one connection.
+pub(crate) fn spawn_connection(future: impl Future<Output = ()> + Send + 'static) {
+    drop(match Owner::here() {
+        Some(owner) => spawn_bare(owner.named("connection", None).scope(future)),
+        None => spawn_bare(future),
+    });
+}
+
+/// Starts a task that its node can't do without, by a name that an operator is told: the node ends with it, and waits for it.
+pub(crate) fn keep(
+    kind: Kind,
+    name: &'static str,
+    future: impl Future<Output = ()> + Send + 'static,
+) -> JoinHandle<()> {
+    match Owner::here() {
+        Some(owner) => {
+            let owner = owner.named(name, Some(kind));
+            let busy = owner.begin();
+            spawn_bare(owner.keep(busy, future))
+        }
+        None => spawn_bare(future),
+    }
+}
+
+/// Starts work in the background that is done over and over.
+pub(crate) fn keep_job(name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+    drop(keep(Kind::Job, name, future));
+}
+
+/// Starts what others wait for.
+pub(crate) fn keep_service(name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+    drop(keep(Kind::Service, name, future));
+}
+
+/// Starts work in the background that has an end.
+pub(crate) fn run_errand(name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+    drop(keep(Kind::Errand, name, future));
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+fn spawn_bare<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
@@ -41,7 +105,8 @@ where
     tokio::spawn(future)
 }
 
-/// Runs work that blocks (flush, cold read, recovery) away from the tasks; `None` if it panicked.
+/// Runs work that blocks (flush, cold read, recovery) away from the tasks; `None` if it panicked. A stop waits for it where it
+/// waits for the task that began it, even if that waits no more.
 #[expect(clippy::disallowed_methods, reason = "this is the door")]
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
@@ -49,7 +114,28 @@ pub(crate) async fn blocking<T: Send + 'static>(
     if IN_PLACE.load(Ordering::Relaxed) {
         return Some(work());
     }
+    let Some(owner) = Owner::here() else {
+        return tokio::task::spawn_blocking(work).await.ok();
+    };
+    let busy = owner.begin().map(Busy::of_work);
+    let work = move || {
+        let _busy = busy;
+        owner.work(work)
+    };
     tokio::task::spawn_blocking(work).await.ok()
+}
+
+/// How long a thread that may block is held up before it looks whether it is interrupted.
+const NAP: Duration = Duration::from_millis(50);
+
+/// Holds up a thread that may block, for as long as it is not interrupted.
+pub(crate) fn nap(duration: Duration) {
+    let mut left = duration;
+    while !left.is_zero() && !is_interrupted() {
+        let nap = left.min(NAP);
+        pause(nap);
+        left -= nap;
+    }
 }
 
 /// Runs `work` for every item on up to `threads` scoped threads, for start-up work before any task runs.
@@ -66,20 +152,23 @@ pub(crate) fn parallel<T: Sync>(items: &[T], threads: usize, work: impl Fn(&T) +
     });
 }
 
-/// Runs a future on a thread of its own (it may block), or as a task where blocking work runs in place.
+/// Runs what others wait for on a thread of its own (it may block), or as a task where blocking work runs in place.
 pub(crate) fn dedicated(
-    name: &str,
+    name: &'static str,
     future: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     if IN_PLACE.load(Ordering::Relaxed) {
-        drop(spawn(future));
+        keep_service(name, future);
         return Ok(());
     }
     let runtime = tokio::runtime::Handle::current();
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || runtime.block_on(future))
-        .map(|_| ())
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    let Some(owner) = Owner::here() else {
+        return thread.spawn(move || runtime.block_on(future)).map(drop);
+    };
+    let owner = owner.named(name, Some(Kind::Service));
+    let busy = owner.begin();
+    thread.spawn(move || runtime.block_on(owner.keep(busy, future))).map(drop)
 }
 
 /// How much less than others threads get of a processor that both want (nice, 0 to 19), where somebody waits for what they do.
@@ -133,9 +222,12 @@ impl Background {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        match self.0.as_ref().and_then(|threads| threads.0.as_ref()) {
-            Some(runtime) => runtime.spawn(future),
-            None => spawn(future),
+        let Some(runtime) = self.0.as_ref().and_then(|threads| threads.0.as_ref()) else {
+            return spawn(future);
+        };
+        match Owner::here() {
+            Some(owner) => runtime.spawn(owner.guarded(future)),
+            None => runtime.spawn(future),
         }
     }
 

@@ -29,6 +29,11 @@ func main() {
 		saramaClient(os.Args[2])
 	case "tiered":
 		tiered(os.Args[2], os.Args[3])
+	case "refused":
+		refused(os.Args[2])
+	case "shapes":
+		shapes(os.Args[2], os.Args[3], os.Args[4], os.Args[5])
+		return
 	}
 	fmt.Println("good")
 }
@@ -177,4 +182,35 @@ func saramaClient(address string) {
 		check(fmt.Errorf("group not listed: %v", groups))
 	}
 	check(admin.DeleteTopic("sarama"))
+}
+
+// Begins transactions, which are not there: both clients are told soon.
+func refused(address string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	client, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.TransactionalID("franz"), kgo.DefaultProduceTopic("t"), kgo.RecordDeliveryTimeout(15*time.Second))
+	check(err)
+	begun := time.Now()
+	if err = client.BeginTransaction(); err == nil {
+		err = client.ProduceSync(ctx, kgo.StringRecord("x")).FirstErr()
+	}
+	told("franz", begun, err)
+	config := sarama.NewConfig()
+	config.Version = sarama.V2_1_0_0
+	config.Producer.Idempotent = true
+	config.Producer.Return.Successes = true
+	config.Producer.RequiredAcks = sarama.WaitForAll
+	config.Producer.Transaction.ID = "sarama"
+	config.Net.MaxOpenRequests = 1
+	begun = time.Now()
+	_, err = sarama.NewSyncProducer([]string{address}, config)
+	told("sarama", begun, err)
+}
+
+func told(who string, begun time.Time, err error) {
+	if took := time.Since(begun); err == nil || took > 10*time.Second {
+		fmt.Fprintln(os.Stderr, who, "after", took, "is told:", err)
+		os.Exit(1)
+	}
+	fmt.Println(who, err)
 }

@@ -1,6 +1,7 @@
 """A table in a compacted topic: written, and read to its end.
 
     compacted.py BOOTSTRAP TOPIC write FILE ROUNDS    changes and deletes keys of what FILE says, and notes there what is left
+    compacted.py BOOTSTRAP TOPIC one COUNT SECONDS    changes one key so often, with a pause after each
     compacted.py BOOTSTRAP TOPIC check FILE           reads everything; prints how many records that were
 
 The topic has one partition.
@@ -69,4 +70,17 @@ def check():
     print(count)
 
 
-write(int(sys.argv[5])) if task == "write" else check()
+def one(count, pause):
+    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 0})
+    for number in range(count):
+        producer.produce(topic, key="one", value=f"{number}")
+        assert producer.flush(30) == 0
+        time.sleep(pause)
+
+
+if task == "write":
+    write(int(sys.argv[5]))
+elif task == "one":
+    one(int(path), float(sys.argv[5]))
+else:
+    check()
