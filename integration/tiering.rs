@@ -370,14 +370,15 @@ fn copying_can_be_stopped_and_go_on_and_a_topic_can_leave_the_bucket() {
     let stop = ["remote.log.copy.disable=true"];
     assert!(alone.refusal(&alter(&stop)).contains("identical value"));
     alone.ours(&alter(&["remote.log.copy.disable=true", "local.retention.ms=-2"]));
-    let before = end();
     alone.produce(folder.path(), 8_000..12_000);
     std::thread::sleep(Duration::from_millis(1_500));
-    assert_eq!(end(), before, "nothing is copied");
+    // A copy that was under way when it was forbidden may end.
+    let copied = end();
+    assert!(copied <= 8_000, "what came since then is copied: {copied}");
     let all: String = (0..12_000).map(line).collect();
     assert_eq!(alone.ours(&["consume", "t", "-o", "start", "-e"]), all);
     alone.ours(&alter(&["remote.log.copy.disable=false", "local.retention.ms=1"]));
-    eventually("copying goes on where it was", || end() > before + 3_000);
+    eventually("copying goes on where it was", || end() > 11_000);
     eventually("the local disk shrinks again", || alone.offset("earliest-local") > 11_000);
     assert_eq!(alone.ours(&["consume", "t", "-o", "start", "-e"]), all);
 
