@@ -14,6 +14,7 @@ mod flusher;
 mod following;
 #[cfg(test)]
 mod identity_tests;
+mod identity;
 mod lease;
 mod log_directory;
 mod maintenance;

@@ -186,6 +186,14 @@ impl Replicas {
     ) -> Result<(), Ended> {
         let from = &partition.directory;
         let (name, folder) = (partition.name.to_string(), copy.dir.clone());
+        // Whoever deletes the topic finds it either here or there.
+        let _changing = self.changing.lock();
+        let topic = self.topic(&partition.name.topic);
+        let listed = topic.as_ref().and_then(|topic| topic.partition(partition.name.partition));
+        let topic_id = match topic {
+            Some(topic) if listed.is_some_and(|it| Arc::ptr_eq(&it, partition)) => topic.id,
+            _ => return Err("the topic was deleted".to_owned()),
+        };
         let (config, old, point) = {
             let mut state = partition.lock();
             let log = state.log.as_ref().ok_or("the replica is offline")?;
@@ -219,13 +227,14 @@ impl Replicas {
         }
         from.partitions.lock().remove(&partition.name);
         from.points.lock().0.remove(&name);
+        // The log is where it is to be, whatever is noted of it.
         for directory in [to, from] {
-            directory.write_points().map_err(|error| error.to_string())?;
+            if let Err(error) = directory.write_points() {
+                directory.fail(&error, &partition.name);
+            }
         }
-        let topic = self.topic(&partition.name.topic).ok_or("the topic was deleted")?;
         let state = PartitionState::unknown();
-        let spec =
-            PartitionSpec { name: partition.name.clone(), topic_id: topic.id, state, config };
+        let spec = PartitionSpec { name: partition.name.clone(), topic_id, state, config };
         let opened = self.open_log(&spec, to);
         let _ = partition.successor.set(self.list(&spec, Arc::clone(to), opened));
         drop(old);

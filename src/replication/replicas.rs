@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::checkpoints::Point;
 use super::error::StartError;
+use super::identity::{check_identity, write_identity};
 use super::lease::Lease;
 use super::log_directory::{LogDirectory, read_meta};
 use super::moving::{Interrupted, Moving, clean_up};
@@ -24,7 +25,6 @@ use crate::config::TopicConfig;
 use crate::log::{FileCache, Log, LogParts, OpenError};
 use crate::model::number::to_u64;
 use crate::model::{BrokerId, Offset, PartitionId, TopicId, TopicPartition};
-use crate::system::disk::read_file;
 use crate::system::tasks::parallel;
 use crate::system::{Awake, Clock, OpenMode, Random, SharedDisk};
 
@@ -84,6 +84,8 @@ pub(crate) struct Replicas {
     pub throttles: Throttles,
     pub(super) moves: Mutex<BTreeMap<TopicPartition, Arc<Moving>>>,
     interrupted: Mutex<Vec<Interrupted>>,
+    /// Held while partitions go, or a copy takes the place of one.
+    pub(super) changing: Mutex<()>,
     random: Random,
     topics: RwLock<HashMap<Arc<str>, Arc<Topic>>>,
     ids: RwLock<HashMap<TopicId, Arc<str>>>,
@@ -158,6 +160,7 @@ impl Replicas {
             throttles,
             moves: Mutex::default(),
             interrupted: Mutex::default(),
+            changing: Mutex::default(),
             local: Arc::new(Local {
                 node_id: settings.node_id,
                 lease: Arc::new(lease),
@@ -333,6 +336,7 @@ impl Replicas {
 
     /// Deletes a topic's partitions: their folders are renamed now and removed after `delay_ms`; returns how many.
     pub(crate) fn delete(&self, name: &str, delay_ms: i64) -> usize {
+        let _changing = self.changing.lock();
         let Some(topic) = self.topics.write().remove(name) else { return 0 };
         self.ids.write().remove(&topic.id);
         self.forget_tiered(&topic);
@@ -341,6 +345,7 @@ impl Replicas {
 
     /// Deletes one partition of a topic that this broker keeps others of, or no more of; returns how many folders go.
     pub(crate) fn delete_partition(&self, name: &TopicPartition) -> usize {
+        let _changing = self.changing.lock();
         let Some(topic) = self.topic(&name.topic) else { return 0 };
         let taken = {
             let mut partitions = topic.partitions.write();
@@ -493,6 +498,10 @@ impl Replicas {
         ));
         partition.take_state(&spec.state);
         directory.partitions.lock().insert(spec.name.clone(), Arc::clone(&partition));
+        if directory.is_offline() {
+            // It may have failed after the log was opened.
+            drop(partition.take_offline());
+        }
         directory.points_changed.store(true, Ordering::Release);
         let topic = {
             let mut topics = self.topics.write();
@@ -554,45 +563,4 @@ fn remove_deleted_folders(directory: &LogDirectory) -> std::io::Result<()> {
         }
     }
     Ok(())
-}
-
-const IDENTITY_FILE: &str = "partition.metadata";
-
-fn identity(spec: &PartitionSpec) -> String {
-    format!("version: 0\ntopic_id: {}\n", spec.topic_id)
-}
-
-/// Whose folder this is; `None` if nobody's yet, or if a crash left the file torn.
-fn read_identity(directory: &LogDirectory, dir: &Path) -> std::io::Result<Option<TopicId>> {
-    let path = dir.join(IDENTITY_FILE);
-    if !directory.disk().exists(&path) {
-        return Ok(None);
-    }
-    let bytes = read_file(&**directory.disk(), &path)?;
-    let text = String::from_utf8(bytes).unwrap_or_default();
-    let id = text.strip_prefix("version: 0\ntopic_id: ").and_then(|id| id.strip_suffix('\n'));
-    Ok(id.and_then(|id| id.parse().ok()))
-}
-
-/// A folder of another incarnation of the topic is moved aside.
-fn check_identity(directory: &LogDirectory, spec: &PartitionSpec) -> std::io::Result<()> {
-    let dir = directory.path.join(spec.name.to_string());
-    match read_identity(directory, &dir)? {
-        Some(id) if id != spec.topic_id => {
-            let aside = directory.path.join(format!("{}.{}-stray", spec.name, id.simple()));
-            tracing::warn!(path = %dir.display(), aside = %aside.display(), "folder of another topic id moved aside");
-            directory.forget_points(std::slice::from_ref(&spec.name))?;
-            directory.disk().rename(&dir, &aside)
-        }
-        Some(_) | None => Ok(()),
-    }
-}
-
-fn write_identity(directory: &LogDirectory, spec: &PartitionSpec) -> std::io::Result<()> {
-    let dir = directory.path.join(spec.name.to_string());
-    if read_identity(directory, &dir)? == Some(spec.topic_id) {
-        return Ok(());
-    }
-    let file = directory.disk().open(&dir.join(IDENTITY_FILE), OpenMode::Replace)?;
-    file.write_at(&[std::io::IoSlice::new(identity(spec).as_bytes())], 0)
 }

@@ -416,6 +416,57 @@ async fn a_follower_begins_in_the_middle_of_a_batch_as_its_leader_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replica_whose_old_directory_fails_as_it_leaves_serves_in_its_new_one() {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a", "/b"]);
+    let first = create(&replicas, "t", false);
+    append(&first, None).expect("appended");
+    let (name, there) = (first.name.clone(), first.directory.path.clone());
+    let other = if *there == *"/a" { "/b" } else { "/a" };
+    let points = Some(there.join("recovery-points").display().to_string());
+    disk.set_faults(Faults { fail_opens: points, ..Faults::default() });
+    let end = 1 + moved(&replicas, &name, other).await;
+    let now = replicas.partition(&name).expect("there");
+    assert_eq!(now.with_log(crate::log::Log::log_end), i64::try_from(end).ok());
+    let waiter = AckWaiter::new();
+    append(&now, Some(&waiter)).expect("appended");
+    settled(&waiter).await;
+    // What it promises of a log that is not there any more can't be taken back.
+    assert!(first.directory.is_offline() && !now.directory.is_offline());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_deleted_at_any_moment_of_a_move_leaves_nothing_of_itself() {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a", "/b"]);
+    let mut arrived = 0;
+    for round in 0..200 {
+        let first = create(&replicas, "t", false);
+        append(&first, None).expect("appended");
+        let there = &first.directory;
+        let to = replicas.directories().iter().find(|other| !Arc::ptr_eq(other, there)).cloned();
+        let to = to.expect("another one");
+        replicas.move_replica(&first.name, &to.path, || ()).expect("begins");
+        sleep(Duration::from_micros(round * 10)).await;
+        arrived += usize::from(first.successor.get().is_some());
+        assert_eq!(replicas.delete("t", 0), 1, "round {round}");
+        let until = monotonic() + Duration::from_secs(20);
+        while !replicas.moving_to(&to).is_empty() {
+            assert!(monotonic() < until, "it does not end");
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert!(replicas.topic("t").is_none(), "round {round}: the topic is there again");
+        for directory in ["/a", "/b"] {
+            let entries = Disk::list(&disk, &PathBuf::from(directory)).expect("listed");
+            let left = entries.iter().find(|e| e.is_dir && !e.name.ends_with("-delete"));
+            assert!(left.is_none(), "round {round}: {left:?}");
+        }
+        assert!(replicas.directories().iter().all(|directory| !directory.is_offline()));
+    }
+    assert!((1..200).contains(&arrived), "{arrived} moves of 200 ended before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_move_that_a_crash_ended_leaves_one_whole_log_whatever_was_renamed() {
     for step in 0..3 {
         let disk = SimDisk::default();

@@ -21,6 +21,8 @@ pub(crate) struct Faults {
     pub fail_writes: bool,
     /// Every sync fails with EIO.
     pub fail_syncs: bool,
+    /// Files whose path begins so can't be opened to be written: EIO.
+    pub fail_opens: Option<String>,
     /// Room left in bytes, if it is limited; a write past it fails with ENOSPC.
     pub room: Option<u64>,
     /// Longest pause before a flush, in microseconds.
@@ -131,6 +133,10 @@ fn eio(what: &str) -> io::Error {
 impl Disk for SimDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<SharedFile> {
         let mut state = self.0.lock();
+        let fails = state.faults.fail_opens.as_deref();
+        if mode != OpenMode::Read && fails.is_some_and(|f| path.to_string_lossy().starts_with(f)) {
+            return Err(eio("open"));
+        }
         let content = match (state.files.get(path), mode) {
             (Some(content), OpenMode::Read | OpenMode::Write) => Arc::clone(content),
             (None, OpenMode::Read) => return Err(missing(path)),
