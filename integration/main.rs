@@ -44,5 +44,6 @@ mod tier;
 mod tiered_sizes;
 mod tiering;
 mod uploads;
+mod vanished;
 mod watch;
 mod wire;

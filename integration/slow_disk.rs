@@ -92,28 +92,33 @@ fn segments(folder: &Path) -> usize {
     files.filter(|file| file.path().extension().is_some_and(|ending| ending == "log")).count()
 }
 
+/// Topics of a broker: on the slow disk, the first of them with a thousand segments, and on the other one.
+type Topics = (Vec<&'static str>, Vec<&'static str>);
+
+/// A disk that is slow from now on, with topics on it that were made before.
+fn prepare(folder: &Path, data: &Path, settings: &[&str]) -> Result<(SlowDisk, Topics), String> {
+    let mut slow = SlowDisk::new(folder)?;
+    let broker = Broker::start_with(data, settings);
+    let names = ["t1", "t2", "t3", "t4", "t5", "t6", "t7", "t8"];
+    for name in names {
+        cli(&broker, &["topic", "create", name, "-p", "1"]);
+    }
+    let lies_there = |name: &&str| slow.mount.join("data").join(format!("{name}-0")).exists();
+    let (there, here): Topics = names.iter().partition(|name| lies_there(name));
+    assert!(there.len() >= 3 && !here.is_empty(), "{there:?} {here:?}");
+    fill(&broker, there[0]);
+    assert!(broker.terminate().success());
+    slow.slow_down(folder)?;
+    Ok((slow, (there, here)))
+}
+
 #[test]
 fn a_disk_of_200_ms_a_request_holds_up_no_partition_on_another_one() {
     let (folder, data) = folder();
-    let made = SlowDisk::new(folder.path());
     let slow_data = folder.path().join("slow").join("data");
     let directories = format!("log.dirs={},{}", data.display(), slow_data.display());
     let small = ["log.dirs.min.free.bytes=0", "log.segment.bytes=1048576", &directories];
-    let prepared = made.and_then(|mut slow| {
-        let broker = Broker::start_with(&data, &small);
-        let names = ["t1", "t2", "t3", "t4", "t5", "t6", "t7", "t8"];
-        for name in names {
-            cli(&broker, &["topic", "create", name, "-p", "1"]);
-        }
-        let (there, here): (Vec<&str>, Vec<&str>) =
-            names.iter().partition(|name| slow_data.join(format!("{name}-0")).exists());
-        assert!(there.len() >= 3 && !here.is_empty(), "{there:?} {here:?}");
-        fill(&broker, there[0]);
-        assert!(broker.terminate().success());
-        slow.slow_down(folder.path())?;
-        Ok((slow, there, here))
-    });
-    let (_slow, mut there, here) = match prepared {
+    let (_slow, (mut there, here)) = match prepare(folder.path(), &data, &small) {
         Ok(prepared) => prepared,
         Err(why) => {
             println!("skipped: this machine makes no slow disk: {why}");
@@ -160,7 +165,7 @@ fn a_disk_of_200_ms_a_request_holds_up_no_partition_on_another_one() {
         let output = reader.wait_with_output().expect("it ends");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}");
-        assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), 5, "{said}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 5, "{said}");
     }
     for topic in &there {
         let folder = slow_data.join(format!("{topic}-0"));

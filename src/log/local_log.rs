@@ -270,6 +270,11 @@ impl Log {
         self.save_producers()
     }
 
+    /// The file that is written to, and where it is.
+    pub(crate) fn active_file(&self) -> (PathBuf, SharedFile) {
+        (self.active.path.clone(), Arc::clone(&self.active.file))
+    }
+
     /// What a clean stop leaves: flushed bytes, whole indexes, a snapshot.
     pub(crate) fn close(&mut self) -> Result<(), OpenError> {
         self.save_hints()?;

@@ -20,6 +20,7 @@ use crate::log::{FileCache, FlushJob, Log, LogParts, NewBatch, RecoveryPoint, St
 use crate::model::number::{to_i32, to_i64};
 use crate::model::{BrokerId, Offset, TopicPartition};
 use crate::record::{BatchBuilder, BatchHeader, Records, next_batch};
+use crate::system::disk::{is_named, not_named};
 use crate::system::planted::{Bug, is_planted};
 use crate::system::tasks::blocking;
 use crate::system::{Patient, SharedDisk};
@@ -191,6 +192,10 @@ impl QuorumStorage {
     fn flush(&self, job: Option<FlushJob>) -> std::io::Result<()> {
         let Some(job) = job else { return Ok(()) };
         job.files.iter().try_for_each(|file| file.sync())?;
+        let (path, file) = self.state.lock().log.active_file();
+        if !is_named(&*self.disk, &path, &*file)? {
+            return Err(not_named(&path));
+        }
         if let Some(dir) = &job.dir {
             self.disk.sync_dir(dir)?;
         }

@@ -66,6 +66,10 @@ impl LogDirectory {
             }
             return;
         }
+        // What is durable in a folder that nobody can find again is not acknowledged.
+        if self.look_again().is_err() && self.is_offline() {
+            return;
+        }
         for (partition, job) in &jobs {
             partition.flushed(job);
         }

@@ -1,13 +1,14 @@
 //! One folder of logs: its lock, its identity, its state, its queue of logs to flush.
 //!
 //! Invariants: two processes never have the same folder; after the first write or flush error the folder is offline
-//! until the broker is started again.
+//! until the broker is started again, and so it is once its path names another folder or none: what is written to files
+//! that nobody can find again is lost.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -23,6 +24,8 @@ use super::partition::Partition;
 use super::removing::Rubbish;
 use crate::log::{FileCache, checkpoint};
 use crate::model::{BrokerId, TopicPartition};
+use crate::system::clock::uptime_ms;
+use crate::system::disk::{is_named, is_shortage, not_named};
 use crate::system::{Random, SharedDisk, SharedFile, Space, wait_here};
 
 const META_FILE: &str = "meta.properties";
@@ -30,6 +33,8 @@ const META_KIND: &str = "strandline-meta";
 #[cfg(any(test, feature = "internals"))]
 pub(super) const META: (&str, &str) = (META_FILE, META_KIND);
 const LOCK_FILE: &str = ".lock";
+/// For how long it is taken for granted that the path names the folder.
+const LOOK_MS: i64 = 1_000;
 /// Where logs are not flushed for acknowledgements (`write.caching`), they are in the background once a directory holds
 /// this much that is not durable: it is what a recovery has to read again.
 const UNFLUSHED_BYTES_MAX: u64 = 512 << 20;
@@ -59,7 +64,9 @@ pub(crate) struct LogDirectory {
     offline: AtomicBool,
     full: AtomicBool,
     pace: Pace,
-    _lock: SharedFile,
+    lock: SharedFile,
+    /// When it was last seen that the path names this folder.
+    seen_ms: AtomicI64,
 }
 
 /// What a folder says of itself.
@@ -126,7 +133,8 @@ impl LogDirectory {
             offline: AtomicBool::new(false),
             full: AtomicBool::new(false),
             pace: Pace::default(),
-            _lock: lock,
+            lock,
+            seen_ms: AtomicI64::new(uptime_ms()),
         }))
     }
 
@@ -176,11 +184,51 @@ impl LogDirectory {
 
     /// The disk failed: nothing is written here any more. The flusher tells the partitions.
     pub(super) fn fail(&self, error: &io::Error, partition: &TopicPartition) {
+        self.fail_for(error, Some(partition));
+    }
+
+    fn fail_for(&self, error: &io::Error, partition: Option<&TopicPartition>) {
         if !self.offline.swap(true, Ordering::AcqRel) {
             let directory = self.path.display();
-            tracing::error!(%directory, %partition, %error, "disk error: the log directory is offline until a restart");
+            let partition = partition.map(tracing::field::display);
+            tracing::error!(%directory, partition, %error, "disk error: the log directory is offline until a restart");
         }
         self.queued.notify_one();
+    }
+
+    /// A checkpoint that finds no room or no descriptor is written later: the one before holds. Any other error is the disk's.
+    pub(super) fn note_unwritten(&self, error: &io::Error) {
+        if is_shortage(error) {
+            let directory = self.path.display();
+            tracing::error!(%directory, %error, "recovery points not written: it is tried again");
+            self.points_changed.store(true, Ordering::Release);
+        } else {
+            self.fail_for(error, None);
+        }
+    }
+
+    /// Looks whether the path still names this folder, as its lock file shows; if not, it is offline.
+    pub(super) fn look(&self) -> io::Result<()> {
+        let path = self.path.join(LOCK_FILE);
+        let looked_ms = uptime_ms();
+        match is_named(&**self.disk(), &path, &*self.lock) {
+            Ok(true) => {
+                self.seen_ms.store(looked_ms, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) if is_shortage(&error) => Err(error),
+            lost => {
+                let error = lost.err().unwrap_or_else(|| not_named(&self.path));
+                self.fail_for(&error, None);
+                Err(error)
+            }
+        }
+    }
+
+    /// The same where nobody has looked for a second: whoever is about to acknowledge something.
+    pub(super) fn look_again(&self) -> io::Result<()> {
+        let is_recent = uptime_ms() - self.seen_ms.load(Ordering::Relaxed) < LOOK_MS;
+        if is_recent { Ok(()) } else { self.look() }
     }
 
     /// Notes appended bytes.

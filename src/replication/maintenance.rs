@@ -2,13 +2,17 @@
 //!
 //! Invariants: nothing here runs on a thread that serves requests; a failure takes its log directory offline.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::partition::{Partition, PartitionHandle};
 use super::removing::PAUSE_FACTOR;
 use super::replicas::{ReplicaSettings, Replicas};
+use crate::system::SharedFile;
 use crate::system::clock::{millis, monotonic, sleep};
+use crate::system::disk::{is_named, is_shortage, not_named};
 use crate::system::tasks::{Kind, blocking, keep, keep_job};
 
 const CHECKPOINT_MS: i64 = 2_000;
@@ -29,6 +33,7 @@ impl Replicas {
         };
         each(Kind::Job, "checkpoints", CHECKPOINT_MS, Self::write_checkpoints);
         each(Kind::Service, "partition timers", TICK_MS, Self::tick);
+        each(Kind::Service, "look at log directories", TICK_MS, Self::look);
         let (retention_ms, cleaner) = {
             let settings = self.settings.lock();
             (settings.retention_check_ms, settings.cleaner_enabled)
@@ -44,7 +49,7 @@ impl Replicas {
     pub(crate) fn write_checkpoints(&self) {
         for directory in &self.directories {
             if let Err(error) = directory.write_points_if_changed() {
-                tracing::error!(directory = %directory.path.display(), %error, "recovery points not written");
+                directory.note_unwritten(&error);
             }
         }
     }
@@ -127,6 +132,21 @@ impl Replicas {
         }
     }
 
+    /// Looks whether what was appended since went into files that can be found again.
+    pub(super) fn look(&self) {
+        for directory in self.directories.iter().filter(|directory| !directory.is_offline()) {
+            if directory.look().is_err() {
+                continue;
+            }
+            for partition in directory.partitions() {
+                if let Err(error) = partition.look() {
+                    directory.fail(&error, &partition.name);
+                    break;
+                }
+            }
+        }
+    }
+
     fn check_room(&self) {
         let free_bytes_min = self.settings.lock().free_bytes_min;
         for directory in &self.directories {
@@ -138,6 +158,35 @@ impl Replicas {
 }
 
 impl Partition {
+    /// An error if the log has grown, and its newest file is not where it is looked for.
+    fn look(&self) -> io::Result<()> {
+        let active = || {
+            let state = self.try_lock()?;
+            let log = state.log.as_ref()?;
+            Some((log.log_end(), log.active_file()))
+        };
+        let Some((end, (path, file))) = active() else { return Ok(()) };
+        if self.looked_to.load(Ordering::Relaxed) == end {
+            return Ok(());
+        }
+        match is_named(&**self.directory.disk(), &path, &*file) {
+            Err(error) if is_shortage(&error) => return Ok(()),
+            named => {
+                if !named? {
+                    // It may have been closed, moved or deleted meanwhile.
+                    let same =
+                        |now: &(PathBuf, SharedFile)| now.0 == path && Arc::ptr_eq(&now.1, &file);
+                    if active().is_some_and(|(_, now)| same(&now)) {
+                        return Err(not_named(&path));
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        self.looked_to.store(end, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Retention waits until what producers sent is durable without the segments that it deletes.
     fn flush_snapshot(self: &Arc<Self>) {
         let mut state = self.lock();

@@ -230,7 +230,7 @@ impl Replicas {
         // The log is where it is to be, whatever is noted of it.
         for directory in [to, from] {
             if let Err(error) = directory.write_points() {
-                directory.fail(&error, &partition.name);
+                directory.note_unwritten(&error);
             }
         }
         let state = PartitionState::unknown();

@@ -68,6 +68,8 @@ pub(crate) struct Partition {
     /// Locked by `roles.rs` only.
     pub(super) state: Patient<State>,
     pub(super) told: Told,
+    /// The end of the log when its newest file was last seen in its place.
+    pub(super) looked_to: AtomicI64,
     /// The partition that took this one's place when its log was moved to another directory.
     pub(super) successor: OnceLock<PartitionHandle>,
     flags: Arc<Flags>,
@@ -166,6 +168,7 @@ impl Partition {
             leading: AtomicI32::new(-1),
             state: Patient::new(state),
             told: Told::default(),
+            looked_to: AtomicI64::new(-1),
             successor: OnceLock::new(),
             flags,
         }

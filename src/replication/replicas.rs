@@ -4,7 +4,7 @@
 //! before its name may be used again.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -26,7 +26,7 @@ use crate::log::{FileCache, Log, LogParts, OpenError};
 use crate::model::number::to_u64;
 use crate::model::{BrokerId, Offset, PartitionId, TopicId, TopicPartition};
 use crate::system::tasks::parallel;
-use crate::system::{Awake, Clock, OpenMode, Random, SharedDisk};
+use crate::system::{Awake, Clock, Random, SharedDisk};
 
 const DELETED_ENDING: &str = "-delete";
 
@@ -458,7 +458,8 @@ impl Replicas {
         let known = || directory.points.lock().0.get(&spec.name.to_string()).copied();
         let jitter =
             i64::try_from(self.random.below(to_u64(spec.config.segment_jitter_ms))).unwrap_or(0);
-        let opened = check_identity(directory, spec).map_err(OpenError::from).and_then(|()| {
+        let found = directory.look().and_then(|()| check_identity(directory, spec));
+        let opened = found.map_err(OpenError::from).and_then(|()| {
             Log::open(spec.name.clone(), dir, parts, known().unwrap_or_default().recovery, jitter)
         });
         let Point { high_watermark, .. } = known().unwrap_or_default();

@@ -467,6 +467,84 @@ async fn a_topic_deleted_at_any_moment_of_a_move_leaves_nothing_of_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_acknowledged_into_a_folder_that_is_gone() {
+    for seconds in [0, 2] {
+        let disk = SimDisk::default();
+        let replicas = open(&disk, &["/a", "/b"]);
+        let partition = create(&replicas, "t", false);
+        let directory = Arc::clone(&partition.directory);
+        let waiter = AckWaiter::new();
+        append(&partition, Some(&waiter)).expect("appended");
+        settled(&waiter).await;
+        Disk::remove_dir_all(&disk, &directory.path).expect("removed");
+        // Either it is looked for from time to time, or by whoever acknowledges something.
+        if seconds == 0 {
+            replicas.look();
+        } else {
+            sleep(Duration::from_secs(seconds)).await;
+            let late = AckWaiter::new();
+            let appended = append(&partition, Some(&late)).expect("the file is open");
+            settled(&late).await;
+            assert!(!partition.is_committed(&appended), "{appended:?}");
+        }
+        assert!(directory.is_offline());
+        let other = replicas.directories().iter().find(|other| !Arc::ptr_eq(other, &directory));
+        assert!(!other.expect("another one").is_offline());
+        let until = monotonic() + Duration::from_secs(20);
+        while partition.is_online() {
+            assert!(monotonic() < until, "never offline");
+            sleep(Duration::from_millis(1)).await;
+        }
+        let created = create(&replicas, "u", true);
+        assert!(!Arc::ptr_eq(&created.directory, &directory), "made in a folder that is gone");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_whose_files_were_taken_away_takes_its_directory_offline() {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a"]);
+    let (taken, idle) = (create(&replicas, "taken", false), create(&replicas, "idle", false));
+    append(&taken, None).expect("appended");
+    replicas.look();
+    assert!(!replicas.have_all_failed());
+    Disk::rename(&disk, &PathBuf::from("/a/taken-0"), &PathBuf::from("/elsewhere")).expect("moved");
+    replicas.look();
+    assert!(!replicas.have_all_failed(), "nothing was written since");
+    append(&taken, None).expect("the file is open");
+    replicas.look();
+    assert!(replicas.have_all_failed());
+    drop(idle);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recovery_points_that_find_no_room_are_written_later_and_other_errors_are_the_disks() {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a"]);
+    let partition = create(&replicas, "t", false);
+    append(&partition, None).expect("appended");
+    let directory = &partition.directory;
+    let flushed = || partition.with_log(crate::log::Log::recovery_point) == Some(1);
+    let until = monotonic() + Duration::from_secs(20);
+    while !flushed() {
+        assert!(monotonic() < until, "never flushed");
+        sleep(Duration::from_millis(1)).await;
+    }
+    let written = || directory.points.lock().0.get("t-0").map(|point| point.recovery.offset);
+    disk.set_faults(Faults { room: Some(0), ..Faults::default() });
+    replicas.write_checkpoints();
+    assert!(!directory.is_offline() && written() != Some(1));
+    disk.set_faults(Faults::default());
+    replicas.write_checkpoints();
+    assert_eq!(written(), Some(1));
+    directory.points_changed.store(true, std::sync::atomic::Ordering::Release);
+    let points = Some("/a/recovery-points".to_owned());
+    disk.set_faults(Faults { fail_opens: points, ..Faults::default() });
+    replicas.write_checkpoints();
+    assert!(directory.is_offline());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_move_that_a_crash_ended_leaves_one_whole_log_whatever_was_renamed() {
     for step in 0..3 {
         let disk = SimDisk::default();

@@ -4,7 +4,7 @@
 //! `sync_dir` the names in a folder; a failed write or sync may have done anything to the bytes it covered.
 
 use std::fmt::Debug;
-use std::io::{self, IoSlice};
+use std::io::{self, ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +37,9 @@ pub(crate) struct Space {
     pub usable: u64,
 }
 
+/// Device and inode: no other file has both while it is open.
+pub(crate) type FileId = (u64, u64);
+
 /// A file system.
 pub(crate) trait Disk: Send + Sync + Debug {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<SharedFile>;
@@ -47,6 +50,8 @@ pub(crate) trait Disk: Send + Sync + Debug {
     /// The folder's names in order; an error of kind `NotFound` if it is missing.
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>>;
     fn exists(&self, path: &Path) -> bool;
+    /// Which file a path names; an error of kind `NotFound` if it names none.
+    fn id(&self, path: &Path) -> io::Result<FileId>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes everything on the file system that holds `path` durable; an error covers any of it.
@@ -71,10 +76,40 @@ pub(crate) trait DiskFile: Send + Sync + Debug {
     /// Reserves room on the disk for bytes to come; the file's length stays. Errors where the file system can't.
     fn reserve(&self, offset: u64, bytes: u64) -> io::Result<()>;
     fn bytes(&self) -> io::Result<u64>;
+    /// Which file this is, whatever names it.
+    fn id(&self) -> io::Result<FileId>;
     /// The operating system's file, for sendfile; `None` on a simulated disk.
     fn os_file(&self) -> Option<&std::fs::File>;
     /// Whether the range can be read without waiting for the disk (a hint).
     fn is_cached(&self, offset: u64, bytes: usize) -> bool;
+}
+
+/// Whether a path names this very file: neither none nor another one that came in its place.
+pub(crate) fn is_named(disk: &dyn Disk, path: &Path, file: &dyn DiskFile) -> io::Result<bool> {
+    match disk.id(path) {
+        Ok(id) => Ok(id == file.id()?),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether something ran out that may be there again later: room, descriptors, memory.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    let kind = error.kind();
+    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::OutOfMemory)
+        || matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
+}
+
+/// What to say of a file that its path does not name any more.
+pub(crate) fn not_named(path: &Path) -> io::Error {
+    let path = path.display();
+    io::Error::other(format!(
+        "{path} is gone, or another file has its place: what is written is lost"
+    ))
 }
 
 /// Reads a whole file.

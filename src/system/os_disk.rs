@@ -5,14 +5,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::ReadWriteFlags;
 
-use super::disk::{Disk, DiskFile, Entry, OpenMode, SharedFile, Space};
+use super::disk::{Disk, DiskFile, Entry, FileId, OpenMode, SharedFile, Space};
 use crate::model::number::to_u64;
 
 /// The real file system.
@@ -72,6 +72,11 @@ impl Disk for OsDisk {
 
     fn exists(&self, path: &Path) -> bool {
         path.exists()
+    }
+
+    fn id(&self, path: &Path) -> io::Result<FileId> {
+        let about = fs::metadata(path)?;
+        Ok((about.dev(), about.ino()))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -143,6 +148,11 @@ impl DiskFile for OsFile {
 
     fn bytes(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        let about = self.0.metadata()?;
+        Ok((about.dev(), about.ino()))
     }
 
     fn os_file(&self) -> Option<&File> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::disk::{Disk, DiskFile, Entry, OpenMode, SharedFile, Space};
+use super::disk::{Disk, DiskFile, Entry, FileId, OpenMode, SharedFile, Space};
 use super::random::Random;
 use crate::model::number::{to_u64, to_usize};
 
@@ -40,7 +40,8 @@ struct State {
     files: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
     durable_names: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
     dirs: BTreeSet<PathBuf>,
-    locks: BTreeSet<PathBuf>,
+    /// Who holds them: an owner that died does not take the lock of the next one with it.
+    locks: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
     faults: Faults,
     syncs: u64,
 }
@@ -120,6 +121,10 @@ fn survivor(content: &Content, random: &Random) -> Content {
         }
     }
     Content { live: bytes.clone(), durable: bytes }
+}
+
+fn id_of(content: &Arc<Mutex<Content>>) -> FileId {
+    (0, to_u64(Arc::as_ptr(content).addr()))
 }
 
 fn missing(path: &Path) -> io::Error {
@@ -209,6 +214,14 @@ impl Disk for SimDisk {
         state.files.contains_key(path) || state.dirs.contains(path)
     }
 
+    fn id(&self, path: &Path) -> io::Result<FileId> {
+        let state = self.0.lock();
+        // The names of locks are not among the files.
+        let is_there = path.parent().is_some_and(|dir| state.dirs.contains(dir));
+        let lock = state.locks.get(path).filter(|_| is_there);
+        state.files.get(path).or(lock).map(id_of).ok_or_else(|| missing(path))
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
         if state.faults.fail_syncs {
@@ -258,10 +271,11 @@ impl Disk for SimDisk {
 
     fn lock(&self, path: &Path) -> io::Result<SharedFile> {
         let mut state = self.0.lock();
-        if !state.locks.insert(path.to_owned()) {
+        if state.locks.contains_key(path) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let content = Arc::new(Mutex::new(Content::default()));
+        state.locks.insert(path.to_owned(), Arc::clone(&content));
         Ok(Arc::new(SimFile { content, state: Arc::clone(&self.0), lock: Some(path.to_owned()) }))
     }
 }
@@ -328,6 +342,10 @@ impl DiskFile for SimFile {
         Ok(to_u64(self.content.lock().live.len()))
     }
 
+    fn id(&self) -> io::Result<FileId> {
+        Ok(id_of(&self.content))
+    }
+
     fn os_file(&self) -> Option<&std::fs::File> {
         None
     }
@@ -340,7 +358,10 @@ impl DiskFile for SimFile {
 impl Drop for SimFile {
     fn drop(&mut self) {
         if let Some(path) = &self.lock {
-            self.state.lock().locks.remove(path);
+            let locks = &mut self.state.lock().locks;
+            if locks.get(path).is_some_and(|held| Arc::ptr_eq(held, &self.content)) {
+                locks.remove(path);
+            }
         }
     }
 }
