@@ -16,7 +16,6 @@ use crate::protocol::messages::list_offsets_response::{
 use crate::protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use crate::replication::PartitionError;
 use crate::security::{Operation, Resource};
-use crate::system::tasks::blocking;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -47,11 +46,8 @@ pub(super) fn handle(
     let (context, call) = (Arc::clone(context), call.clone());
     Reply::Later(Box::pin(async move {
         flushed(&waiter).await;
-        if !needs_disk {
-            return Some(respond(&context, &call, &request, &HashMap::new()));
-        }
-        let tiered = find_tiered(&context, &call, &request).await;
-        blocking(move || respond(&context, &call, &request, &tiered)).await
+        let found = find_by_time(&context, &call, &request).await;
+        Some(respond(&context, &call, &request, &found))
     }))
 }
 
@@ -63,10 +59,10 @@ fn needs_end(timestamp: i64) -> bool {
     timestamp == LATEST || is_by_time(timestamp)
 }
 
-/// What object storage has of what is asked for by time.
-type Tiered = HashMap<TopicPartition, Result<Option<FoundRecord>, ErrorCode>>;
+/// What was found of what is asked for by time.
+type ByTime = HashMap<(TopicPartition, i64), Result<Option<FoundRecord>, ErrorCode>>;
 
-async fn find_tiered(context: &Context, call: &Call, request: &ListOffsetsRequest) -> Tiered {
+async fn find_by_time(context: &Context, call: &Call, request: &ListOffsetsRequest) -> ByTime {
     let mut all = HashMap::new();
     for topic in &request.topics {
         if !context.allows(call, Operation::Describe, Resource::Topic(&topic.name)) {
@@ -76,8 +72,8 @@ async fn find_tiered(context: &Context, call: &Call, request: &ListOffsetsReques
             let name = TopicPartition::new(&topic.name, asked.partition_index);
             let Ok(handle) = context.partition(&name) else { continue };
             let timestamp = Some(asked.timestamp).filter(|timestamp| *timestamp >= 0);
-            let found = handle.find_time_tiered(timestamp).await;
-            all.insert(name, found.map_err(|error| ErrorCode::from(&error)));
+            let found = handle.find_time(timestamp).await;
+            all.insert((name, asked.timestamp), found.map_err(|error| ErrorCode::from(&error)));
         }
     }
     all
@@ -87,9 +83,9 @@ fn respond(
     context: &Context,
     call: &Call,
     request: &ListOffsetsRequest,
-    tiered: &Tiered,
+    by_time: &ByTime,
 ) -> ListOffsetsResponse {
-    let topics = request.topics.iter().map(|topic| describe(context, call, topic, tiered));
+    let topics = request.topics.iter().map(|topic| describe(context, call, topic, by_time));
     ListOffsetsResponse::default().with_topics(topics.collect())
 }
 
@@ -97,7 +93,7 @@ fn describe(
     context: &Context,
     call: &Call,
     topic: &ListOffsetsTopic,
-    tiered: &Tiered,
+    by_time: &ByTime,
 ) -> ListOffsetsTopicResponse {
     let is_allowed = context.allows(call, Operation::Describe, Resource::Topic(&topic.name));
     let find = |partition: &ListOffsetsPartition| {
@@ -110,7 +106,7 @@ fn describe(
             return empty.with_error_code(ErrorCode::TopicAuthorizationFailed.code());
         }
         let name = TopicPartition::new(&topic.name, partition.partition_index);
-        match offset(context, call, &name, partition, tiered.get(&name)) {
+        match offset(context, call, name, partition, by_time) {
             Ok((timestamp, offset, epoch)) => {
                 let found = empty.with_timestamp(timestamp).with_offset(offset);
                 if call.version >= 4 { found.with_leader_epoch(epoch) } else { found }
@@ -125,27 +121,17 @@ fn describe(
 fn offset(
     context: &Context,
     call: &Call,
-    name: &TopicPartition,
+    name: TopicPartition,
     partition: &ListOffsetsPartition,
-    tiered: Option<&Result<Option<FoundRecord>, ErrorCode>>,
+    by_time: &ByTime,
 ) -> Result<(i64, i64, i32), ErrorCode> {
-    let handle = context.partition(name)?;
+    let handle = context.partition(&name)?;
     let failed = |error: PartitionError| ErrorCode::from(&error);
     let (start, high_watermark, epoch) =
         handle.bounds(partition.current_leader_epoch).map_err(failed)?;
-    let old = match tiered {
-        Some(tiered) => (*tiered)?,
-        None => None,
-    };
     match partition.timestamp {
         LATEST => Ok((-1, high_watermark, epoch)),
         EARLIEST => Ok((-1, start, handle.epoch_at(start))),
-        MAX_TIMESTAMP if call.version >= 7 => {
-            let new = handle.find_time(None).map_err(failed)?;
-            // Of those with the same time the first.
-            let is_old = |old: &FoundRecord| new.is_none_or(|new| new.timestamp <= old.timestamp);
-            found(old.filter(is_old).or(new))
-        }
         EARLIEST_LOCAL if call.version >= 8 => {
             let (local, _) = handle.tiered_bounds().map_err(failed)?;
             Ok((-1, local, handle.epoch_at(local)))
@@ -160,15 +146,12 @@ fn offset(
             let pending = start.max(end);
             Ok((-1, pending, handle.epoch_at(pending)))
         }
-        timestamp if timestamp >= 0 => match old {
-            Some(old) => found(Some(old)),
-            None => found(handle.find_time(Some(timestamp)).map_err(failed)?),
-        },
+        timestamp if timestamp >= 0 || (timestamp == MAX_TIMESTAMP && call.version >= 7) => {
+            // Whoever leads only since the look-up has not been asked.
+            let found = by_time.get(&(name, timestamp)).copied();
+            let found = found.unwrap_or(Err(ErrorCode::NotLeaderOrFollower))?;
+            Ok(found.map_or((-1, -1, -1), |r| (r.timestamp, r.offset, r.leader_epoch)))
+        }
         _ => Err(ErrorCode::UnsupportedVersion),
     }
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "an arm among fallible ones")]
-fn found(record: Option<FoundRecord>) -> Result<(i64, i64, i32), ErrorCode> {
-    Ok(record.map_or((-1, -1, -1), |r| (r.timestamp, r.offset, r.leader_epoch)))
 }

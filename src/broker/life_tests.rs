@@ -10,7 +10,7 @@ use crate::system::life::Life;
 use crate::system::{Clock, OsDisk, Random};
 
 /// What a broker that is alone is made of, where it has a bucket.
-const TASKS: [&str; 20] = [
+const TASKS: [&str; 21] = [
     "HTTP listener",
     "ISR changes",
     "backup",
@@ -25,6 +25,7 @@ const TASKS: [&str; 20] = [
     "heartbeats",
     "keys of object storage",
     "listener",
+    "log directories",
     "partition timers",
     "removal of files",
     "retention",

@@ -89,7 +89,7 @@ async fn a_topic_that_is_made_again_under_its_name_shows_nothing_of_the_old_one(
         let all = expected(word, i64::try_from(count).expect("small"));
         assert_eq!(read(&partition, 100), all);
         assert_eq!(read(&partition, 1 << 20), all);
-        let first = partition.find_time(Some(1)).expect("found").map(|found| found.offset);
+        let first = partition.find_time(Some(1)).await.expect("found").map(|found| found.offset);
         assert_eq!(first, Some(0));
         drop(partition);
         replicas.delete("t", 60_000);

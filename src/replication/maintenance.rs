@@ -33,7 +33,7 @@ impl Replicas {
         };
         each(Kind::Job, "checkpoints", CHECKPOINT_MS, Self::write_checkpoints);
         each(Kind::Service, "partition timers", TICK_MS, Self::tick);
-        each(Kind::Service, "look at log directories", TICK_MS, Self::look);
+        each(Kind::Service, "log directories", TICK_MS, Self::look);
         let (retention_ms, cleaner) = {
             let settings = self.settings.lock();
             (settings.retention_check_ms, settings.cleaner_enabled)

@@ -4,6 +4,7 @@
 //! it never moves back; an acknowledgement leaves only after the high watermark passed it.
 //! Absent: groups, requests, sockets (the broker's fetchers carry batches from leader to follower).
 
+mod by_time;
 mod checking;
 mod checkpoints;
 mod cleaning;
@@ -12,9 +13,9 @@ mod disabling;
 mod error;
 mod flusher;
 mod following;
+mod identity;
 #[cfg(test)]
 mod identity_tests;
-mod identity;
 mod lease;
 mod log_directory;
 mod maintenance;

@@ -1,4 +1,4 @@
-//! Reading a partition: what is committed, where it lies, by offset and by time.
+//! Reading a partition: what is committed, where it lies, by offset (`by_time.rs` has the rest).
 //!
 //! Invariants: a consumer sees only what is below the high watermark; a look-up waits for the disk without the
 //! partition's lock; a leader whose lease is over answers nothing.
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::error::PartitionError;
 use super::partition::{Partition, PartitionHandle, State};
 use super::waiting::{AckWaiter, FetchWaiter};
-use crate::log::{FoundRecord, Log, LogSlice, Searched, Wanted};
+use crate::log::{Log, LogSlice, Searched, Wanted};
 use crate::model::{BrokerId, LeaderEpoch, Offset, Timestamp};
 use crate::record::{BatchHeader, HEADER_BYTES};
 use crate::remote_log::{ANSWER_BYTES, Manifest, RemoteBatches, RemotePartition};
@@ -19,7 +19,7 @@ use crate::system::planted::{Bug, is_planted};
 use crate::system::tasks::blocking;
 
 /// A look-up goes on over segments that compaction emptied, and is repeated where segments changed meanwhile.
-const LOOKUPS_MAX: usize = 10_000;
+pub(super) const LOOKUPS_MAX: usize = 10_000;
 
 /// How old what a follower knows of the bucket may be.
 const FOLLOWER_MANIFEST_AGE: Duration = Duration::from_secs(10);
@@ -358,25 +358,6 @@ impl Partition {
         let state = self.lock();
         let known = state.log.as_ref().and_then(|log| log.epochs().epoch_at(offset));
         known.unwrap_or(state.replica.leader_epoch)
-    }
-
-    /// First record at or after a time, or the newest by time (`None`), below the high watermark.
-    pub(crate) fn find_time(
-        &self,
-        timestamp: Option<Timestamp>,
-    ) -> Result<Option<FoundRecord>, PartitionError> {
-        for _ in 0..LOOKUPS_MAX {
-            let search = {
-                let state = self.lock();
-                let log = self.readable(&state, ReadRules::leader(-1))?;
-                log.time_search(timestamp, state.replica.high_watermark())
-            };
-            let found = search.run(timestamp);
-            if self.lock().log()?.still_holds_all(&search) {
-                return found.map_err(Into::into);
-            }
-        }
-        Err(PartitionError::Offline)
     }
 
     /// When the batch that holds `offset` was made, by its newest record; `None` if it can't be read.

@@ -12,7 +12,7 @@ use super::partition::{Partition, PartitionHandle, State};
 use super::reading::ReadRules;
 use super::replicas::{Replicas, Topic};
 use crate::config::TopicConfig;
-use crate::log::{FoundRecord, LeaderEpochs, Log, SegmentSource};
+use crate::log::{LeaderEpochs, Log, SegmentSource};
 use crate::model::number::to_i64;
 use crate::model::{LeaderEpoch, Offset, Timestamp};
 use crate::remote_log::{Manifest, RemoteError, RemotePartition, Tier, TierCounts};
@@ -434,30 +434,6 @@ impl Partition {
         let last =
             state.remote.as_ref().and_then(|manifest| manifest.end()).map_or(-1, |end| end - 1);
         Ok((local, last))
-    }
-
-    /// The first record at or after a time among those that are in object storage only; `None` if there is none, and
-    /// without a time the one with the largest.
-    pub(crate) async fn find_time_tiered(
-        &self,
-        timestamp: Option<Timestamp>,
-    ) -> Result<Option<FoundRecord>, PartitionError> {
-        let (manifest, local, plain_bytes_max) = {
-            let state = self.lock();
-            let log = self.readable(&state, ReadRules::leader(-1))?;
-            let local = log.log_start();
-            if state.start()? == local {
-                return Ok(None);
-            }
-            let Some(manifest) = state.remote.clone() else { return Ok(None) };
-            (manifest, local, log.config().plain_bytes_max)
-        };
-        let Some(remote) = &self.remote else { return Ok(None) };
-        let newest = manifest.segments.iter().filter(|s| s.base_offset < local);
-        let newest = newest.map(|segment| segment.max_timestamp).max();
-        let Some(timestamp) = timestamp.or(newest) else { return Ok(None) };
-        let found = remote.reader().find_time(&manifest, timestamp, local, plain_bytes_max).await;
-        found.map_err(|error| PartitionError::Remote(error.to_string()))
     }
 
     /// Moves the log's start (DeleteRecords); -1 means the high watermark. Returns the new start, which is durable only
