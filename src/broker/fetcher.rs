@@ -385,11 +385,12 @@ async fn take_one(
             match handle.append_fetched(&fetched) {
                 Ok(()) => Ok(!records.is_empty()),
                 Err(error) => {
-                    // The topic was deleted, or the role has changed, since it was asked for: nothing to look after.
+                    // The topic was deleted, the role has changed, or the log begins anew since it was asked for: nothing to look after.
                     let is_over = matches!(
                         error,
                         PartitionError::Deleted
                             | PartitionError::Moving
+                            | PartitionError::Restoring
                             | PartitionError::NotLeader { .. }
                     );
                     if is_over {
