@@ -80,7 +80,7 @@ metrics! {
     RemoteDiskCacheHits "strandline_remote_disk_cache_hits_total" Total [] "Pieces of segments in object storage that this broker wanted and found on its disk (remote.fetch.disk.cache.dir) since it started.";
     RemoteOrphans "strandline_remote_orphans_removed_total" Total [] "Objects that no manifest named and that this broker removed from object storage since it started: copies that were broken off.";
     RemoteFailures "strandline_remote_failures_total" Total [] "What this broker could not copy to object storage, or read there, since it started. Alert when it grows.";
-    LagSeconds "strandline_consumergroup_lag_seconds" Gauge ["consumergroup", "topic", "partition"] "Age of the oldest record that the group has not committed; 0 without lag.";
+    LagSeconds "strandline_consumergroup_lag_seconds" Gauge ["consumergroup", "topic", "partition"] "Age of the oldest record that the group has not committed, of one in object storage that of its segment; 0 without lag.";
     ExporterBrokers "kafka_brokers" Gauge [] "Brokers in the cluster.";
     ExporterBrokerInfo "kafka_broker_info" Gauge ["id", "address"] "Always 1, for each broker.";
     ExporterTopicPartitions "kafka_topic_partitions" Gauge ["topic"] "Partitions of the topic.";

@@ -82,33 +82,57 @@ impl Partition {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
+    use super::super::partition::PartitionHandle;
+    use super::super::replicas::Replicas;
     use super::super::rounds::TierSettings;
     use super::super::tests::{append, create_as, open};
     use crate::config::{Config, TopicConfig};
     use crate::objects::faulty::{Fault, faulty};
     use crate::remote_log::Tier;
-    use crate::system::clock::monotonic;
+    use crate::system::clock::{monotonic, sleep};
     use crate::system::sim_disk::SimDisk;
     use crate::system::tasks::spawn;
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_record_is_found_by_its_time_in_the_moment_in_which_it_leaves_the_disk() {
+    /// A tiered partition with four records, each in a segment of its own, nothing of which stays on the disk for long.
+    async fn passing(replicas: &Replicas, name: &str) -> PartitionHandle {
+        let tiered = [("remote.storage.enable".to_owned(), "true".to_owned())].into();
+        let mut config = TopicConfig::resolve(&Config::default(), &tiered);
+        (config.segment_ms, config.retention_ms, config.local_retention_ms) = (1, -1, 1);
+        let partition = create_as(replicas, name, config);
+        for _ in 0..4 {
+            append(&partition, None).expect("taken");
+        }
+        while partition.high_watermark() < 4 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        partition
+    }
+
+    async fn passed(replicas: &Replicas, partition: &PartitionHandle) {
+        let until = monotonic() + Duration::from_secs(20);
+        while partition.local_start() < 3 {
+            assert!(monotonic() < until, "nothing leaves the disk");
+            replicas.write_checkpoints();
+            replicas.apply_retention(partition);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn with_bucket() -> Arc<Replicas> {
         let (store, _switch) = faulty(Fault::None);
         let replicas = open(&SimDisk::default(), &["/a"]);
         replicas.set_tier(Tier::new(store, 0));
         replicas.start_tiering(TierSettings { interval_ms: 1, copiers: 2 });
-        let tiered = [("remote.storage.enable".to_owned(), "true".to_owned())].into();
-        let mut config = TopicConfig::resolve(&Config::default(), &tiered);
-        (config.segment_ms, config.retention_ms, config.local_retention_ms) = (1, -1, 1);
+        replicas
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_record_is_found_by_its_time_in_the_moment_in_which_it_leaves_the_disk() {
+        let replicas = with_bucket();
         for round in 0..60 {
-            let partition = create_as(&replicas, &format!("t{round}"), config.clone());
-            for _ in 0..4 {
-                append(&partition, None).expect("taken");
-            }
-            while partition.high_watermark() < 4 {
-                crate::system::clock::sleep(std::time::Duration::from_millis(1)).await;
-            }
+            let partition = passing(&replicas, &format!("t{round}")).await;
             let lookers = [Some(1), None].map(|timestamp| {
                 let partition = Arc::clone(&partition);
                 spawn(async move {
@@ -119,17 +143,21 @@ mod tests {
                     }
                 })
             });
-            let until = monotonic() + std::time::Duration::from_secs(20);
-            while partition.local_start() < 3 {
-                assert!(monotonic() < until, "nothing leaves the disk");
-                replicas.write_checkpoints();
-                replicas.apply_retention(&partition);
-                tokio::task::yield_now().await;
-            }
+            passed(&replicas, &partition).await;
             for looker in lookers {
                 looker.await.expect("found at each look");
             }
         }
+        replicas.stop(-1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_age_of_what_is_in_the_bucket_only_is_known() {
+        let replicas = with_bucket();
+        let partition = passing(&replicas, "t").await;
+        assert_eq!(partition.timestamp_at(0), Some(1));
+        passed(&replicas, &partition).await;
+        assert_eq!((partition.timestamp_at(0), partition.timestamp_at(4)), (Some(1), None));
         replicas.stop(-1);
     }
 }

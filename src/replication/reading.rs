@@ -360,9 +360,14 @@ impl Partition {
         known.unwrap_or(state.replica.leader_epoch)
     }
 
-    /// When the batch that holds `offset` was made, by its newest record; `None` if it can't be read.
+    /// When the batch that holds `offset` was made, by its newest record, and where it is in object storage only, by its segment's newest
+    /// one: that costs no request. `None` if it can't be read.
     pub(crate) fn timestamp_at(&self, offset: Offset) -> Option<Timestamp> {
-        let mut slice = self.read(offset, HEADER_BYTES, true, ReadRules::leader(-1)).ok()?.slice?;
+        let read = self.read(offset, HEADER_BYTES, true, ReadRules::leader(-1)).ok()?;
+        if let Some(manifest) = read.remote.and_then(|remote| remote.manifest) {
+            return manifest.find(offset).map(|segment| segment.max_timestamp);
+        }
+        let mut slice = read.slice?;
         slice.bytes = slice.bytes.min(HEADER_BYTES);
         BatchHeader::parse(&slice.read().ok()?).map(|header| header.max_timestamp)
     }
