@@ -19,6 +19,7 @@ mod current;
 mod devices;
 mod ecosystem;
 mod encrypted;
+mod exhausted;
 mod faults;
 mod first_run;
 mod hostile;

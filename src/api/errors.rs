@@ -21,9 +21,10 @@ impl From<&PartitionError> for ErrorCode {
                 ErrorCode::OutOfOrderSequenceNumber
             }
             PartitionError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-            PartitionError::Offline | PartitionError::NoRoom | PartitionError::Remote(_) => {
-                ErrorCode::KafkaStorageError
-            }
+            PartitionError::Offline
+            | PartitionError::NoRoom
+            | PartitionError::Shortage
+            | PartitionError::Remote(_) => ErrorCode::KafkaStorageError,
             PartitionError::FencedEpoch { .. } => ErrorCode::FencedLeaderEpoch,
             PartitionError::UnknownEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
             PartitionError::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,

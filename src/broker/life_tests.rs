@@ -10,7 +10,7 @@ use crate::system::life::Life;
 use crate::system::{Clock, OsDisk, Random};
 
 /// What a broker that is alone is made of, where it has a bucket.
-const TASKS: [&str; 21] = [
+const TASKS: [&str; 22] = [
     "HTTP listener",
     "ISR changes",
     "backup",
@@ -26,6 +26,7 @@ const TASKS: [&str; 21] = [
     "keys of object storage",
     "listener",
     "log directories",
+    "opening of logs",
     "partition timers",
     "removal of files",
     "retention",

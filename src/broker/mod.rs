@@ -11,6 +11,7 @@ mod joining;
 #[cfg(test)]
 mod life_tests;
 mod membership;
+mod opening;
 mod publisher;
 mod secure;
 mod settings;

@@ -13,7 +13,8 @@ use super::error::BrokerError;
 use super::fetcher::Fetchers;
 use super::joining::cluster_of;
 use super::membership::Membership;
-use super::publisher::{Follower, limits, topic_config};
+use super::opening::{open_later, specs};
+use super::publisher::{Follower, limits};
 use super::secure::Wrappings;
 use super::settings::{self, Listeners};
 use super::tier::{open_tier, start_tier};
@@ -22,9 +23,8 @@ use crate::config::{Config, Endpoint};
 use crate::controller::{ActiveController, ClusterState, Controller, Registration};
 use crate::coordinator::Groups;
 use crate::http::{self, Http};
-use crate::metadata::{BrokerEndpoint, Image, Publisher, level_max};
+use crate::metadata::{BrokerEndpoint, Publisher, level_max};
 use crate::metrics::Metrics;
-use crate::model::TopicPartition;
 use crate::network::{
     Budget, ConnectionLimits, ConnectionRules, Dialer, Listening, TcpDialer, listen,
 };
@@ -32,7 +32,7 @@ use crate::quorum::{
     Identity, LoadedQuorum, METADATA_FOLDER, PeerService, Peers, Quorum, QuorumStorage,
     StateMachine, VoterDisks,
 };
-use crate::replication::{Lease, PartitionSpec, PartitionState, Replicas, StartError};
+use crate::replication::{Lease, Replicas, StartError};
 use crate::security::AllowAll;
 use crate::system::clock::{millis, monotonic, sleep, timeout_at};
 use crate::system::life::{Life, Phase};
@@ -396,6 +396,7 @@ async fn join_cluster(
     }
     membership.begin().await;
     resume_moves(&controller, replicas);
+    open_later(&controller, replicas);
     Ok(Joined { controller, quorum, groups, membership: Some(membership) })
 }
 
@@ -512,27 +513,6 @@ async fn bind(wanted: &[Endpoint]) -> Result<Vec<Listening>, BrokerError> {
         bound.push(listen(endpoint).await.map_err(failed)?);
     }
     Ok(bound)
-}
-
-/// The partitions that the metadata says are here. None of them has a role before the metadata is current again.
-fn specs(image: &Image, config: &Config) -> Vec<PartitionSpec> {
-    let node_id = config.int("node.id");
-    let mut specs = Vec::new();
-    for topic in image.topics.values() {
-        let config = topic_config(image, config, &topic.name);
-        for (partition, found) in (0..).zip(&topic.partitions) {
-            if !found.replicas.contains(&node_id) {
-                continue;
-            }
-            specs.push(PartitionSpec {
-                name: TopicPartition { topic: Arc::clone(&topic.name), partition },
-                topic_id: topic.id,
-                state: PartitionState::unknown(),
-                config: Arc::clone(&config),
-            });
-        }
-    }
-    specs
 }
 
 /// What clients of each listener are told: the advertised address, or the listener's own.

@@ -15,6 +15,7 @@ use crate::model::number::to_u64;
 use crate::model::{LeaderEpoch, Offset, Timestamp};
 use crate::record::batch::{add_sequence, patch_position};
 use crate::record::{BatchHeader, HEADER_BYTES};
+use crate::system::disk::is_shortage;
 
 /// Batches of one write: two buffers each, of the 1,024 that the operating system takes.
 const RUN_BATCHES_MAX: usize = 128;
@@ -180,9 +181,9 @@ impl Log {
     pub(super) fn write_slices(&mut self, slices: &[IoSlice<'_>]) -> Result<(), AppendError> {
         self.active.file.write_at(slices, self.active.bytes).map_err(|error| {
             // Whatever part was written must not look like a batch to a later recovery.
-            match (error.kind(), self.active.file.set_len(self.active.bytes)) {
-                (ErrorKind::StorageFull | ErrorKind::QuotaExceeded, Ok(())) => AppendError::NoRoom,
-                _ => AppendError::Disk(error),
+            match self.active.file.set_len(self.active.bytes) {
+                Ok(()) => disk_error(error),
+                Err(_) => AppendError::Disk(error),
             }
         })
     }
@@ -258,6 +259,7 @@ fn already(copy: &SentBatch) -> Appended {
 pub(super) fn disk_error(error: std::io::Error) -> AppendError {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => AppendError::NoRoom,
+        _ if is_shortage(&error) => AppendError::Shortage(error),
         _ => AppendError::Disk(error),
     }
 }

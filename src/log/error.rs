@@ -14,6 +14,9 @@ pub(crate) enum AppendError {
     /// The file system has no room; nothing was kept of the batch, and the log goes on.
     #[error("no room on the file system")]
     NoRoom,
+    /// Descriptors or memory ran out before anything was written; the log goes on.
+    #[error("not written for now: {0}")]
+    Shortage(io::Error),
     /// The disk failed; the log must not be written again.
     #[error("write failed: {0}")]
     Disk(io::Error),

@@ -13,13 +13,18 @@ pub(crate) struct LeaderEpochs {
 impl LeaderEpochs {
     /// Notes that `epoch` begins at `offset`; returns whether that is news.
     pub(crate) fn assign(&mut self, epoch: LeaderEpoch, offset: Offset) -> bool {
-        if epoch < 0 || self.latest().is_some_and(|latest| latest >= epoch) {
+        if !self.is_news(epoch) {
             return false;
         }
         // An epoch that wrote nothing gives its place to the next one.
         self.entries.retain(|(_, start)| *start < offset);
         self.entries.push((epoch, offset));
         true
+    }
+
+    /// Whether an epoch is newer than all that are known.
+    pub(crate) fn is_news(&self, epoch: LeaderEpoch) -> bool {
+        epoch >= 0 && self.latest().is_none_or(|latest| latest < epoch)
     }
 
     /// Where each one begins.

@@ -235,7 +235,17 @@ impl Log {
     }
 
     pub(super) fn begin_epoch_at(&mut self, epoch: LeaderEpoch, at: Offset) -> std::io::Result<()> {
-        if self.epochs.assign(epoch, at) { self.save_epochs() } else { Ok(()) }
+        if !self.epochs.is_news(epoch) {
+            return Ok(());
+        }
+        let before = self.epochs.clone();
+        self.epochs.assign(epoch, at);
+        let saved = self.save_epochs();
+        if saved.is_err() {
+            // It is to be written with the next try.
+            self.epochs = before;
+        }
+        saved
     }
 
     /// Writes the epochs' file; it becomes durable with the next flush.

@@ -188,6 +188,26 @@ fn a_batch_that_is_damaged_below_the_recovery_point_refuses_the_log_and_changes_
 }
 
 #[test]
+fn an_epoch_that_began_on_a_full_disk_is_known_after_the_next_start() {
+    let disk = SimDisk::default();
+    let mut log = open(&disk, &config(&[]));
+    put(&mut log, "a", "1", 1);
+    let (header, bytes) = batch(BatchBuilder::new().record(1, None, Some(b"x")));
+    let led = Stamp { leader_epoch: 3, now_ms: 1 };
+    disk.set_faults(Faults { room: Some(10), ..Faults::default() });
+    assert!(matches!(log.append(&header, &bytes, led), Err(AppendError::NoRoom)));
+    assert_eq!(log.epochs().latest(), Some(0), "nothing was written in it");
+    disk.set_faults(Faults::default());
+    log.append(&header, &bytes, led).expect("there is room");
+    log.close().expect("flushed");
+    let known = RecoveryPoint { offset: 2, log_start: 0, has_producers: false };
+    drop(log);
+    let (log, _) = open_with(&disk, &config(&[]), known).expect("open");
+    assert_eq!(log.epochs().end_of(0, 2), Some((0, 1)));
+    assert_eq!(log.epochs().latest(), Some(3));
+}
+
+#[test]
 fn a_full_disk_refuses_the_batch_and_the_log_goes_on_when_there_is_room() {
     let disk = SimDisk::default();
     let mut log = open(&disk, &config(&[]));

@@ -14,6 +14,7 @@ use super::partition::{Partition, State};
 use crate::log::{RecoveryPoint, checkpoint};
 use crate::model::{Offset, TopicPartition};
 use crate::system::Disk;
+use crate::system::disk::is_shortage;
 use crate::system::planted::{Bug, is_planted};
 
 const FILE: &str = "recovery-points";
@@ -151,11 +152,17 @@ impl LogDirectory {
         for name in names {
             points.0.remove(&name.to_string());
         }
-        if points.0.len() < held.0.len() && !is_planted(Bug::KeepPointOfDeleted) {
-            self.store(&points)?;
+        let is_less = points.0.len() < held.0.len();
+        let stored = if is_less && !is_planted(Bug::KeepPointOfDeleted) {
+            self.store(&points)
+        } else {
+            Ok(())
+        };
+        // Where there is no room for it, it is written with the next ones.
+        if stored.as_ref().err().is_none_or(is_shortage) {
+            *held = points;
         }
-        *held = points;
-        Ok(())
+        stored
     }
 
     /// Writes the points if something moved.

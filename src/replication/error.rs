@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::log::{AppendError, ReadError, SequenceError};
 use crate::model::{BrokerId, LeaderEpoch, Offset};
 use crate::record::BatchError;
+use crate::system::disk::is_shortage;
 
 /// Why a partition refuses a request.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,8 @@ pub(crate) enum PartitionError {
     Offline,
     #[error("the file system of the log directory has too little room")]
     NoRoom,
+    #[error("nothing was done for want of descriptors or memory: it is to be tried again")]
+    Shortage,
     #[error("leader epoch {asked} is older than {current}")]
     FencedEpoch { asked: LeaderEpoch, current: LeaderEpoch },
     #[error("leader epoch {asked} is newer than {current}")]
@@ -58,6 +61,7 @@ impl From<AppendError> for PartitionError {
         match error {
             AppendError::Sequence(error) => PartitionError::Sequence(error),
             AppendError::NoRoom => PartitionError::NoRoom,
+            AppendError::Shortage(_) => PartitionError::Shortage,
             AppendError::Disk(_) => PartitionError::Offline,
         }
     }
@@ -67,6 +71,7 @@ impl From<ReadError> for PartitionError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::OutOfRange { offset, .. } => PartitionError::OutOfRange { offset },
+            ReadError::Disk(error) if is_shortage(&error) => PartitionError::Shortage,
             ReadError::Corrupt { .. } | ReadError::Disk(_) => PartitionError::Offline,
         }
     }

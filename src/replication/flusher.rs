@@ -6,12 +6,14 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::log_directory::LogDirectory;
 use super::partition::{Partition, State};
 use crate::log::FlushJob;
 use crate::model::Timestamp;
-use crate::system::clock::{monotonic, sleep};
+use crate::system::clock::{monotonic, pause, sleep};
+use crate::system::disk::is_out_of_descriptors;
 use crate::system::planted::{Bug, is_planted};
 use crate::system::tasks::dedicated;
 
@@ -20,6 +22,9 @@ const UNFLUSHED_WORTH_BYTES: u64 = 1 << 20;
 
 /// More files than this are flushed by one flush of the file system, which writes its journal once.
 const FILES_ONE_BY_ONE_MAX: usize = 6;
+
+/// After which it is looked again whether there is a descriptor.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
 impl LogDirectory {
     /// Starts the flusher.
@@ -56,7 +61,7 @@ impl LogDirectory {
         let _flushing = self.flushing.lock();
         let jobs = self.begin_flush(partitions);
         let begun = monotonic();
-        let carried_out = self.carry_out(&jobs);
+        let carried_out = self.carry_out_patiently(&jobs);
         self.note_flush(begun.elapsed());
         if let Err(error) = carried_out
             && !is_planted(Bug::IgnoreFlushError)
@@ -94,6 +99,21 @@ impl LogDirectory {
             }
         }
         jobs
+    }
+
+    /// A folder that can't be opened for want of descriptors has not been flushed: unlike a flush that failed that can be tried again.
+    fn carry_out_patiently(&self, jobs: &[(Arc<Partition>, FlushJob)]) -> io::Result<()> {
+        loop {
+            match self.carry_out(jobs) {
+                Err(error)
+                    if is_out_of_descriptors(&error) && !self.stopping.load(Ordering::Acquire) =>
+                {
+                    self.note_shortage(&error);
+                    pause(SHORTAGE_PAUSE);
+                }
+                done => return done,
+            }
+        }
     }
 
     pub(super) fn carry_out(&self, jobs: &[(Arc<Partition>, FlushJob)]) -> io::Result<()> {
@@ -151,8 +171,7 @@ impl Partition {
                 is_closed
             }
             Err(error) => {
-                self.directory.fail(&error, &self.name);
-                state.fail();
+                self.stay_or_fail(state, &error);
                 false
             }
         }

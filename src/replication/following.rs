@@ -11,11 +11,12 @@ use super::error::PartitionError;
 use super::partition::{Partition, State};
 use super::reading::ReadRules;
 use super::waiting::{AckWaiter, FetchWaiter};
-use crate::log::{AppendError, Log, NewBatch};
+use crate::log::{AppendError, Log, NewBatch, ReadError};
 use crate::model::{BrokerId, LeaderEpoch, Offset, Timestamp};
 use crate::record::batch::checksum;
 use crate::record::{BatchHeader, next_batch, validate};
 use crate::remote_log::RestoredState;
+use crate::system::disk::is_shortage;
 use crate::system::planted::{Bug, is_planted};
 use crate::system::tasks::{blocking, run_errand};
 
@@ -98,8 +99,17 @@ impl Partition {
     /// with good bytes leads: a follower takes no batch whose checksum is wrong, and would wait for ever.
     fn check_written(&self, state: &mut State, offset: Offset) -> Result<(), PartitionError> {
         let log = state.log()?;
-        let read = log.slice(offset, log.end(), 1, true).ok().flatten();
-        let bytes = read.and_then(|slice| slice.read().ok());
+        let read = log.slice(offset, log.end(), 1, true);
+        let bytes = read
+            .and_then(|slice| slice.map(|slice| slice.read().map_err(ReadError::Disk)).transpose());
+        if let Err(ReadError::Disk(error)) = &bytes
+            && is_shortage(error)
+        {
+            // It could not be looked at: the follower asks again.
+            self.directory.note_shortage(error);
+            return Ok(());
+        }
+        let bytes = bytes.ok().flatten();
         let first = bytes.as_deref().and_then(next_batch);
         let is_good = first.is_some_and(|(header, batch, _)| checksum(batch) == Some(header.crc));
         if is_good {
@@ -183,8 +193,9 @@ impl Partition {
         self.perform(state, effects);
         let effects = state.replica.told_high_watermark(fetched.high_watermark);
         self.perform(state, effects);
-        match result {
+        match &result {
             Err(PartitionError::NoRoom) => self.directory.set_full(true),
+            Err(error @ PartitionError::Shortage) => self.directory.note_shortage(error),
             Err(PartitionError::Offline) => {
                 self.directory.fail(&std::io::Error::other("write failed"), &self.name);
                 state.fail();
@@ -391,6 +402,7 @@ fn append_each(log: &mut Log, fetched: &FetchedBatches<'_>) -> Result<(), Partit
     let appended = log.append_fetched(&batches, fetched.now_ms);
     appended.map_err(|error| match error {
         AppendError::NoRoom => PartitionError::NoRoom,
+        AppendError::Shortage(_) => PartitionError::Shortage,
         AppendError::Disk(_) | AppendError::Sequence(_) => PartitionError::Offline,
     })?;
     verified

@@ -33,6 +33,8 @@ const META_KIND: &str = "strandline-meta";
 #[cfg(any(test, feature = "internals"))]
 pub(super) const META: (&str, &str) = (META_FILE, META_KIND);
 const LOCK_FILE: &str = ".lock";
+/// How often it is said at most that something ran out.
+const SHORTAGE_SAID_MS: i64 = 10_000;
 /// For how long it is taken for granted that the path names the folder.
 const LOOK_MS: i64 = 1_000;
 /// Where logs are not flushed for acknowledgements (`write.caching`), they are in the background once a directory holds
@@ -65,6 +67,8 @@ pub(crate) struct LogDirectory {
     full: AtomicBool,
     pace: Pace,
     lock: SharedFile,
+    /// When it was last said that something ran out.
+    shortage_said_ms: AtomicI64,
     /// When it was last seen that the path names this folder.
     seen_ms: AtomicI64,
 }
@@ -134,6 +138,7 @@ impl LogDirectory {
             full: AtomicBool::new(false),
             pace: Pace::default(),
             lock,
+            shortage_said_ms: AtomicI64::new(i64::MIN / 2),
             seen_ms: AtomicI64::new(uptime_ms()),
         }))
     }
@@ -196,11 +201,20 @@ impl LogDirectory {
         self.queued.notify_one();
     }
 
+    /// Notes that something was not done for want of descriptors, memory or room, and will be tried again. Said from time to time only.
+    pub(super) fn note_shortage(&self, error: &dyn std::fmt::Display) {
+        let (now_ms, said_ms) = (uptime_ms(), self.shortage_said_ms.load(Ordering::Relaxed));
+        if now_ms - said_ms >= SHORTAGE_SAID_MS {
+            self.shortage_said_ms.store(now_ms, Ordering::Relaxed);
+            let directory = self.path.display();
+            tracing::error!(%directory, %error, "requests are refused for want of resources: raise the limit (ulimit -n) or have fewer partitions and connections");
+        }
+    }
+
     /// A checkpoint that finds no room or no descriptor is written later: the one before holds. Any other error is the disk's.
     pub(super) fn note_unwritten(&self, error: &io::Error) {
         if is_shortage(error) {
-            let directory = self.path.display();
-            tracing::error!(%directory, %error, "recovery points not written: it is tried again");
+            self.note_shortage(error);
             self.points_changed.store(true, Ordering::Release);
         } else {
             self.fail_for(error, None);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::partition::{Partition, PartitionHandle};
+use super::partition::{Partition, PartitionHandle, State};
 use super::removing::PAUSE_FACTOR;
 use super::replicas::{ReplicaSettings, Replicas};
 use crate::system::SharedFile;
@@ -158,6 +158,15 @@ impl Replicas {
 }
 
 impl Partition {
+    /// What could not be written for want of resources is tried again some time; any other error is the disk's.
+    pub(super) fn stay_or_fail(&self, state: &mut State, error: &io::Error) {
+        if is_shortage(error) {
+            return self.directory.note_shortage(error);
+        }
+        self.directory.fail(error, &self.name);
+        state.fail();
+    }
+
     /// An error if the log has grown, and its newest file is not where it is looked for.
     fn look(&self) -> io::Result<()> {
         let active = || {
@@ -195,10 +204,7 @@ impl Partition {
         match log.snapshot_for_retention() {
             Ok(false) => {}
             Ok(true) => self.queue_flush(state),
-            Err(error) => {
-                self.directory.fail(&error, &self.name);
-                state.fail();
-            }
+            Err(error) => self.stay_or_fail(state, &error),
         }
     }
 }

@@ -21,6 +21,7 @@ mod log_directory;
 mod maintenance;
 mod mounting;
 mod moving;
+mod opening;
 mod pace;
 mod partition;
 mod proposals;

@@ -335,9 +335,14 @@ impl Partition {
         };
         let mut outcomes: Vec<_> =
             outcomes.into_iter().map(|outcome| outcome.map_err(refusal)).collect();
+        let mut is_short = false;
         match result {
             Ok(()) => {}
             Err(AppendError::NoRoom) => self.directory.set_full(true),
+            Err(AppendError::Shortage(error)) => {
+                self.directory.note_shortage(&error);
+                is_short = true;
+            }
             Err(AppendError::Disk(error)) => {
                 self.directory.fail(&error, &self.name);
                 state.fail();
@@ -346,7 +351,9 @@ impl Partition {
             }
             Err(AppendError::Sequence(_)) => unreachable!("sequences are outcomes"),
         }
-        outcomes.resize_with(batches.len(), || Err(PartitionError::NoRoom));
+        let refused =
+            || Err(if is_short { PartitionError::Shortage } else { PartitionError::NoRoom });
+        outcomes.resize_with(batches.len(), refused);
         state.mark(end);
         let effects = state.replica.appended(end.offset);
         self.perform(state, effects);

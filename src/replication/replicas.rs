@@ -3,7 +3,7 @@
 //! Invariants: a partition that is listed was opened, or is listed as offline; a deleted topic's folder is renamed
 //! before its name may be used again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,9 +11,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-use super::checkpoints::Point;
 use super::error::StartError;
-use super::identity::{check_identity, write_identity};
 use super::lease::Lease;
 use super::log_directory::{LogDirectory, read_meta};
 use super::moving::{Interrupted, Moving, clean_up};
@@ -22,9 +20,9 @@ use super::proposals::Proposals;
 use super::replica::PartitionState;
 use super::throttle::Throttles;
 use crate::config::TopicConfig;
-use crate::log::{FileCache, Log, LogParts, OpenError};
-use crate::model::number::to_u64;
+use crate::log::{FileCache, Log};
 use crate::model::{BrokerId, Offset, PartitionId, TopicId, TopicPartition};
+use crate::system::disk::is_shortage;
 use crate::system::tasks::parallel;
 use crate::system::{Awake, Clock, Random, SharedDisk};
 
@@ -62,7 +60,7 @@ pub(crate) struct PartitionSpec {
 }
 
 /// A log and the high watermark that was noted of it.
-type OpenedLog = (Option<Log>, Offset);
+pub(super) type OpenedLog = (Option<Log>, Offset);
 type Opened = (PartitionSpec, Arc<LogDirectory>, OpenedLog);
 
 /// A topic's partitions on this broker, by index.
@@ -84,6 +82,8 @@ pub(crate) struct Replicas {
     pub throttles: Throttles,
     pub(super) moves: Mutex<BTreeMap<TopicPartition, Arc<Moving>>>,
     interrupted: Mutex<Vec<Interrupted>>,
+    /// Partitions whose logs could not be opened for want of descriptors, memory or room.
+    pub(super) unopened: Mutex<BTreeSet<TopicPartition>>,
     /// Held while partitions go, or a copy takes the place of one.
     pub(super) changing: Mutex<()>,
     random: Random,
@@ -160,6 +160,7 @@ impl Replicas {
             throttles,
             moves: Mutex::default(),
             interrupted: Mutex::default(),
+            unopened: Mutex::default(),
             changing: Mutex::default(),
             local: Arc::new(Local {
                 node_id: settings.node_id,
@@ -367,7 +368,11 @@ impl Replicas {
             if let Some(first) = names.first()
                 && let Err(error) = directory.forget_points(&names)
             {
-                directory.fail(&error, first);
+                if is_shortage(&error) {
+                    directory.note_unwritten(&error);
+                } else {
+                    directory.fail(&error, first);
+                }
             }
         }
         let aside = |partition: &&Arc<Partition>| {
@@ -445,43 +450,6 @@ impl Replicas {
 
     pub(super) fn random(&self) -> &Random {
         &self.random
-    }
-
-    pub(super) fn open_log(
-        &self,
-        spec: &PartitionSpec,
-        directory: &Arc<LogDirectory>,
-    ) -> OpenedLog {
-        let dir = directory.path.join(spec.name.to_string());
-        let parts =
-            LogParts { cache: Arc::clone(&directory.cache), config: Arc::clone(&spec.config) };
-        let known = || directory.points.lock().0.get(&spec.name.to_string()).copied();
-        let jitter =
-            i64::try_from(self.random.below(to_u64(spec.config.segment_jitter_ms))).unwrap_or(0);
-        let found = directory.look().and_then(|()| check_identity(directory, spec));
-        let opened = found.map_err(OpenError::from).and_then(|()| {
-            Log::open(spec.name.clone(), dir, parts, known().unwrap_or_default().recovery, jitter)
-        });
-        let Point { high_watermark, .. } = known().unwrap_or_default();
-        match opened {
-            Ok((log, recovered)) => {
-                if recovered.bytes_checked > 0 || recovered.bytes_cut > 0 {
-                    let (checked, cut) = (recovered.bytes_checked, recovered.bytes_cut);
-                    tracing::info!(partition = %spec.name, checked, cut, "log recovered");
-                }
-                match write_identity(directory, spec) {
-                    Ok(()) => (Some(log), high_watermark),
-                    Err(error) => {
-                        directory.fail(&error, &spec.name);
-                        (None, 0)
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::error!(partition = %spec.name, %error, "partition is offline");
-                (None, 0)
-            }
-        }
     }
 
     pub(super) fn list(

@@ -97,11 +97,16 @@ pub(crate) fn is_named(disk: &dyn Disk, path: &Path, file: &dyn DiskFile) -> io:
 
 /// Whether something ran out that may be there again later: room, descriptors, memory.
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
-    const ENFILE: i32 = 23;
-    const EMFILE: i32 = 24;
     let kind = error.kind();
     matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::OutOfMemory)
-        || matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
+        || is_out_of_descriptors(error)
+}
+
+/// Whether no descriptor was to be had: nothing was opened, so nothing was done.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }
 
 /// What to say of a file that its path does not name any more.

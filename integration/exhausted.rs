@@ -1,0 +1,91 @@
+//! What runs out under a running broker, and comes back: it refuses meanwhile, and goes on by itself.
+
+use std::time::Duration;
+
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{DeleteTopicsRequest, MetadataRequest};
+
+use crate::broker::{Broker, folder};
+use crate::devices::sh;
+use crate::first_run::{cli, create, get};
+use crate::kit::eventually;
+use crate::wire::{Wire, batch, name, produce};
+
+/// Lets a process open nothing more, or as much as it could.
+fn limit_descriptors(broker: &Broker, to: Option<u32>) {
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", broker.pid())).expect("limits");
+    let files =
+        limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a line");
+    let hard = files.split_whitespace().nth(1).expect("a hard limit").to_owned();
+    let soft = to.map_or(hard, |to| to.to_string());
+    sh(&format!("prlimit --pid {} --nofile={soft}:", broker.pid())).expect("limited");
+}
+
+fn error_of(wire: &mut Wire, topic: &str, acks: i16, bytes: usize) -> i16 {
+    let answer = wire.ask(9, &produce(topic, acks, batch(1, bytes, -1)));
+    answer.responses[0].partition_responses[0].error_code
+}
+
+fn leader_error(wire: &mut Wire, topic: &str) -> i16 {
+    let asked = MetadataRequestTopic::default().with_name(Some(name(topic)));
+    let answer = wire.ask(9, &MetadataRequest::default().with_topics(Some(vec![asked])));
+    answer.topics[0].error_code
+}
+
+#[test]
+fn a_broker_without_descriptors_refuses_for_a_while_and_takes_no_directory_offline() {
+    const STORAGE_ERROR: i16 = 56;
+    let (_folder, data) = folder();
+    let broker = Broker::start(&data);
+    for topic in ["t", "quiet", "gone"] {
+        create(&broker, topic, &["segment.bytes=1048576"]);
+    }
+    let mut wire = Wire::connect(&broker.address);
+    let mut acked = 0;
+    for topic in ["t", "quiet", "gone"] {
+        assert_eq!(error_of(&mut wire, topic, -1, 100), 0);
+    }
+    for _ in 0..2 {
+        limit_descriptors(&broker, Some(5));
+        // Everything that needs a file: a segment is closed and another one begun, a topic made, one deleted.
+        let mut refused = 0;
+        for _ in 0..60 {
+            match error_of(&mut wire, "t", -1, 200_000) {
+                0 => acked += 1,
+                error => {
+                    assert_eq!(error, STORAGE_ERROR);
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused > 30, "{refused} of 60 were refused");
+        assert_eq!(error_of(&mut wire, "quiet", -1, 100), 0, "it needs no descriptor");
+        let made = format!("made-{acked}");
+        let answer = wire.ask(5, &crate::wire::create(&made, 1, 1));
+        println!("made without descriptors: {}", answer.topics[0].error_code);
+        if acked < 10 {
+            let gone = DeleteTopicsRequest::default().with_topic_names(vec![name("gone")]);
+            let answer = wire.ask(4, &gone.with_timeout_ms(10_000));
+            assert_eq!(answer.responses[0].error_code, 0);
+        }
+        // Longer than checkpoints, retention and the looks at the directory take to come round.
+        std::thread::sleep(Duration::from_secs(4));
+        limit_descriptors(&broker, None);
+        eventually("it takes records again", || error_of(&mut wire, "t", -1, 200_000) == 0);
+        acked += 1;
+        if answer.topics[0].error_code == 0 {
+            eventually("a topic that was made meanwhile is served", || {
+                leader_error(&mut wire, &made) == 0 && error_of(&mut wire, &made, -1, 100) == 0
+            });
+        }
+    }
+    assert_eq!(get(&broker, "/readyz"), "ok\n");
+    let read = cli(&broker, &["consume", "t", "-o", "start", "-e"]);
+    assert_eq!(read.lines().count(), acked + 1, "one of 100 bytes, and those of 200 kB");
+    // All of it is there after a restart, too.
+    assert!(broker.terminate().success());
+    let broker = Broker::start(&data);
+    assert_eq!(cli(&broker, &["consume", "t", "-o", "start", "-e"]), read);
+    assert!(!data.join("gone-0").exists());
+    assert!(broker.terminate().success());
+}
