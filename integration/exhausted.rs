@@ -1,6 +1,8 @@
 //! What runs out under a running broker, and comes back: it refuses meanwhile, and goes on by itself.
 
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{DeleteTopicsRequest, MetadataRequest};
@@ -88,4 +90,37 @@ fn a_broker_without_descriptors_refuses_for_a_while_and_takes_no_directory_offli
     assert_eq!(cli(&broker, &["consume", "t", "-o", "start", "-e"]), read);
     assert!(!data.join("gone-0").exists());
     assert!(broker.terminate().success());
+}
+
+#[test]
+fn half_sent_http_requests_take_few_descriptors_and_do_so_for_seconds_only() {
+    const KEPT_MAX: usize = 32;
+    let (_folder, data) = folder();
+    let broker = Broker::start(&data);
+    create(&broker, "t", &[]);
+    let descriptors =
+        || std::fs::read_dir(format!("/proc/{}/fd", broker.pid())).expect("listed").count();
+    let before = descriptors();
+    let half = |_| {
+        let mut stream = TcpStream::connect(&broker.http).expect("it listens");
+        let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX-Slow: ");
+        stream
+    };
+    let mut streams: Vec<TcpStream> = (0..200).map(half).collect();
+    eventually("those over the limit are closed", || descriptors() <= before + KEPT_MAX + 2);
+    assert_eq!(error_of(&mut Wire::connect(&broker.address), "t", -1, 100), 0);
+    let begun = Instant::now();
+    eventually("the rest is closed too", || descriptors() <= before + 2);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert_eq!(get(&broker, "/readyz"), "ok\n");
+    // One that begins a request, or has had an answer and says nothing more, does not hold up a stop.
+    streams.clear();
+    let half = half(0);
+    let mut idle = TcpStream::connect(&broker.http).expect("it listens");
+    idle.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
+    assert!(idle.read(&mut [0; 512]).expect("answered") > 0);
+    let begun = Instant::now();
+    assert!(broker.terminate().success());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    drop((half, idle));
 }

@@ -2,6 +2,7 @@
 //!
 //! Invariants: shows, never changes; nothing here slows the Kafka listener (work runs on the blocking pool).
 
+mod connections;
 mod exporter;
 mod server;
 

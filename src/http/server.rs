@@ -11,6 +11,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+use super::connections::accept;
 use super::exporter;
 use crate::api::Context;
 use crate::config::{BROKER_ROWS, is_secret, parse_address};
@@ -47,22 +48,14 @@ impl Http {
     /// Serves until the broker stops; returns the address.
     pub(crate) fn start(self: Arc<Self>, listener: TcpListener) -> std::io::Result<SocketAddr> {
         let address = listener.local_addr()?;
-        let mut stop = self.stopping.clone();
+        let stop = self.stopping.clone();
         let routes = Router::new()
             .route("/livez", get(livez))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .route("/v1/config/effective", get(config))
             .with_state(self);
-        let serving = async move {
-            let until = async move {
-                let _ = stop.wait_for(|stop| *stop).await;
-            };
-            if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(until).await {
-                tracing::error!(%error, "HTTP ended");
-            }
-        };
-        keep(Kind::Listener, "HTTP listener", serving);
+        keep(Kind::Listener, "HTTP listener", accept(listener, routes, stop));
         Ok(address)
     }
 }
