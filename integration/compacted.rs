@@ -229,7 +229,7 @@ fn what_compaction_leaves_of_every_kind_of_batch_is_read_by_every_client_family(
         });
         let read = every_family_reads(at, topic, codec);
         // Each key once, but in what is not compacted yet.
-        for key in ["one", "two", "often", "turn-0", "turn-5", "gone-4", "last"] {
+        for key in ["first", "idle", "one", "two", "often", "turn-0", "turn-5", "gone-4", "last"] {
             let count = read.lines().filter(|line| line.ends_with(&format!(" {key}"))).count();
             assert!((1..=2).contains(&count), "{key} is there {count} times: {read}");
         }

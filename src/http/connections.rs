@@ -52,16 +52,15 @@ pub(super) async fn accept(listener: TcpListener, routes: Router, mut stop: watc
                 continue;
             }
         };
-        match limits.count(peer.ip().to_canonical()) {
-            Ok(counted) => {
-                let served = serve(tcp, routes.clone(), stop.clone());
-                spawn_connection(async move {
-                    served.await;
-                    drop(counted);
-                });
-            }
-            Err(_) => tracing::debug!(%peer, "HTTP connection refused: there are too many"),
-        }
+        let Ok(counted) = limits.count(peer.ip().to_canonical()) else {
+            tracing::debug!(%peer, "HTTP connection refused: there are too many");
+            continue;
+        };
+        let served = serve(tcp, routes.clone(), stop.clone());
+        spawn_connection(async move {
+            served.await;
+            drop(counted);
+        });
     }
 }
 

@@ -216,7 +216,7 @@ impl Log {
         let bytes = to_u64(placed.total_bytes());
         self.active.index.note(placed, self.active.bytes, self.parts.config.index_interval_bytes);
         self.active.age.note(placed, now_ms, is_produced);
-        self.active.is_sound &= !placed.has_codec_without_records();
+        self.active.is_sound &= placed.count > 0;
         self.active.bytes += bytes;
         self.unflushed_bytes += bytes;
         self.producers.note(placed);

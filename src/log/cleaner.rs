@@ -200,7 +200,7 @@ impl CleanPlan {
         let disk = &**self.parts.cache.disk();
         let Some(new) = cleaned.segments.last_mut() else { return Ok(()) };
         if new.is_needless() {
-            new.old.iter().for_each(|old| old.note_sound(0, u64::MAX));
+            new.old.iter().for_each(|old| old.note_sound(0, new.sound_to()));
             new.discard(disk);
             cleaned.segments.pop();
             return Ok(());

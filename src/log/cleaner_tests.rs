@@ -295,6 +295,70 @@ fn sound(base: Offset) -> Vec<u8> {
     bytes
 }
 
+/// What a client is sent from an offset on, batch by batch: base offset and how many records.
+fn sent(log: &Log, from: Offset, bytes_max: usize) -> Vec<Vec<(Offset, i32)>> {
+    let (mut at, mut answers) = (from, Vec::new());
+    while at < log.log_end() {
+        let answer = [Wanted::Records, Wanted::Any].into_iter().find_map(|wanted| {
+            let mut past = None;
+            loop {
+                let search = log.search(at, past, log.end()).expect("searched")?;
+                match search.run(wanted, bytes_max, true).expect("run") {
+                    Searched::Slice(slice) => return slice,
+                    Searched::Past(base) => past = Some(base),
+                }
+            }
+        });
+        let bytes = answer.expect("something").read().expect("read");
+        let (mut rest, mut batches) = (bytes.as_slice(), Vec::new());
+        while let Some((header, _, after)) = next_batch(rest) {
+            batches.push((header.base_offset, header.count));
+            (rest, at) = (after, header.last_offset() + 1);
+        }
+        answers.push(batches);
+    }
+    answers
+}
+
+#[test]
+fn no_client_is_sent_two_batches_without_records_side_by_side() {
+    let gap = |offsets: std::ops::Range<Offset>| BatchBuilder::gap(&offsets, 0);
+    let disk = SimDisk::default();
+    let mut log = open(&disk, &compacted(&[]));
+    let both = [
+        vec![sound(0), gap(2..3), gap(3..5), gap(5..6), sound(6), gap(8..9), sound(9)],
+        vec![gap(11..12), gap(12..13), sound(13), gap(15..17), gap(17..18), gap(18..19)],
+    ];
+    let check = |log: &Log| {
+        for bytes_max in [1, 62, 130, 200, 300, 10_000] {
+            // Twice, since what is known to be sound is remembered.
+            for _ in 0..2 {
+                let answers = sent(log, 0, bytes_max);
+                for answer in &answers {
+                    let pair = answer.windows(2).find(|two| two.iter().all(|batch| batch.1 == 0));
+                    assert_eq!(pair, None, "{bytes_max}: {answers:?}");
+                }
+                let all: Vec<_> =
+                    answers.concat().into_iter().filter(|batch| batch.1 > 0).collect();
+                assert_eq!(all, [(0, 2), (6, 2), (9, 2), (13, 2)], "{bytes_max}");
+            }
+        }
+    };
+    for batches in &both {
+        fetch(&mut log, batches);
+        log.roll().expect("rolled");
+    }
+    check(&log);
+    assert_eq!(sent(&log, 3, 10_000)[0][0], (6, 2), "from within them");
+    let for_replicas = log.slice(0, log.end(), 10_000, true).expect("slice").expect("something");
+    assert_eq!(for_replicas.read().expect("read"), both[0].concat(), "replicas get all of it");
+    flush(&mut log);
+    drop(log);
+    let point = RecoveryPoint { offset: 19, log_start: 0, has_producers: false };
+    let (log, _) = open_with(&disk, &compacted(&[]), point).expect("opens");
+    check(&log);
+}
+
 #[test]
 fn what_an_earlier_release_emptied_is_healed_when_it_is_read_and_when_it_is_cleaned() {
     for codec in CODECS.into_iter().skip(1) {

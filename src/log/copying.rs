@@ -140,7 +140,7 @@ pub(crate) struct BytesFrom {
 impl BytesFrom {
     /// Looks. What can't be read is not counted: whoever deletes by size then keeps more.
     pub(crate) fn run(&self) -> u64 {
-        let found = self.rest.as_ref().map(|rest| rest.run(Wanted::Any, usize::MAX, false));
+        let found = self.rest.as_ref().map(|rest| rest.run(Wanted::Log, usize::MAX, false));
         let rest = match found {
             Some(Ok(Searched::Slice(Some(slice)))) => to_u64(slice.bytes),
             _ => 0,

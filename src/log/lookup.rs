@@ -102,7 +102,9 @@ pub(super) struct View {
 /// Which batch a reader goes on with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// Whichever holds the offset or comes after it.
+    /// Whichever holds the offset or comes after it, and all that follows, for a replica.
+    Log,
+    /// The same for a client.
     Any,
     /// The first of those that has records: simple clients do not get past an answer that has none.
     Records,
@@ -163,7 +165,7 @@ impl Log {
     ) -> Result<Option<LogSlice>, ReadError> {
         let mut past = None;
         while let Some(search) = self.search(offset, past, end)? {
-            match search.run(Wanted::Any, bytes_max, first_whole)? {
+            match search.run(Wanted::Log, bytes_max, first_whole)? {
                 Searched::Slice(slice) => return Ok(slice),
                 Searched::Past(base_offset) => past = Some(base_offset),
             }
@@ -335,9 +337,9 @@ impl Search {
         let mut slice = LogSlice { file, byte, bytes, is_active, is_bare: false, healed: None };
         let end = byte + to_u64(bytes);
         if self.is_suspect && closed.is_none_or(|segment| !segment.is_sound(end)) {
-            let is_sound = heal(view, &mut slice)?;
-            if let Some(segment) = closed.filter(|_| is_sound) {
-                segment.note_sound(byte, end);
+            let sound_to = heal(view, &mut slice, wanted != Wanted::Log)?;
+            if let Some(segment) = closed {
+                segment.note_sound(byte, sound_to);
             }
         }
         Ok(Searched::Slice(Some(slice)))
@@ -459,7 +461,7 @@ fn find_batch(
     let file: &dyn DiskFile = &*view.file;
     let mut walk = Walk::new(file, &view.path, from, view.bytes);
     while let Some((header, position)) = walk.next_header()? {
-        if header.last_offset() >= offset && (header.count > 0 || wanted == Wanted::Any) {
+        if header.last_offset() >= offset && (header.count > 0 || wanted != Wanted::Records) {
             return Ok(Some((position, header.total_bytes())));
         }
     }

@@ -36,6 +36,8 @@ pub(super) struct NewSegment {
     pub bytes: u64,
     /// Whether anything was taken away.
     pub is_changed: bool,
+    /// Whether there are batches without records.
+    has_bare: bool,
     /// What becomes the last batch if nothing comes after it: offsets do not end before those of the old segments.
     last: Option<Vec<u8>>,
     index: SegmentIndex,
@@ -54,6 +56,7 @@ impl NewSegment {
             end: first.base_offset,
             bytes: 0,
             is_changed: false,
+            has_bare: false,
             last: None,
             index: SegmentIndex::new(first.base_offset),
             path: first.path.clone(),
@@ -79,6 +82,7 @@ impl NewSegment {
     pub(super) fn push(&mut self, batch: &[u8], interval_bytes: u64) -> io::Result<()> {
         if let Some(header) = BatchHeader::parse(batch) {
             self.index.note(&header, self.bytes, interval_bytes);
+            self.has_bare |= header.count == 0;
         }
         self.last = None;
         self.buffer.extend_from_slice(batch);
@@ -89,6 +93,11 @@ impl NewSegment {
     /// Holds a batch without records back, which is needed only if it is the last one.
     pub(super) fn hold_last(&mut self, batch: Vec<u8>) {
         self.last = Some(batch);
+    }
+
+    /// Up to where it is known that nothing has to be healed.
+    pub(super) fn sound_to(&self) -> u64 {
+        if self.has_bare || self.last.is_some() { 0 } else { u64::MAX }
     }
 
     /// Whether the segment that it is made of is as good.
@@ -229,8 +238,9 @@ impl Log {
                 self.closed.remove(&old.base_offset);
             }
             let base = new.index.base_offset;
+            let sound_to = new.sound_to();
             let segment = Segment::new(&self.parts.cache, base, new.path, new.bytes);
-            segment.note_sound(0, u64::MAX);
+            segment.note_sound(0, sound_to);
             self.closed.insert(base, Arc::new(segment));
         }
         self.dir_changed = true;

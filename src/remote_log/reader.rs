@@ -378,7 +378,7 @@ impl Reader {
         };
         // The index names a batch near the offset: what stands between is skipped.
         while let Some(header) = self.header(object, segment, from).await? {
-            let is_wanted = header.count > 0 || wanted == Wanted::Any;
+            let is_wanted = header.count > 0 || wanted != Wanted::Records;
             if header.last_offset() >= offset && is_wanted {
                 return Ok(Some((from, header)));
             }
@@ -505,9 +505,18 @@ pub(super) fn told(object: &str, error: &Shared) -> RemoteError {
 /// As much as is whole batches below `end`.
 fn whole_batches(bytes: &Bytes, end: Offset) -> Bytes {
     let (mut rest, mut length) = (&**bytes, 0);
+    let mut bare_from = None;
     while let Some((header, _, after)) = next_batch(rest) {
         if header.last_offset() >= end {
             break;
+        }
+        if header.count > 0 {
+            bare_from = None;
+        } else if let Some(first) = bare_from {
+            // kafka-go does not survive several of them.
+            return bytes.slice(..if first > 0 { first } else { length });
+        } else {
+            bare_from = Some(length);
         }
         if header.has_codec_without_records() {
             // Left behind by an earlier release: many clients fail on it, so it is not sent as it is.
@@ -520,4 +529,26 @@ fn whole_batches(bytes: &Bytes, end: Offset) -> Bytes {
         rest = after;
     }
     bytes.slice(..length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_client_is_sent_two_batches_without_records_side_by_side() {
+        let one = |base: Offset| {
+            let mut bytes = BatchBuilder::new().record(1, Some(b"k"), Some(b"v")).build();
+            crate::record::batch::patch_position(&mut bytes, base, 0);
+            bytes
+        };
+        let gap = |offsets: std::ops::Range<Offset>| BatchBuilder::gap(&offsets, 0);
+        let whole =
+            |batches: &[Vec<u8>], end| whole_batches(&batches.concat().into(), end).to_vec();
+        let single = [one(0), gap(1..2), one(2), gap(3..5)];
+        assert_eq!(whole(&single, 5), single.concat());
+        let several = [one(0), gap(1..2), gap(2..3), gap(3..4), one(4)];
+        assert_eq!(whole(&several, 5), several[0]);
+        assert_eq!(whole(&several[1..], 5), several[1], "they come one by one");
+    }
 }

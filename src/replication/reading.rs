@@ -182,7 +182,7 @@ impl Partition {
     ) -> Result<FetchRead, PartitionError> {
         let mut past = None;
         let takes_any = rules.up_to_log_end || is_planted(Bug::AnswerWithoutRecords);
-        let mut wanted = if takes_any { Wanted::Any } else { Wanted::Records };
+        let mut wanted = if takes_any { Wanted::Log } else { Wanted::Records };
         // A look-up waits for the disk without the lock; where the cleaner or retention came between, it is repeated.
         for _ in 0..LOOKUPS_MAX {
             let (search, high_watermark, log_start, log_end) = {
@@ -220,7 +220,7 @@ impl Partition {
                 }
                 Ok(Searched::Slice(mut slice)) => {
                     if let Some(slice) = &mut slice {
-                        slice.is_bare = wanted == Wanted::Any && !rules.up_to_log_end;
+                        slice.is_bare = wanted != Wanted::Records && !rules.up_to_log_end;
                     }
                     return found(slice, false);
                 }

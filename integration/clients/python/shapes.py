@@ -91,6 +91,15 @@ def write(topics):
             client.produce(topic, key=key, value=None if value is None else f"{value} {'v' * 300}")
 
     plain = {topic: producer(topic, False) for topic in topics}
+    # Of three producers one after the other nothing stays but three batches without records.
+    for clients in [plain] + 3 * [None]:
+        for topic in topics:
+            client = clients[topic] if clients else producer(topic, True)
+            burst(topic, client, ["idle"] if clients is None else ["first"], "early")
+            assert client.flush(30) == 0
+    for topic, client in plain.items():
+        burst(topic, client, ["idle"], "late")
+        assert client.flush(30) == 0
     for turn in range(6):
         # Each turn another idempotent producer, whose last batch stays as long as it is known.
         clients = {topic: producer(topic, True) if turn % 2 else plain[topic] for topic in topics}
