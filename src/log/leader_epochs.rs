@@ -90,6 +90,15 @@ impl LeaderEpochs {
         all
     }
 
+    /// These, of what lies before an offset, and of another history what begins there or later.
+    pub(super) fn followed_by(mut self, other: &Self, offset: Offset) -> Self {
+        self.truncate_end(offset);
+        for (epoch, start) in other.entries.iter().filter(|(_, start)| *start >= offset) {
+            self.assign(*epoch, *start);
+        }
+        self
+    }
+
     /// Forgets what lies at or past a new log end.
     pub(crate) fn truncate_end(&mut self, end: Offset) {
         self.entries.retain(|(_, start)| *start < end);

@@ -6,6 +6,7 @@
 
 mod age;
 mod append;
+mod beginning;
 pub(crate) mod checkpoint;
 pub(crate) mod cleaner;
 #[cfg(test)]

@@ -112,6 +112,7 @@ impl Log {
         log.drop_snapshots_past(log.log_end)?;
         log.recover_producers(point, are_epochs_lost)?;
         log.epochs.truncate_end(log.log_end);
+        log.take_beginning()?;
         if recovered.bytes_checked > 0 || recovered.bytes_cut > 0 {
             // Flushed before it is served: the page cache alone may have survived the process, not the power.
             log.close()?;

@@ -11,7 +11,7 @@ use super::error::PartitionError;
 use super::partition::{Partition, State};
 use super::reading::ReadRules;
 use super::waiting::{AckWaiter, FetchWaiter};
-use crate::log::{AppendError, Log, NewBatch, ReadError};
+use crate::log::{AppendError, LeaderEpochs, Log, NewBatch, ReadError};
 use crate::model::{BrokerId, LeaderEpoch, Offset, Timestamp};
 use crate::record::batch::checksum;
 use crate::record::{BatchHeader, next_batch, validate};
@@ -286,7 +286,8 @@ impl Partition {
             let disk = partition.directory.disk();
             let written = Log::write_snapshot(&**disk, &dir, offset, &state.producers);
             partition.or_fail(written)?;
-            let begun = partition.begin_anew(leader_epoch, (offset, has_producers), |log| {
+            let (epochs, begins) = (state.epochs.clone(), (offset, has_producers));
+            let begun = partition.begin_anew(leader_epoch, begins, &epochs, |log| {
                 log.restart_with(offset, state.epochs, state.producers)
             });
             if matches!(begun, Err(PartitionError::NotLeader { .. })) {
@@ -309,7 +310,8 @@ impl Partition {
         if self.with_log(goes_past) == Some(true) {
             return Err(PartitionError::OutOfRange { offset });
         }
-        self.begin_anew(leader_epoch, (offset, false), |log| log.restart_at(offset))
+        let unknown = LeaderEpochs::default();
+        self.begin_anew(leader_epoch, (offset, false), &unknown, |log| log.restart_at(offset))
     }
 
     /// Lets the log begin anew past its end. What is promised of it says so first: what it had is not lost, but given up.
@@ -317,6 +319,7 @@ impl Partition {
         &self,
         leader_epoch: LeaderEpoch,
         (offset, has_producers): (Offset, bool),
+        epochs: &LeaderEpochs,
         restart: impl FnOnce(&mut Log) -> Result<(), crate::log::OpenError>,
     ) -> Result<(), PartitionError> {
         {
@@ -327,19 +330,45 @@ impl Partition {
             // What was appended between the promise and the cut would be acknowledged, and given up by a crash.
             state.is_beginning = true;
         }
-        let begun = self.or_fail(self.directory.restart_point(&self.name, offset, has_producers));
-        let begun = begun.and_then(|()| self.apply_cut(leader_epoch, Some(offset), restart));
-        let begun = begun.or_else(|error| {
-            // The log is what it was: so is what is promised of it.
-            self.or_fail(self.directory.write_points())?;
-            Err(error)
+        let begun = self.begin_at((offset, has_producers), epochs, || {
+            self.apply_cut(leader_epoch, Some(offset), restart)
         });
         self.lock().is_beginning = false;
         begun
     }
 
+    fn begin_at(
+        &self,
+        (offset, has_producers): (Offset, bool),
+        epochs: &LeaderEpochs,
+        apply: impl FnOnce() -> Result<(), PartitionError>,
+    ) -> Result<(), PartitionError> {
+        let dir = self.with_log(|log| log.dir.clone()).ok_or(PartitionError::Offline)?;
+        let disk = &**self.directory.disk();
+        self.or_fail(Log::write_beginning(disk, &dir, offset, epochs))?;
+        let begun = self
+            .or_fail(self.directory.restart_point(&self.name, offset, has_producers))
+            .and_then(|()| apply())
+            .or_else(|error| {
+                // The log is what it was: so is what is promised of it. Where that can't be said, a start would give up what it has.
+                if let Err(why) = self.directory.write_points() {
+                    self.directory.fail(&why, &self.name);
+                }
+                Err(error)
+            });
+        if !self.directory.is_offline() {
+            self.or_fail(Log::forget_beginning(disk, &dir))?;
+        }
+        begun
+    }
+
     fn or_fail(&self, done: std::io::Result<()>) -> Result<(), PartitionError> {
         done.map_err(|error| {
+            if is_shortage(&error) {
+                // Nothing has been changed yet that could not stay as it is.
+                self.directory.note_shortage(&error);
+                return PartitionError::Shortage;
+            }
             self.directory.fail(&error, &self.name);
             PartitionError::Offline
         })
