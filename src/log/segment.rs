@@ -116,7 +116,8 @@ impl Segment {
     pub(super) fn index(&self, cache: &FileCache) -> Result<Arc<SegmentIndex>, ReadError> {
         cache.index(self.id, || {
             let disk = &**cache.disk();
-            if let Some(index) = SegmentIndex::load(disk, &self.path, self.base_offset, self.bytes) {
+            let loaded = SegmentIndex::load(disk, &self.path, self.base_offset, self.bytes);
+            if let Some(index) = loaded.filter(|index| self.confirms(index)) {
                 return Ok(index);
             }
             // Nothing to act on: a stop between a log and its index leaves it so.
@@ -171,6 +172,15 @@ impl Segment {
                 _ => {}
             }
         }
+    }
+
+    /// Whether the batch of the last entry is where that says: what a power failure tears is the end.
+    fn confirms(&self, index: &SegmentIndex) -> bool {
+        let Some(last) = index.last() else { return true };
+        let Ok(file) = self.file() else { return true };
+        let mut walk = Walk::new(&*file, &self.path, last.position.into(), self.bytes);
+        let said = self.base_offset + i64::from(last.last_offset);
+        matches!(walk.next_header(), Ok(Some((header, _))) if header.last_offset() == said)
     }
 
     fn rebuild(&self) -> Result<SegmentIndex, ReadError> {

@@ -208,6 +208,28 @@ fn an_epoch_that_began_on_a_full_disk_is_known_after_the_next_start() {
 }
 
 #[test]
+fn an_index_whose_last_entry_is_torn_is_made_again() {
+    for byte in 0..4 {
+        let disk = SimDisk::default();
+        let small = config(&[("index.interval.bytes", "1")]);
+        let mut log = open(&disk, &small);
+        for at in 0..40 {
+            put(&mut log, "k", "some value", at);
+        }
+        log.roll().expect("rolled");
+        put(&mut log, "k", "last", 40);
+        flush(&mut log);
+        drop(log);
+        let path = Path::new(DIR).join("00000000000000000000.index");
+        let bytes = crate::system::disk::read_file(&disk, &path).expect("an index").len();
+        disk.flip_bit(&path, bytes - 1 - byte);
+        let point = RecoveryPoint { offset: 41, log_start: 0, has_producers: false };
+        let (log, _) = open_with(&disk, &small, point).expect("opens");
+        assert_eq!(read_all(&log, 39).len(), 2, "{byte}");
+    }
+}
+
+#[test]
 fn a_full_disk_refuses_the_batch_and_the_log_goes_on_when_there_is_room() {
     let disk = SimDisk::default();
     let mut log = open(&disk, &config(&[]));

@@ -349,12 +349,11 @@ impl Partition {
         let begun = self
             .or_fail(self.directory.restart_point(&self.name, offset, has_producers))
             .and_then(|()| apply())
-            .or_else(|error| {
+            .inspect_err(|_| {
                 // The log is what it was: so is what is promised of it. Where that can't be said, a start would give up what it has.
                 if let Err(why) = self.directory.write_points() {
                     self.directory.fail(&why, &self.name);
                 }
-                Err(error)
             });
         if !self.directory.is_offline() {
             self.or_fail(Log::forget_beginning(disk, &dir))?;

@@ -1,7 +1,7 @@
 //! A disk in memory that fails as real ones do (tests only).
 //!
 //! Invariants: `crash` keeps what was synced, and of the rest a prefix that the seed picks, perhaps torn; a name
-//! that was not `sync_dir`ed may vanish or stay; after a failed sync the unsynced bytes are lost for good.
+//! that was not `sync_dir`ed may vanish or stay, and a folder has its old or its new name; after a failed sync the unsynced bytes are lost for good.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
@@ -35,11 +35,15 @@ struct Content {
     durable: Vec<u8>,
 }
 
+type Names = BTreeMap<PathBuf, Arc<Mutex<Content>>>;
+
 #[derive(Debug, Default)]
 struct State {
-    files: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
-    durable_names: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
+    files: Names,
+    durable_names: Names,
     dirs: BTreeSet<PathBuf>,
+    /// Folders' names that are not durable yet: from, to.
+    renamed: Vec<(PathBuf, PathBuf)>,
     /// Who holds them: an owner that died does not take the lock of the next one with it.
     locks: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
     faults: Faults,
@@ -67,8 +71,19 @@ impl SimDisk {
     pub(crate) fn crash(&self, random: &Random) {
         let mut state = self.0.lock();
         state.locks.clear();
-        let names = std::mem::take(&mut state.files);
+        let mut names = std::mem::take(&mut state.files);
         let mut after = std::mem::take(&mut state.durable_names);
+        for (from, to) in std::mem::take(&mut state.renamed).into_iter().rev() {
+            // Another one has the old name: it got that after this one had lost it.
+            let is_taken = state.dirs.contains(&from);
+            if random.below(2) == 0 && !is_taken {
+                names = moved(names, &to, &from);
+                state.dirs.remove(&to);
+                state.dirs.insert(from);
+            } else {
+                after = moved(after, &from, &to);
+            }
+        }
         for (path, content) in names {
             if !after.contains_key(&path) && random.below(2) == 0 {
                 after.insert(path, content);
@@ -127,6 +142,15 @@ fn id_of(content: &Arc<Mutex<Content>>) -> FileId {
     (0, to_u64(Arc::as_ptr(content).addr()))
 }
 
+/// Names, where a folder has got another one.
+fn moved(names: Names, from: &Path, to: &Path) -> Names {
+    let rename = |path: PathBuf| match path.strip_prefix(from) {
+        Ok(rest) => to.join(rest),
+        Err(_) => path,
+    };
+    names.into_iter().map(|(path, content)| (rename(path), content)).collect()
+}
+
 fn missing(path: &Path) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, path.display().to_string())
 }
@@ -174,13 +198,10 @@ impl Disk for SimDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
         if state.dirs.contains(from) {
-            let files = std::mem::take(&mut state.files);
-            state.files = files
-                .into_iter()
-                .map(|(p, c)| (p.strip_prefix(from).map_or(p.clone(), |rest| to.join(rest)), c))
-                .collect();
+            state.files = moved(std::mem::take(&mut state.files), from, to);
             state.dirs.remove(from);
             state.dirs.insert(to.to_owned());
+            state.renamed.push((from.to_owned(), to.to_owned()));
             return Ok(());
         }
         let content = state.files.remove(from).ok_or_else(|| missing(from))?;
@@ -230,6 +251,15 @@ impl Disk for SimDisk {
         if !state.dirs.contains(path) {
             return Err(missing(path));
         }
+        let is_here = |name: &Path| name.parent() == Some(path);
+        let (durable, rest) = std::mem::take(&mut state.renamed)
+            .into_iter()
+            .partition(|(from, to)| is_here(from) || is_here(to));
+        state.renamed = rest;
+        let durable: Vec<(PathBuf, PathBuf)> = durable;
+        for (from, to) in durable {
+            state.durable_names = moved(std::mem::take(&mut state.durable_names), &from, &to);
+        }
         state.durable_names.retain(|p, _| p.parent() != Some(path));
         let now: Vec<_> = state
             .files
@@ -253,6 +283,7 @@ impl Disk for SimDisk {
             durable.clone_from(live);
         }
         state.durable_names = state.files.clone();
+        state.renamed.clear();
         Ok(())
     }
 
