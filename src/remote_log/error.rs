@@ -44,11 +44,29 @@ pub(crate) enum RemoteError {
 impl RemoteError {
     /// Whether nothing is wrong: others changed something, and the next look knows it.
     pub(crate) fn is_passing(&self) -> bool {
-        matches!(self, Self::Fenced { .. } | Self::Unknown(_) | Self::Changed(_))
+        matches!(
+            self,
+            Self::Fenced { .. }
+                | Self::Unknown(_)
+                | Self::Changed(_)
+                | Self::Store(StoreError::Changed(_))
+        )
     }
 
     /// Whether only what is here could not be read: the bucket may be used all the same.
     pub(crate) fn is_local(&self) -> bool {
         matches!(self, Self::Local(_) | Self::Disk(_) | Self::Changed(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_that_the_next_leader_has_changed_is_nothing_to_act_on() {
+        let changed = || StoreError::Changed("manifest.json".to_owned());
+        assert!(RemoteError::from(changed()).is_passing());
+        assert!(!RemoteError::from(changed()).is_local());
     }
 }
