@@ -232,7 +232,7 @@ impl LogDirectory {
             }
             Err(error) if is_shortage(&error) => Err(error),
             lost => {
-                let error = lost.err().unwrap_or_else(|| not_named(&self.path));
+                let error = lost.err().unwrap_or_else(|| not_named(&path));
                 self.fail_for(&error, None);
                 Err(error)
             }

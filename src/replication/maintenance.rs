@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use super::partition::{Partition, PartitionHandle, State};
 use super::removing::PAUSE_FACTOR;
 use super::replicas::{ReplicaSettings, Replicas};
+use crate::model::Offset;
 use crate::system::SharedFile;
 use crate::system::clock::{millis, monotonic, sleep};
 use crate::system::disk::{is_named, is_shortage, not_named};
@@ -169,15 +170,13 @@ impl Partition {
 
     /// An error if the log has grown, and its newest file is not where it is looked for.
     fn look(&self) -> io::Result<()> {
-        let active = || {
+        let active = |seen: Option<Offset>| {
             let state = self.try_lock()?;
-            let log = state.log.as_ref()?;
+            let log = state.log.as_ref().filter(|log| Some(log.log_end()) != seen)?;
             Some((log.log_end(), log.active_file()))
         };
-        let Some((end, (path, file))) = active() else { return Ok(()) };
-        if self.looked_to.load(Ordering::Relaxed) == end {
-            return Ok(());
-        }
+        let seen = Some(self.looked_to.load(Ordering::Relaxed));
+        let Some((end, (path, file))) = active(seen) else { return Ok(()) };
         match is_named(&**self.directory.disk(), &path, &*file) {
             Err(error) if is_shortage(&error) => return Ok(()),
             named => {
@@ -185,7 +184,7 @@ impl Partition {
                     // It may have been closed, moved or deleted meanwhile.
                     let same =
                         |now: &(PathBuf, SharedFile)| now.0 == path && Arc::ptr_eq(&now.1, &file);
-                    if active().is_some_and(|(_, now)| same(&now)) {
+                    if active(None).is_some_and(|(_, now)| same(&now)) {
                         return Err(not_named(&path));
                     }
                     return Ok(());

@@ -504,7 +504,7 @@ async fn nothing_is_acknowledged_into_a_folder_that_is_gone() {
 async fn a_partition_whose_files_were_taken_away_takes_its_directory_offline() {
     let disk = SimDisk::default();
     let replicas = open(&disk, &["/a"]);
-    let (taken, idle) = (create(&replicas, "taken", false), create(&replicas, "idle", false));
+    let (taken, idle) = (create(&replicas, "taken", true), create(&replicas, "idle", true));
     append(&taken, None).expect("appended");
     replicas.look();
     assert!(!replicas.have_all_failed());
