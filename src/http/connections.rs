@@ -13,7 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::network::ConnectionLimits;
+use crate::network::{ConnectionLimits, next_connection};
 use crate::system::clock::{monotonic, sleep, timeout_at};
 use crate::system::descriptors_max;
 use crate::system::tasks::spawn_connection;
@@ -32,26 +32,12 @@ const LIFE: Duration = Duration::from_mins(2);
 const LAST: Duration = Duration::from_secs(30);
 /// The same when the broker stops.
 const LAST_AT_STOP: Duration = Duration::from_secs(1);
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Accepts until `stop` turns true.
 pub(super) async fn accept(listener: TcpListener, routes: Router, mut stop: watch::Receiver<bool>) {
     let open_max = CONNECTIONS_MAX.min(descriptors_max() / DESCRIPTORS_SHARE);
     let limits = ConnectionLimits::new(open_max, PER_ADDRESS_MAX, RATE_MAX);
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop) => return,
-            accepted = listener.accept() => accepted,
-        };
-        let (tcp, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "accept failed; pausing");
-                sleep(ACCEPT_AGAIN).await;
-                continue;
-            }
-        };
+    while let Some((tcp, peer)) = next_connection(&listener, &mut stop).await {
         let Ok(counted) = limits.count(peer.ip().to_canonical()) else {
             tracing::debug!(%peer, "HTTP connection refused: there are too many");
             continue;

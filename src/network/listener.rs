@@ -4,6 +4,7 @@
 //! listener.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,36 +62,43 @@ impl Listening {
         let accepting = async move {
             let name: Arc<str> = self.endpoint.name.as_str().into();
             let mut stop = stopping.clone();
-            loop {
-                let accepted = tokio::select! {
-                biased;
-                        accepted = self.listener.accept() => accepted,
-                        _ = stop.wait_for(|stop| *stop) => return,
-                    };
-                match accepted {
-                    Ok((tcp, address)) => {
-                        let peer = Peer { address, listener: Arc::clone(&name) };
-                        let Some(counted) = admit(&tcp, &peer, &limits) else { continue };
-                        let (service, wrapping) = (Arc::clone(&service), wrapping.clone());
-                        let (rules, stopping) = (rules.clone(), stopping.clone());
-                        spawn_connection(async move {
-                            let address = peer.address;
-                            let served =
-                                run(tcp, wrapping, peer, &*service, &rules, stopping).await;
-                            if let Err(error) = served {
-                                tracing::debug!(peer = %address, %error, "connection ended");
-                            }
-                            drop(counted);
-                        });
+            while let Some((tcp, address)) = next_connection(&self.listener, &mut stop).await {
+                let peer = Peer { address, listener: Arc::clone(&name) };
+                let Some(counted) = admit(&tcp, &peer, &limits) else { continue };
+                let (service, wrapping) = (Arc::clone(&service), wrapping.clone());
+                let (rules, stopping) = (rules.clone(), stopping.clone());
+                spawn_connection(async move {
+                    let address = peer.address;
+                    let served = run(tcp, wrapping, peer, &*service, &rules, stopping).await;
+                    if let Err(error) = served {
+                        tracing::debug!(peer = %address, %error, "connection ended");
                     }
-                    Err(error) => {
-                        tracing::warn!(%error, "accept failed; pausing");
-                        sleep(Duration::from_millis(100)).await;
-                    }
-                }
+                    drop(counted);
+                });
             }
         };
         keep(Kind::Listener, "listener", accepting);
+    }
+}
+
+/// The next connection, however often accepting fails before; `None` once `stop` turns true.
+pub(crate) async fn next_connection(
+    listener: &TcpListener,
+    stop: &mut watch::Receiver<bool>,
+) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return None,
+        };
+        match accepted {
+            Ok(connection) => return Some(connection),
+            Err(error) => {
+                tracing::warn!(%error, "accept failed; pausing");
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) use dial::{Dialer, TcpDialer};
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use frames::Frames;
 pub(crate) use limits::ConnectionLimits;
-pub(crate) use listener::{Listening, Wrapping, listen};
+pub(crate) use listener::{Listening, Wrapping, listen, next_connection};
 pub(crate) use output::{Output, Part};
 #[cfg(test)]
 pub(crate) use stream::Stream;

@@ -177,22 +177,17 @@ impl Partition {
         };
         let seen = Some(self.looked_to.load(Ordering::Relaxed));
         let Some((end, (path, file))) = active(seen) else { return Ok(()) };
-        match is_named(&**self.directory.disk(), &path, &*file) {
+        let is_there = match is_named(&**self.directory.disk(), &path, &*file) {
             Err(error) if is_shortage(&error) => return Ok(()),
-            named => {
-                if !named? {
-                    // It may have been closed, moved or deleted meanwhile.
-                    let same =
-                        |now: &(PathBuf, SharedFile)| now.0 == path && Arc::ptr_eq(&now.1, &file);
-                    if active(None).is_some_and(|(_, now)| same(&now)) {
-                        return Err(not_named(&path));
-                    }
-                    return Ok(());
-                }
-            }
+            named => named?,
+        };
+        if is_there {
+            self.looked_to.store(end, Ordering::Relaxed);
+            return Ok(());
         }
-        self.looked_to.store(end, Ordering::Relaxed);
-        Ok(())
+        // It may have been closed, moved or deleted meanwhile.
+        let same = |now: &(PathBuf, SharedFile)| now.0 == path && Arc::ptr_eq(&now.1, &file);
+        if active(None).is_some_and(|(_, now)| same(&now)) { Err(not_named(&path)) } else { Ok(()) }
     }
 
     /// Retention waits until what producers sent is durable without the segments that it deletes.

@@ -22,7 +22,6 @@ use super::throttle::Throttles;
 use crate::config::TopicConfig;
 use crate::log::{FileCache, Log};
 use crate::model::{BrokerId, Offset, PartitionId, TopicId, TopicPartition};
-use crate::system::disk::is_shortage;
 use crate::system::tasks::parallel;
 use crate::system::{Awake, Clock, Random, SharedDisk};
 
@@ -365,14 +364,10 @@ impl Replicas {
                 let mut listed = directory.partitions.lock();
                 names.iter().for_each(|name| drop(listed.remove(name)));
             }
-            if let Some(first) = names.first()
+            if !names.is_empty()
                 && let Err(error) = directory.forget_points(&names)
             {
-                if is_shortage(&error) {
-                    directory.note_unwritten(&error);
-                } else {
-                    directory.fail(&error, first);
-                }
+                directory.note_unwritten(&error);
             }
         }
         let aside = |partition: &&Arc<Partition>| {
