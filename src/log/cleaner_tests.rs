@@ -426,6 +426,36 @@ fn what_an_earlier_release_emptied_is_healed_when_it_is_read_and_when_it_is_clea
 }
 
 #[test]
+fn whoever_wants_records_is_led_past_a_batch_whose_records_all_come_before() {
+    for codec in CODECS {
+        let mut log = open(&SimDisk::default(), &compacted(&[]));
+        let put = |log: &mut Log, keys: &[&str]| {
+            let builder = keys.iter().fold(BatchBuilder::new().codec(codec), |builder, key| {
+                builder.record(9, Some(key.as_bytes()), Some(&[7; 50]))
+            });
+            put_closed(log, builder, 9);
+        };
+        put(&mut log, &["a", "b", "c"]);
+        put(&mut log, &["c", "d", "b", "e"]);
+        put(&mut log, &["e", "f", "d"]);
+        assert!(clean(&mut log, 10));
+        let first = |at| {
+            let search = log.search(at, None, log.end()).expect("searched").expect("some");
+            let Searched::Slice(Some(slice)) = search.run(Wanted::Records, 1, true).expect("run")
+            else {
+                panic!("nothing at {at}");
+            };
+            let bytes = slice.read().expect("read");
+            BatchHeader::parse(&bytes).expect("a header").base_offset
+        };
+        let found: Vec<Offset> = (0..10).map(first).collect();
+        assert_eq!(found, [0, 3, 3, 3, 3, 3, 7, 7, 7, 7], "{codec:?}");
+        let answers: Vec<_> = sent(&log, 0, 10_000).concat();
+        assert_eq!(answers, [(0, 1), (3, 2), (7, 3)], "replicas and whoever reads on get all");
+    }
+}
+
+#[test]
 fn whoever_wants_records_is_led_past_what_has_none() {
     let mut log = open(&SimDisk::default(), &compacted(&[]));
     let empty = |offsets| BatchBuilder::gap(&offsets, 0);

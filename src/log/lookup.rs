@@ -15,9 +15,10 @@ use super::local_log::{Log, Position};
 use super::segment::{Segment, Walk};
 use crate::model::number::{to_u64, to_usize};
 use crate::model::{LeaderEpoch, Offset, Timestamp};
+use crate::record::reader::{ends_before, may_end_before};
 use crate::record::{BatchHeader, RecordError, Records};
 use crate::system::planted::{Bug, is_planted};
-use crate::system::{DiskFile, SharedFile};
+use crate::system::{DiskFile, SharedFile, wait_here};
 
 /// What was written last is taken to be in the page cache without a look.
 const RECENT_BYTES: u64 = 1 << 20;
@@ -106,7 +107,7 @@ pub(crate) enum Wanted {
     Log,
     /// The same for a client.
     Any,
-    /// The first of those that has records: simple clients do not get past an answer that has none.
+    /// The first of those that has records at or past the offset: simple clients do not get past an answer that has none.
     Records,
 }
 
@@ -461,9 +462,16 @@ fn find_batch(
     let file: &dyn DiskFile = &*view.file;
     let mut walk = Walk::new(file, &view.path, from, view.bytes);
     while let Some((header, position)) = walk.next_header()? {
-        if header.last_offset() >= offset && (header.count > 0 || wanted != Wanted::Records) {
-            return Ok(Some((position, header.total_bytes())));
+        if header.last_offset() < offset || (header.count == 0 && wanted == Wanted::Records) {
+            continue;
         }
+        if wanted == Wanted::Records && may_end_before(&header, offset) {
+            let batch = walk.batch(&header, position)?;
+            if wait_here(|| ends_before(&header, &batch, offset)) {
+                continue;
+            }
+        }
+        return Ok(Some((position, header.total_bytes())));
     }
     Ok(None)
 }

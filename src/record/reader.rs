@@ -155,6 +155,20 @@ fn check_headers(mut body: &[u8]) -> Option<()> {
     body.is_empty().then_some(())
 }
 
+/// What a batch holds at most that compaction has thinned out: more than it takes up itself.
+const THINNED_BYTES_MAX: usize = 256 << 20;
+
+/// Whether an offset is within a batch that compaction has thinned out: what is left may all come before it.
+pub(crate) fn may_end_before(header: &BatchHeader, offset: Offset) -> bool {
+    header.base_offset < offset && header.count <= header.last_offset_delta
+}
+
+/// Whether all records of a batch come before an offset. One that can't be read is for whoever reads it to find out.
+pub(crate) fn ends_before(header: &BatchHeader, batch: &[u8], offset: Offset) -> bool {
+    let Ok(records) = Records::open(*header, batch, THINNED_BYTES_MAX) else { return false };
+    records.iter().all(|record| record.is_ok_and(|record| record.offset < offset))
+}
+
 /// The headers of a record, in order, keys as text with replacement characters.
 pub(crate) fn headers(record: &Record<'_>) -> Vec<(String, Option<Vec<u8>>)> {
     let mut body = record.headers;

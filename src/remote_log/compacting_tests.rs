@@ -351,6 +351,50 @@ fn emptied_log(codec: Codec) -> Log {
 }
 
 #[tokio::test]
+async fn whoever_wants_records_is_led_past_a_batch_in_the_bucket_whose_records_all_come_before() {
+    for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        let mut log = compacted_log();
+        for base in (0..12).step_by(3) {
+            let value = [7; 700];
+            let three = (0..3).fold(BatchBuilder::new().codec(codec), |builder, key: u8| {
+                builder.record(5, Some(&[key]), Some(&value))
+            });
+            let mut bytes = three.build();
+            crate::record::batch::patch_position(&mut bytes, base, 0);
+            let header = BatchHeader::parse(&bytes).expect("a header");
+            let records = Records::open(header, &bytes, 1 << 20).expect("records");
+            let mut thinned = BatchBuilder::like(&header).codec(codec);
+            thinned.keep(&records.iter().next().expect("one").expect("a record"));
+            thinned.reach(base + 2);
+            let bytes = thinned.build();
+            let header = BatchHeader::parse(&bytes).expect("a header");
+            assert_eq!((header.count, header.last_offset()), (1, base + 2));
+            log.append_fetched(&[NewBatch { header, bytes: &bytes }], 0).expect("appended");
+        }
+        // What follows closes their segment.
+        for base in [12, 13] {
+            let mut bytes = BatchBuilder::new().record(5, Some(b"k"), Some(&[7; 1_000])).build();
+            crate::record::batch::patch_position(&mut bytes, base, 0);
+            let header = BatchHeader::parse(&bytes).expect("a header");
+            log.append_fetched(&[NewBatch { header, bytes: &bytes }], 0).expect("appended");
+        }
+        log.close().expect("flushed");
+        let (store, _) = faulty(Fault::None);
+        let remote = remote(&store);
+        let manifest = copy(&remote, &log, 0).await;
+        let end = manifest.end().expect("some");
+        for at in 0..10 {
+            let found = remote.reader().read_records(&manifest, at, (1, true), end).await;
+            let found = found.expect("read").expect("whole");
+            let first = BatchHeader::parse(&found.bytes).expect("a batch");
+            assert_eq!(first.base_offset, (at + 2) / 3 * 3, "{codec:?} from {at}");
+        }
+        let past = remote.reader().read_records(&manifest, 10, (1, true), 12).await;
+        assert!(!past.expect("read").expect("whole").has_records);
+    }
+}
+
+#[tokio::test]
 async fn batches_without_records_are_healed_in_the_bucket_and_lead_whoever_reads_past_them() {
     for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
         let (store, _) = faulty(Fault::None);

@@ -23,9 +23,11 @@ use crate::log::{FoundRecord, Wanted};
 use crate::model::number::{to_u32, to_u64};
 use crate::model::{Offset, Timestamp};
 use crate::objects::Store;
+use crate::record::reader::{ends_before, may_end_before};
 use crate::record::{BatchBuilder, BatchHeader, HEADER_BYTES, RecordError, next_batch};
 use crate::system::Throttle;
 use crate::system::clock::uptime_ms;
+use crate::system::tasks::blocking;
 
 /// Chunks that are fetched ahead of somebody who reads on.
 const READ_AHEAD: usize = 16;
@@ -380,11 +382,26 @@ impl Reader {
         while let Some(header) = self.header(object, segment, from).await? {
             let is_wanted = header.count > 0 || wanted != Wanted::Records;
             if header.last_offset() >= offset && is_wanted {
-                return Ok(Some((from, header)));
+                let is_read = wanted == Wanted::Records && may_end_before(&header, offset);
+                if !is_read || !self.ends_before((object, segment), from, header, offset).await? {
+                    return Ok(Some((from, header)));
+                }
             }
             from += to_u64(header.total_bytes());
         }
         Ok(None)
+    }
+
+    /// Whether all records of a batch come before an offset.
+    async fn ends_before(
+        self: &Arc<Self>,
+        place: (&str, &RemoteSegment),
+        from: u64,
+        header: BatchHeader,
+        offset: Offset,
+    ) -> Result<bool, Shared> {
+        let batch = self.bytes(place, from, header.total_bytes()).await?;
+        Ok(blocking(move || ends_before(&header, &batch, offset)).await.unwrap_or(false))
     }
 
     /// How many bytes of a segment's records are of offsets that count.
