@@ -1,5 +1,8 @@
 //! Bytes that no client should send: one bad connection never hurts another.
 
+mod good;
+mod requests;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;

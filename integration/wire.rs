@@ -62,11 +62,23 @@ impl Wire {
     }
 
     fn try_receive<R: Request>(&mut self, sent: &Sent<R>) -> std::io::Result<R::Response> {
+        self.try_receive_slowly(sent, |_| {})
+    }
+
+    /// The same, with a word after each piece of the answer, and its size.
+    pub(crate) fn try_receive_slowly<R: Request>(
+        &mut self,
+        sent: &Sent<R>,
+        mut after: impl FnMut(usize),
+    ) -> std::io::Result<R::Response> {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length)?;
         let length = usize::try_from(u32::from_be_bytes(length)).expect("a length");
         let mut frame = vec![0; length];
-        self.stream.read_exact(&mut frame)?;
+        for piece in frame.chunks_mut(100_000) {
+            self.stream.read_exact(piece)?;
+            after(piece.len());
+        }
         let mut frame = Bytes::from(frame);
         let header_version = R::Response::header_version(sent.version);
         let header = ResponseHeader::decode(&mut frame, header_version).expect("a header");

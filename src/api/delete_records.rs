@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Call, Context, Reply, flushed};
+use super::{Call, Context, Reply, deadline, flushed};
 use crate::error::ErrorCode;
 use crate::model::TopicPartition;
 use crate::protocol::messages::delete_records_request::{
@@ -13,7 +13,7 @@ use crate::protocol::messages::delete_records_response::{
 };
 use crate::protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use crate::security::{Operation, Resource};
-use crate::system::clock::{Instant, millis, monotonic};
+use crate::system::clock::Instant;
 use crate::system::tasks::blocking;
 
 pub(super) fn handle(
@@ -29,7 +29,7 @@ pub(super) fn handle(
         let waiter = context.own_flushes(all);
         flushed(&waiter).await;
         let owned = Arc::clone(&context);
-        let deadline = monotonic() + millis(request.timeout_ms.into());
+        let deadline = deadline(request.timeout_ms);
         let trimmed = blocking(move || {
             let trim = |topic| trim_topic(&owned, &call, topic);
             request.topics.iter().map(trim).collect::<Vec<_>>()

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::fetch_answer::assemble;
 use super::fetch_sessions::{Ask, Followed, Plan, TopicKey};
-use super::{Call, Context, flushed};
+use super::{Call, Context, deadline, flushed};
 use crate::error::ErrorCode;
 use crate::log::LogSlice;
 use crate::model::number::to_usize;
@@ -143,7 +143,7 @@ pub(super) fn handle(
     };
     let found = fetching.look(true);
     let deadline = (request.max_wait_ms > 0 && !fetching.plan.followed.is_empty())
-        .then(|| monotonic() + millis(request.max_wait_ms.into()));
+        .then(|| deadline(request.max_wait_ms));
     if found.iter().any(|f| f.is_cold) {
         return Ok(Answer::Later(Box::pin(async move {
             let (fetching, found) = fetching.look_at_cold(found).await?;

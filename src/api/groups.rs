@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{Call, Context, NO_OPERATIONS, Reply, authorized_operations};
 use crate::coordinator::{DescribedMember, GroupError, JoinRequest, Joined, SyncRequest, Synced};
 use crate::error::ErrorCode;
@@ -47,6 +49,7 @@ pub(super) fn join(
         return refuse(ErrorCode::GroupAuthorizationFailed);
     }
     let session_timeout_ms = request.session_timeout_ms;
+    // What a group keeps is a copy: it must not keep the whole request.
     let asked = JoinRequest {
         group: request.group_id.to_string(),
         member_id: member_id.clone(),
@@ -64,7 +67,7 @@ pub(super) fn join(
         protocols: request
             .protocols
             .into_iter()
-            .map(|p| (p.name.to_string(), p.metadata))
+            .map(|p| (p.name.to_string(), Bytes::copy_from_slice(&p.metadata)))
             .collect(),
         id_required: version >= 4,
         can_skip_assignment: version >= 9,
@@ -130,7 +133,7 @@ pub(super) fn sync(
         assignments: request
             .assignments
             .into_iter()
-            .map(|a| (a.member_id.to_string(), a.assignment))
+            .map(|a| (a.member_id.to_string(), Bytes::copy_from_slice(&a.assignment)))
             .collect(),
     };
     match context.groups.sync(&asked) {

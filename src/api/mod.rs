@@ -59,7 +59,7 @@ use crate::protocol::messages::BrokerId as WireBrokerId;
 use crate::replication::{AckWaiter, PartitionHandle, Replicas};
 use crate::security::{Authorizer, Operation, Principal, Resource};
 use crate::system::Clock;
-use crate::system::clock::{monotonic, timeout_at};
+use crate::system::clock::{Instant, millis, monotonic, timeout_at};
 use crate::system::tasks::blocking;
 
 /// "Not asked for" in places where authorized operations stand.
@@ -67,6 +67,14 @@ const NO_OPERATIONS: i32 = i32::MIN;
 
 /// How long whoever asks what a log holds waits for its flush: longer than a disk that works takes.
 const OWN_FLUSH_WAIT: Duration = Duration::from_secs(5);
+
+/// The longest that a request waits for what it asks for, whatever time it gives: then it is answered with what there is.
+const WAIT_MAX: Duration = Duration::from_mins(5);
+
+/// When a request that gives itself so many milliseconds is answered at the latest.
+fn deadline(timeout_ms: i32) -> Instant {
+    monotonic() + millis(timeout_ms.into()).min(WAIT_MAX)
+}
 
 /// What handlers work with.
 #[derive(Debug)]

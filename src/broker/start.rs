@@ -467,7 +467,7 @@ fn peer_rules() -> ConnectionRules {
     ConnectionRules {
         frame_bytes_max: PEER_FRAME_BYTES_MAX,
         idle: Duration::from_mins(10),
-        budget: Budget::new(PEER_FRAME_BYTES_MAX),
+        budget: Budget::new(4 * PEER_FRAME_BYTES_MAX),
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 
 use crate::config::{Config, TopicConfig};
 use crate::log::{FileCache, Log, LogParts, RecoveryPoint, checkpoint, dump};
@@ -46,14 +46,20 @@ pub fn frames(bytes: &[u8]) {
     let mut frames = Frames::new(FRAME_BYTES_MAX);
     let mut taken = 0;
     for piece in rest.chunks(step) {
-        let room = frames.room();
-        room.extend_from_slice(piece);
-        assert!(room.capacity() <= 4 * (FRAME_BYTES_MAX + bytes.len()), "room for what never came");
-        loop {
-            match frames.next() {
-                Ok(Some(frame)) => taken += frame.len() + 4,
-                Ok(None) => break,
-                Err(_) => return,
+        let mut piece = piece;
+        while !piece.is_empty() {
+            let mut room = frames.room();
+            let (now, later) = piece.split_at(piece.len().min(room.remaining_mut()));
+            room.put_slice(now);
+            piece = later;
+            let capacity = room.get_ref().capacity();
+            assert!(capacity <= 4 * (FRAME_BYTES_MAX + bytes.len()), "room for what never came");
+            loop {
+                match frames.next() {
+                    Ok(Some(frame)) => taken += frame.len() + 4,
+                    Ok(None) => break,
+                    Err(_) => return,
+                }
             }
         }
     }

@@ -1,66 +1,195 @@
-//! Bytes of requests in progress, over all connections.
+//! Bytes of requests that are being received or in progress, over all connections.
 //!
-//! Invariants: at least one request always passes, so a request larger than the budget can't wait for ever.
+//! Invariants: at least one request always passes, so a request larger than the budget can't wait for ever; one address has at most
+//! half of it; large requests leave a quarter of either to small ones; bytes are given back when nothing keeps them any more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+use crate::system::clock::{Instant, monotonic};
+
+/// Up to this size a request is small: clients that send nothing else go on while large ones take all that they can.
+const SMALL_BYTES: usize = 64 << 10;
+/// One address has at most one in so many of all bytes.
+const ADDRESS_SHARE: usize = 2;
+/// Of which large requests leave one in so many to small ones.
+const SMALL_SHARE: usize = 4;
 
 /// A bound on bytes; `Grant`s give theirs back when they are dropped.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    used: AtomicUsize,
+    all: Pool,
     limit: usize,
+    waiting: AtomicUsize,
     freed: Notify,
+}
+
+/// What was taken of a bound, and since when somebody waits for more.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    used: AtomicUsize,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    count: usize,
+    since: Option<Instant>,
+}
+
+/// The budget as a connection sees it: all of it, and what its address has of it.
+#[derive(Debug)]
+pub(crate) struct Account {
+    budget: Arc<Budget>,
+    address: Arc<Pool>,
 }
 
 /// Bytes taken from a budget.
 #[derive(Debug)]
 pub(crate) struct Grant {
-    budget: Arc<Budget>,
+    account: Arc<Account>,
     bytes: usize,
+}
+
+/// A request's bytes, which are counted for as long as somebody keeps any of them.
+struct Counted {
+    bytes: Bytes,
+    _grant: Grant,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Budget {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { used: AtomicUsize::new(0), limit, freed: Notify::new() })
+        let (waiting, freed) = (AtomicUsize::new(0), Notify::new());
+        Arc::new(Self { all: Pool::default(), limit, waiting, freed })
     }
 
     pub(crate) fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
+        self.all.used.load(Ordering::Relaxed)
     }
 
+    /// The budget for a connection whose address has taken what `address` says.
+    pub(crate) fn account(self: &Arc<Self>, address: Arc<Pool>) -> Arc<Account> {
+        Arc::new(Account { budget: Arc::clone(self), address })
+    }
+}
+
+impl Pool {
+    fn try_take(&self, bytes: usize, limit: usize) -> bool {
+        let limit = if bytes > SMALL_BYTES { limit - limit / SMALL_SHARE } else { limit };
+        let fits = |used: usize| (used == 0 || used + bytes <= limit).then_some(used + bytes);
+        self.used.fetch_update(Ordering::SeqCst, Ordering::Relaxed, fits).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::SeqCst);
+    }
+
+    /// For how long somebody has been waiting.
+    fn pressed(&self) -> Option<Duration> {
+        let since = self.waiting.lock().since?;
+        Some(monotonic().saturating_duration_since(since))
+    }
+}
+
+/// Somebody waits for bytes, until it is dropped.
+struct Pressing<'a>(&'a Pool);
+
+impl<'a> Pressing<'a> {
+    fn begin(pool: &'a Pool) -> Self {
+        let mut waiting = pool.waiting.lock();
+        waiting.count += 1;
+        waiting.since.get_or_insert_with(monotonic);
+        Self(pool)
+    }
+}
+
+impl Drop for Pressing<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting.lock();
+        waiting.count -= 1;
+        if waiting.count == 0 {
+            waiting.since = None;
+        }
+    }
+}
+
+/// Counts whoever waits, so that those who give back know.
+struct Counting<'a>(&'a AtomicUsize);
+
+impl Drop for Counting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Account {
     /// Takes `bytes` if they fit now.
     pub(crate) fn try_take(self: &Arc<Self>, bytes: usize) -> Option<Grant> {
-        let fits = |used: usize| (used == 0 || used + bytes <= self.limit).then_some(used + bytes);
-        self.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits).ok()?;
-        Some(Grant { budget: Arc::clone(self), bytes })
+        self.take_now(bytes).ok()
     }
 
-    /// Takes `bytes` whether they fit or not: for a connection that must go on to free what it holds.
-    pub(crate) fn force(self: &Arc<Self>, bytes: usize) -> Grant {
-        self.used.fetch_add(bytes, Ordering::AcqRel);
-        Grant { budget: Arc::clone(self), bytes }
+    fn take_now(self: &Arc<Self>, bytes: usize) -> Result<Grant, &Pool> {
+        let budget = &*self.budget;
+        if !self.address.try_take(bytes, budget.limit / ADDRESS_SHARE) {
+            return Err(&self.address);
+        }
+        if !budget.all.try_take(bytes, budget.limit) {
+            self.address.give_back(bytes);
+            return Err(&budget.all);
+        }
+        Ok(Grant { account: Arc::clone(self), bytes })
     }
 
     /// Takes `bytes`, waiting until they fit.
     pub(crate) async fn take(self: &Arc<Self>, bytes: usize) -> Grant {
+        self.budget.waiting.fetch_add(1, Ordering::SeqCst);
+        let _counting = Counting(&self.budget.waiting);
+        let mut pressing: Option<Pressing<'_>> = None;
         loop {
-            let freed = self.freed.notified();
-            if let Some(grant) = self.try_take(bytes) {
-                return grant;
+            let freed = self.budget.freed.notified();
+            match self.take_now(bytes) {
+                Ok(grant) => return grant,
+                Err(pool) => {
+                    if pressing.as_ref().is_none_or(|before| !std::ptr::eq(before.0, pool)) {
+                        pressing = Some(Pressing::begin(pool));
+                    }
+                }
             }
             freed.await;
         }
+    }
+
+    /// For how long somebody has been waiting for what this connection may hold.
+    pub(crate) fn pressed(&self) -> Option<Duration> {
+        self.budget.all.pressed().max(self.address.pressed())
+    }
+}
+
+impl Grant {
+    /// The same bytes, counted until the last of them is let go.
+    pub(crate) fn count(self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Counted { bytes, _grant: self })
     }
 }
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        let before = self.budget.used.fetch_sub(self.bytes, Ordering::AcqRel);
-        if before + self.bytes > self.budget.limit || before >= self.budget.limit / 2 {
-            self.budget.freed.notify_waiters();
+        let budget = &self.account.budget;
+        self.account.address.give_back(self.bytes);
+        budget.all.give_back(self.bytes);
+        if budget.waiting.load(Ordering::SeqCst) > 0 {
+            budget.freed.notify_waiters();
         }
     }
 }
@@ -68,17 +197,54 @@ impl Drop for Grant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::system::clock::timeout_at;
+
+    fn soon() -> Instant {
+        monotonic() + Duration::from_millis(10)
+    }
 
     #[tokio::test]
     async fn a_request_larger_than_the_budget_passes_alone() {
         let budget = Budget::new(10);
-        let large = budget.try_take(50).expect("alone");
-        assert!(budget.try_take(1).is_none());
-        let waiting = tokio::time::timeout(std::time::Duration::from_millis(10), budget.take(1));
-        assert!(waiting.await.is_err());
-        let (grant, ()) = tokio::join!(budget.take(1), async { drop(large) });
+        let account = budget.account(Arc::default());
+        let large = account.try_take(50).expect("alone");
+        assert!(account.try_take(1).is_none());
+        assert!(timeout_at(soon(), account.take(1)).await.is_err());
+        assert_eq!(account.pressed(), None, "nobody waits any more");
+        let (grant, ()) = tokio::join!(account.take(1), async { drop(large) });
         assert_eq!(budget.used(), 1);
         drop(grant);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_address_leaves_room_to_others_and_large_requests_to_small_ones() {
+        let budget = Budget::new(4 << 20);
+        let (one, other) = (budget.account(Arc::default()), budget.account(Arc::default()));
+        let large: Vec<Grant> = (0..15).filter_map(|_| one.try_take(100 << 10)).collect();
+        assert_eq!(large.len(), 15);
+        assert!(one.try_take(100 << 10).is_none(), "a quarter of its half is left to small ones");
+        let small: Vec<Grant> = std::iter::from_fn(|| one.try_take(16 << 10)).collect();
+        assert_eq!(small.len(), 34);
+        assert!(other.try_take(1 << 20).is_some(), "another address has its own half");
+        let waiting = one.take(16 << 10);
+        tokio::pin!(waiting);
+        assert!(timeout_at(soon(), waiting.as_mut()).await.is_err());
+        assert!(one.pressed().is_some());
+        assert_eq!(other.pressed(), None, "it is not what somebody waits for");
+        drop(small);
+        waiting.await;
+    }
+
+    #[test]
+    fn bytes_are_counted_until_nobody_keeps_any_of_them() {
+        let budget = Budget::new(1 << 20);
+        let grant = budget.account(Arc::default()).try_take(1000).expect("room");
+        let bytes = grant.count(Bytes::from(vec![7; 1000]));
+        let kept = bytes.slice(10..20);
+        drop(bytes);
+        assert_eq!(budget.used(), 1000);
+        drop(kept);
         assert_eq!(budget.used(), 0);
     }
 }

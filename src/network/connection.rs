@@ -15,17 +15,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::budget::{Budget, Grant};
-use super::frames::Frames;
+use super::budget::{Budget, Grant, Pool};
 use super::output::Output;
+use super::receiver::{self, Receiver};
 use super::stream::Stream;
 use crate::model::Turn;
-use crate::system::clock::{Instant, monotonic, sleep_until, timeout_at};
+use crate::system::clock::{monotonic, sleep_until};
 
 /// Requests of one connection in progress at a time.
 const PIPELINE_MAX: usize = 100;
-/// A peer that takes nothing for this long is gone.
-const WRITE_STALL: Duration = Duration::from_mins(1);
 
 /// Who is at the other end, and where it came in.
 #[derive(Debug, Clone)]
@@ -85,19 +83,20 @@ struct Pending {
     slot: Slot,
     turn: Turn,
     /// Given back when the answer has left.
-    grant: Grant,
+    grant: Option<Grant>,
 }
 
-/// Serves a connection until it ends; `Err` says why, if it was not the peer's clean close.
+/// Serves a connection until it ends; `Err` says why, if it was not the peer's clean close. `address` is what all connections of
+/// its address have taken of the budget.
 pub(crate) async fn serve<S: Service>(
     mut stream: Stream,
-    peer: Peer,
+    (peer, address): (Peer, Arc<Pool>),
     service: &S,
     rules: &ConnectionRules,
     mut stopping: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let mut session = service.open(peer);
-    let mut frames = Frames::new(rules.frame_bytes_max);
+    let mut frames = Receiver::new(rules.frame_bytes_max, rules.budget.account(address));
     let mut pending: VecDeque<Pending> = VecDeque::new();
     let mut next = Next::Read;
     let idle = sleep_until(monotonic() + rules.idle);
@@ -105,7 +104,7 @@ pub(crate) async fn serve<S: Service>(
     let mut last_active = monotonic();
     loop {
         if next != Next::Close {
-            next = take_requests(service, &mut session, &mut frames, &mut pending, rules).await?;
+            next = take_requests(service, &mut session, &mut frames, &mut pending)?;
         }
         write_ready(&mut stream, &mut pending).await?;
         if pending.is_empty() && (next == Next::Close || *stopping.borrow()) {
@@ -116,7 +115,7 @@ pub(crate) async fn serve<S: Service>(
             // What has come is handled before more is read, or a peer that only sends could fill the memory.
             continue;
         }
-        let may_read = has_room && !*stopping.borrow();
+        let may_read = next == Next::WaitForRoom || has_room && !*stopping.borrow();
         if pending.is_empty() {
             frames.shrink();
         }
@@ -129,8 +128,8 @@ pub(crate) async fn serve<S: Service>(
                     first.slot = Slot::Ready(output);
                 }
             }
-            read = read_some(&mut stream, &mut frames), if may_read => {
-                if read? == 0 {
+            went_on = frames.go_on(&mut stream), if may_read => {
+                if !went_on? {
                     return Ok(());
                 }
             }
@@ -155,16 +154,17 @@ enum Next {
     Read,
     /// A request is there whose turn has not come.
     Wait,
+    /// A request is there that others' requests leave no room for.
+    WaitForRoom,
     Close,
 }
 
 /// Hands over the frames that are whole and whose turn has come.
-async fn take_requests<S: Service>(
+fn take_requests<S: Service>(
     service: &S,
     session: &mut S::Session,
-    frames: &mut Frames,
+    frames: &mut Receiver,
     pending: &mut VecDeque<Pending>,
-    rules: &ConnectionRules,
 ) -> io::Result<Next> {
     loop {
         let first = frames.upcoming().map(|frame| service.turn(frame));
@@ -172,6 +172,7 @@ async fn take_requests<S: Service>(
             return Ok(Next::Wait);
         }
         let (mut taken, mut grants) = (Vec::new(), Vec::new());
+        let mut then = Next::Read;
         while pending.len() + taken.len() < PIPELINE_MAX {
             let joins = |frame| {
                 let turn = service.turn(frame);
@@ -180,18 +181,19 @@ async fn take_requests<S: Service>(
             if !taken.is_empty() && !frames.upcoming().is_some_and(joins) {
                 break;
             }
-            let Some(frame) = frames.next().map_err(io::Error::other)? else { break };
-            grants.push(match rules.budget.try_take(frame.len()) {
-                Some(grant) => grant,
-                // With answers of our own to write, waiting here could wait for ourselves.
-                None if pending.is_empty() && taken.is_empty() => {
-                    rules.budget.take(frame.len()).await
+            match frames.next().map_err(io::Error::other)? {
+                receiver::Next::Frame(frame, grant) => {
+                    taken.push(frame);
+                    grants.push(grant);
                 }
-                None => rules.budget.force(frame.len()),
-            });
-            taken.push(frame);
+                receiver::Next::Nothing => break,
+                receiver::Next::NoRoom => {
+                    then = Next::WaitForRoom;
+                    break;
+                }
+            }
         }
-        let Some(turn) = first.filter(|_| !taken.is_empty()) else { return Ok(Next::Read) };
+        let Some(turn) = first.filter(|_| !taken.is_empty()) else { return Ok(then) };
         for (answer, grant) in service.requests(session, taken).into_iter().zip(grants) {
             let slot = match answer {
                 Answer::Nothing => continue,
@@ -227,11 +229,7 @@ async fn write_ready(stream: &mut Stream, pending: &mut VecDeque<Pending>) -> io
             outputs.push(output);
         }
     }
-    let deadline: Instant = monotonic() + WRITE_STALL;
-    match timeout_at(deadline, stream.write(&outputs)).await {
-        Ok(written) => written,
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes no answers")),
-    }
+    stream.write(&outputs).await
 }
 
 /// The first waiting answer; pends for ever if there is none.
@@ -239,16 +237,6 @@ async fn front(pending: &mut VecDeque<Pending>) -> Option<Output> {
     match pending.front_mut().map(|p| &mut p.slot) {
         Some(Slot::Waiting(future)) => future.await,
         Some(Slot::Ready(_)) | None => std::future::pending().await,
-    }
-}
-
-async fn read_some(stream: &mut Stream, frames: &mut Frames) -> io::Result<usize> {
-    loop {
-        stream.readable().await?;
-        match stream.read(frames.room()).await {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return result,
-        }
     }
 }
 
@@ -302,7 +290,7 @@ mod tests {
         };
         let (_stopping, stop) = watch::channel(false);
         let peer = Peer { address: ([127, 0, 0, 1], 1).into(), listener: "T".into() };
-        let serving = serve(Stream::Memory(theirs), peer, service, &rules, stop);
+        let serving = serve(Stream::Memory(theirs), (peer, Arc::default()), service, &rules, stop);
         let talking = async {
             ours.write_all(&input).await.expect("taken");
             let mut answer = vec![0; expected];

@@ -1,15 +1,17 @@
 //! Cutting a byte stream into frames (four bytes of length, then the frame).
 //!
 //! Invariants: a length outside 0..=limit is an error before anything is allocated for it; the buffer grows with
-//! the bytes that arrive; it is given back when the connection idles.
+//! the bytes that arrive; a large frame has a buffer of its own, which goes with it; what is left is given back when the connection
+//! idles.
 
-use bytes::{Bytes, BytesMut};
+use bytes::buf::Limit;
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::model::number::{be32, to_usize};
 
 /// Room that is made before each read.
 const READ_BYTES: usize = 64 * 1024;
-/// A frame up to this size gets its room at once; a larger one as it arrives.
+/// A frame gets so much room at once; a larger one more as it arrives.
 const ROOM_AT_ONCE_BYTES: usize = 1 << 20;
 const LENGTH_BYTES: usize = 4;
 
@@ -25,28 +27,56 @@ pub(crate) struct FrameLengthError {
 #[derive(Debug)]
 pub(crate) struct Frames {
     buffer: BytesMut,
+    /// How far the buffer of a large frame has grown; 0: there is none.
+    grown: usize,
     frame_bytes_max: usize,
 }
 
 impl Frames {
     pub(crate) fn new(frame_bytes_max: usize) -> Self {
-        Self { buffer: BytesMut::new(), frame_bytes_max }
+        Self { buffer: BytesMut::new(), grown: 0, frame_bytes_max }
     }
 
-    /// The buffer with room for the next read.
-    pub(crate) fn room(&mut self) -> &mut BytesMut {
-        let missing = match self.length() {
-            Some(length) => (length + LENGTH_BYTES).saturating_sub(self.buffer.len()),
-            None => 0,
-        };
+    /// Room for the next read: where a frame is larger than a read, for nothing that comes after it.
+    pub(crate) fn room(&mut self) -> Limit<&mut BytesMut> {
         let have = self.buffer.len();
-        let room = if missing <= ROOM_AT_ONCE_BYTES {
-            missing.max(READ_BYTES)
-        } else {
-            have.max(ROOM_AT_ONCE_BYTES)
-        };
-        self.buffer.reserve(room);
-        &mut self.buffer
+        match self.missing().filter(|missing| have + missing > READ_BYTES) {
+            None => {
+                self.buffer.reserve(READ_BYTES);
+                (&mut self.buffer).limit(usize::MAX)
+            }
+            Some(missing) => {
+                if self.grown <= have {
+                    let room = missing.min(have.max(ROOM_AT_ONCE_BYTES));
+                    let mut grown = BytesMut::with_capacity(have + room);
+                    grown.extend_from_slice(&self.buffer);
+                    (self.buffer, self.grown) = (grown, have + room);
+                }
+                let room = self.grown - have;
+                (&mut self.buffer).limit(room)
+            }
+        }
+    }
+
+    /// Bytes of the frame that is being received, if it says already how long it is and is not whole.
+    pub(crate) fn receiving(&self) -> Option<usize> {
+        self.missing()?;
+        self.length()
+    }
+
+    /// Whether a frame has begun and is not whole.
+    pub(crate) fn is_partial(&self) -> bool {
+        !self.buffer.is_empty() && !self.is_ready()
+    }
+
+    /// Bytes that have come and were not handed out.
+    pub(crate) fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    fn missing(&self) -> Option<usize> {
+        let whole = LENGTH_BYTES + self.length()?;
+        whole.checked_sub(self.buffer.len()).filter(|missing| *missing > 0)
     }
 
     /// Whether `next` has something to say without another read.
@@ -74,6 +104,9 @@ impl Frames {
             return Ok(None);
         }
         let mut frame = self.buffer.split_to(LENGTH_BYTES + bytes);
+        if self.grown > 0 {
+            (self.buffer, self.grown) = (BytesMut::new(), 0);
+        }
         Ok(Some(frame.split_off(LENGTH_BYTES).freeze()))
     }
 
@@ -104,7 +137,7 @@ mod tests {
         }
         let mut got = Vec::new();
         for byte in wire {
-            frames.room().extend_from_slice(&[byte]);
+            frames.room().put_slice(&[byte]);
             while let Some(upcoming) = frames.upcoming().map(<[u8]>::to_vec) {
                 let frame = frames.next().expect("valid").expect("whole");
                 assert_eq!(upcoming, frame);
@@ -118,15 +151,36 @@ mod tests {
     #[test]
     fn a_lying_length_is_refused_and_allocates_little() {
         let mut http = Frames::new(100 << 20);
-        http.room().extend_from_slice(b"GET / HTTP/1.1");
+        http.room().put_slice(b"GET / HTTP/1.1");
         assert_eq!(http.next().expect_err("no frame").limit, 100 << 20);
         let mut large = Frames::new(100 << 20);
-        large.room().extend_from_slice(&(100_i32 << 20).to_be_bytes());
+        large.room().put_slice(&(100_i32 << 20).to_be_bytes());
         assert_eq!(large.next(), Ok(None));
-        assert!(large.room().capacity() <= 2 << 20);
+        assert!(large.room().get_ref().capacity() <= 2 << 20);
         let mut negative = Frames::new(100);
-        negative.room().extend_from_slice(&(-1_i32).to_be_bytes());
+        negative.room().put_slice(&(-1_i32).to_be_bytes());
         assert_eq!(negative.upcoming(), None);
         assert!(negative.next().is_err());
+    }
+
+    #[test]
+    fn a_large_frame_takes_no_more_memory_than_its_bytes_and_leaves_none_behind() {
+        const BYTES: usize = 5 << 20;
+        let mut frames = Frames::new(100 << 20);
+        let wire =
+            [&u32::try_from(BYTES).expect("fits").to_be_bytes()[..], &vec![7; BYTES]].concat();
+        let (mut at, mut most) = (0, 0);
+        while !frames.is_ready() {
+            let mut room = frames.room();
+            let read = room.remaining_mut().min(100_000).min(wire.len() - at);
+            room.put_slice(&wire[at..at + read]);
+            most = most.max(room.get_ref().capacity());
+            at += read;
+            assert!(room.get_ref().capacity() <= 2 * at + (1 << 20) + READ_BYTES, "{at}");
+            assert_eq!(frames.receiving().is_some(), !frames.is_ready() && at >= 4);
+        }
+        assert_eq!((at, most), (wire.len(), wire.len()));
+        assert_eq!(frames.next().expect("valid").expect("whole").len(), BYTES);
+        assert_eq!((frames.buffer.capacity(), frames.is_partial()), (0, false));
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::budget::Pool;
 use crate::system::clock::{Instant, monotonic};
 
 /// Counts connections, in all and by address, and new ones in a second.
@@ -20,9 +21,16 @@ struct State {
     per_address_max: usize,
     rate_max: usize,
     open: usize,
-    by_address: HashMap<IpAddr, usize>,
+    by_address: HashMap<IpAddr, Address>,
     second: Instant,
     in_second: usize,
+}
+
+/// Connections of one address, and what they have taken of the budget for requests.
+#[derive(Debug, Default)]
+struct Address {
+    open: usize,
+    taken: Arc<Pool>,
 }
 
 /// A counted connection; uncounted when it is dropped.
@@ -30,6 +38,14 @@ struct State {
 pub(crate) struct Counted {
     limits: Arc<ConnectionLimits>,
     address: IpAddr,
+    taken: Arc<Pool>,
+}
+
+impl Counted {
+    /// What all connections of the same address have taken of the budget for requests.
+    pub(crate) fn taken(&self) -> Arc<Pool> {
+        Arc::clone(&self.taken)
+    }
 }
 
 impl ConnectionLimits {
@@ -68,14 +84,15 @@ impl ConnectionLimits {
         if state.in_second >= state.rate_max {
             return Err("max.connection.creation.rate");
         }
-        let from = state.by_address.entry(address).or_insert(0);
-        if *from >= state.per_address_max {
+        let from = state.by_address.entry(address).or_default();
+        if from.open >= state.per_address_max {
             return Err("max.connections.per.ip");
         }
-        *from += 1;
+        from.open += 1;
+        let taken = Arc::clone(&from.taken);
         state.open += 1;
         state.in_second += 1;
-        Ok(Counted { limits: Arc::clone(self), address })
+        Ok(Counted { limits: Arc::clone(self), address, taken })
     }
 
     pub(crate) fn open(&self) -> usize {
@@ -88,8 +105,8 @@ impl Drop for Counted {
         let mut state = self.limits.state.lock();
         state.open -= 1;
         if let Some(from) = state.by_address.get_mut(&self.address) {
-            *from -= 1;
-            if *from == 0 {
+            from.open -= 1;
+            if from.open == 0 {
                 state.by_address.remove(&self.address);
             }
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::watch;
 
+use super::budget::Pool;
 use super::connection::{ConnectionRules, Peer, Service, serve};
 use super::limits::{ConnectionLimits, Counted};
 use super::stream::Stream;
@@ -69,6 +70,7 @@ impl Listening {
                 let (rules, stopping) = (rules.clone(), stopping.clone());
                 spawn_connection(async move {
                     let address = peer.address;
+                    let peer = (peer, counted.taken());
                     let served = run(tcp, wrapping, peer, &*service, &rules, stopping).await;
                     if let Err(error) = served {
                         tracing::debug!(peer = %address, %error, "connection ended");
@@ -120,7 +122,7 @@ fn admit(tcp: &TcpStream, peer: &Peer, limits: &Arc<ConnectionLimits>) -> Option
 async fn run<S: Service>(
     tcp: TcpStream,
     wrapping: Wrapping,
-    peer: Peer,
+    peer: (Peer, Arc<Pool>),
     service: &S,
     rules: &ConnectionRules,
     stopping: watch::Receiver<bool>,

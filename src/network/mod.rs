@@ -12,6 +12,7 @@ mod frames;
 mod limits;
 mod listener;
 mod output;
+mod receiver;
 mod stream;
 mod tls;
 

@@ -1,10 +1,13 @@
 //! The byte stream of a connection: TCP, TLS over it, or memory in simulations.
 //!
-//! Invariants: file ranges leave by sendfile on TCP, without passing through the process; elsewhere a piece at a time.
+//! Invariants: file ranges leave by sendfile on TCP, without passing through the process; elsewhere a piece at a time; a peer that
+//! takes something now and then is written to for as long as it takes.
 
+use std::future::Future;
 use std::io::{self, IoSlice};
+use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::BufMut;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -12,12 +15,16 @@ use tokio_rustls::server::TlsStream;
 use super::output::{Output, Part};
 use crate::model::number::to_u64;
 use crate::system::SharedFile;
+use crate::system::clock::{monotonic, timeout_at};
 use crate::system::disk::read_full;
 
 /// Slices in one vectored write.
 const SLICES_MAX: usize = 64;
 /// Bytes that are written at once where the kernel does not do it from the page cache.
 const PIECE_BYTES: usize = 128 << 10;
+/// A peer that takes nothing for this long is gone. The kernel says that there is room when a third of its buffer is free, which
+/// has four megabytes at most.
+const STALL: Duration = Duration::from_mins(2);
 
 /// A connected stream.
 #[derive(Debug)]
@@ -40,7 +47,7 @@ impl Stream {
     }
 
     /// Reads what is there; `WouldBlock` if nothing is (TCP), else waits.
-    pub(crate) async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+    pub(crate) async fn read(&mut self, buffer: &mut impl BufMut) -> io::Result<usize> {
         match self {
             Stream::Tcp(tcp) => tcp.try_read_buf(buffer),
             Stream::Tls(tls) => tls.read_buf(buffer).await,
@@ -106,10 +113,18 @@ async fn write_slices(tcp: &TcpStream, slices: &mut Vec<&[u8]>, more: bool) -> i
 async fn send_vector(tcp: &TcpStream, vector: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
     use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
     let flags = if more { SendFlags::MORE | SendFlags::NOSIGNAL } else { SendFlags::NOSIGNAL };
-    tcp.async_io(tokio::io::Interest::WRITABLE, || {
+    let send = tcp.async_io(tokio::io::Interest::WRITABLE, || {
         sendmsg(tcp, vector, &mut SendAncillaryBuffer::default(), flags).map_err(Into::into)
-    })
-    .await
+    });
+    in_time(send).await
+}
+
+/// Waits for a peer to take something, but not for ever.
+async fn in_time<T>(write: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    match timeout_at(monotonic() + STALL, write).await {
+        Ok(written) => written,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes no answers")),
+    }
 }
 
 async fn send_file(
@@ -123,11 +138,10 @@ async fn send_file(
     };
     let (mut at, mut left) = (offset, bytes);
     while left > 0 {
-        let sent = tcp
-            .async_io(tokio::io::Interest::WRITABLE, || {
-                rustix::fs::sendfile(tcp, os_file, Some(&mut at), left).map_err(Into::into)
-            })
-            .await?;
+        let sending = tcp.async_io(tokio::io::Interest::WRITABLE, || {
+            rustix::fs::sendfile(tcp, os_file, Some(&mut at), left).map_err(Into::into)
+        });
+        let sent = in_time(sending).await?;
         if sent == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
@@ -156,8 +170,19 @@ async fn write_copies(
             }
         }
     }
-    stream.write_all(&piece).await?;
-    stream.flush().await
+    write_all(stream, &piece).await?;
+    in_time(stream.flush()).await
+}
+
+async fn write_all(stream: &mut (impl AsyncWrite + Unpin), mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = in_time(stream.write(bytes)).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = bytes.get(written..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 async fn write_bytes(
@@ -166,11 +191,11 @@ async fn write_bytes(
     bytes: &[u8],
 ) -> io::Result<()> {
     if piece.len() + bytes.len() > PIECE_BYTES {
-        stream.write_all(piece).await?;
+        write_all(stream, piece).await?;
         piece.clear();
     }
     if bytes.len() > PIECE_BYTES {
-        return stream.write_all(bytes).await;
+        return write_all(stream, bytes).await;
     }
     piece.extend_from_slice(bytes);
     Ok(())
@@ -184,7 +209,7 @@ async fn write_file(
     let mut done = 0;
     while done < bytes {
         if piece.len() >= PIECE_BYTES {
-            stream.write_all(piece).await?;
+            write_all(stream, piece).await?;
             piece.clear();
         }
         let start = piece.len();

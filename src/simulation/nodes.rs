@@ -84,7 +84,8 @@ fn acceptor<S: Service>(machine: u32, service: Arc<S>, rules: ConnectionRules) -
         let peer = Peer { address: ([127, 0, 0, 1], 1).into(), listener: "PLAINTEXT".into() };
         drop(spawn_on(machine, async move {
             let (_stopping, stop) = watch::channel(false);
-            let _ = serve(Stream::Memory(stream), peer, &*service, &rules, stop).await;
+            let _ = serve(Stream::Memory(stream), (peer, Arc::default()), &*service, &rules, stop)
+                .await;
         }));
     })
 }

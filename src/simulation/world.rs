@@ -117,7 +117,8 @@ fn connect(broker: &Broker, stop: &watch::Receiver<bool>) -> tokio::io::DuplexSt
     let peer = Peer { address: ([127, 0, 0, 1], 1).into(), listener: "SIM".into() };
     let stop = stop.clone();
     spawn(async move {
-        let _ = serve(Stream::Memory(theirs), peer, &*service, &rules, stop).await;
+        let _ =
+            serve(Stream::Memory(theirs), (peer, Arc::default()), &*service, &rules, stop).await;
     });
     ours
 }

@@ -1,0 +1,78 @@
+//! A client that does nothing wrong beside those that do: it gets no errors, and what it waits for is measured.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::broker::Broker;
+use crate::first_run::create;
+use crate::wire::{Wire, batch, produce};
+
+/// A pause between two requests.
+const PAUSE: Duration = Duration::from_millis(5);
+/// How much longer than before a request in a hundred may take under attack.
+const FACTOR: u32 = 3;
+/// What it may take anyway: a machine of two cores that tests, attackers and the broker share.
+const ANYWAY: Duration = Duration::from_millis(250);
+
+/// A client on a thread of its own.
+pub(crate) struct Good {
+    stop: Arc<AtomicBool>,
+    writing: JoinHandle<Vec<Duration>>,
+    topic: String,
+}
+
+impl Good {
+    /// Writes records of `bytes` one after the other, each acknowledged, until it is told to stop.
+    pub(crate) fn begin(broker: &Broker, topic: &str, bytes: usize) -> Self {
+        create(broker, topic, &["retention.ms=-1"]);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, address, name) =
+            (Arc::clone(&stop), broker.address.clone(), topic.to_owned());
+        let writing = std::thread::spawn(move || {
+            let mut wire = Wire::connect(&address);
+            let mut took = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                let begun = Instant::now();
+                let answer = wire.ask(9, &produce(&name, -1, batch(1, bytes, -1)));
+                assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
+                took.push(begun.elapsed());
+                std::thread::sleep(PAUSE);
+            }
+            took
+        });
+        Self { stop, writing, topic: topic.to_owned() }
+    }
+
+    /// How long requests took; everything that was acknowledged is read.
+    pub(crate) fn end(self, broker: &Broker) -> Vec<Duration> {
+        self.stop.store(true, Ordering::Relaxed);
+        let took = self.writing.join().expect("the good client has no errors");
+        let arguments = ["consume", &self.topic, "-o", "start", "-e"];
+        let read = crate::first_run::cli(broker, &arguments).lines().count();
+        assert_eq!(read, took.len(), "records that were acknowledged, and that are read");
+        took
+    }
+}
+
+/// The time within which 99 of 100 requests were answered.
+pub(crate) fn p99(took: &[Duration]) -> Duration {
+    let mut sorted = took.to_vec();
+    sorted.sort_unstable();
+    sorted[(sorted.len() * 99 / 100).min(sorted.len() - 1)]
+}
+
+/// Runs `attack` beside a good client that writes records of `bytes`.
+pub(crate) fn beside_a_good_client(broker: &Broker, bytes: usize, attack: impl FnOnce()) {
+    let alone = Good::begin(broker, &format!("alone-{bytes}"), bytes);
+    std::thread::sleep(Duration::from_secs(1));
+    let alone = p99(&alone.end(broker));
+    let beside = Good::begin(broker, &format!("beside-{bytes}"), bytes);
+    attack();
+    let took = beside.end(broker);
+    let beside = p99(&took);
+    println!("{} requests of {bytes} bytes: p99 {beside:?}; alone {alone:?}", took.len());
+    let most = (alone * FACTOR).max(ANYWAY);
+    assert!(beside <= most, "p99 {beside:?} under attack, {alone:?} without; at most {most:?}");
+}
