@@ -1,6 +1,7 @@
 //! Bytes that no client should send: one bad connection never hurts another.
 
 mod good;
+mod names;
 mod requests;
 
 use std::io::{Read, Write};

@@ -1,12 +1,13 @@
 //! Nodes and clients that speak TLS, and those that may not.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-use crate::broker::{folder, run};
+use crate::broker::{Broker, folder, run};
 use crate::cluster::Cluster;
+use crate::devices::sh;
 use crate::judges::Judge;
 use crate::kit::{eventually, java};
 
@@ -138,4 +139,32 @@ fn a_bad_certificate_is_found_before_anything_starts() {
     let mismatched = folder.path().join("mismatched.pem");
     std::fs::write(&mismatched, format!("{key}{}", &certificate[at..])).expect("written");
     assert!(!check(&mismatched).status.success());
+}
+
+#[test]
+fn certificates_are_read_again_at_a_hang_up_and_wrong_ones_are_not_taken() {
+    let (folder, data) = folder();
+    let (one, two) = (Party::make(folder.path(), "one"), Party::make(folder.path(), "two"));
+    let shown = folder.path().join("shown.pem");
+    let show = |from: &Path| assert!(std::fs::copy(from, &shown).expect("copied") > 0);
+    show(&one.store);
+    let store = format!("ssl.keystore.location={}", shown.display());
+    let broker = Broker::start_with(&data, &["listeners=SSL://127.0.0.1:0", &store]);
+    let begun = Instant::now();
+    let trusts = |party: &Party| {
+        let words = ["topic", "ls", "-b", &broker.address, "--command-config", party.settings()];
+        run(&words).status.success()
+    };
+    assert!(trusts(&one) && !trusts(&two));
+    let hang_up = || sh(&format!("kill -HUP {}", broker.pid())).expect("sent");
+    show(&two.store);
+    hang_up();
+    eventually("the new certificate is shown", || trusts(&two));
+    // Without a signal it takes ten seconds until somebody looks.
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    std::fs::write(&shown, "nothing").expect("written");
+    hang_up();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(trusts(&two));
+    assert!(broker.terminate().success());
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use prometheus::{Histogram, IntCounter};
 
 use super::produce::ProduceCall;
@@ -23,7 +22,8 @@ use crate::protocol::{
     ApiKey, Decodable, DecodeError, Encodable, RequestHead, SERVED, decode, encode, key_number,
     parse_head, turn_of,
 };
-use crate::system::clock::{Instant, monotonic, uptime_ms};
+use crate::system::Telling;
+use crate::system::clock::{Instant, monotonic};
 
 /// The Kafka protocol behind a listener.
 #[derive(Debug)]
@@ -37,12 +37,10 @@ pub(crate) struct KafkaService {
 pub(crate) struct RequestCounts {
     by_key: Vec<Option<(IntCounter, Histogram)>>,
     refused: Option<IntCounter>,
-    /// When somebody was last told of a client that asks for what is not served, by uptime, and of how many nobody was since.
-    told: Mutex<(Option<i64>, u64)>,
+    /// Clients that ask for what is not served, and those that send what is no request.
+    unserved: Telling,
+    malformed: Telling,
 }
-
-/// At most so often somebody is told of clients that ask for what is not served.
-const TELL_MS: i64 = 10_000;
 
 impl RequestCounts {
     pub(crate) fn new(metrics: &Metrics) -> Self {
@@ -53,21 +51,23 @@ impl RequestCounts {
             Some((counter, metrics.histogram(Name::RequestSeconds, &[api.name])?))
         };
         let refused = metrics.counter(Name::RefusedFrames, &[]);
-        Self { by_key: (0..=last).map(measured).collect(), refused, told: Mutex::default() }
+        Self {
+            by_key: (0..=last).map(measured).collect(),
+            refused,
+            unserved: Telling::default(),
+            malformed: Telling::default(),
+        }
     }
 
-    /// Says who asks for what is not served; now and then, however many they are.
+    /// Says why a connection is closed; now and then, however many they are.
     fn tell(&self, peer: &Peer, error: &DecodeError) {
-        let untold = {
-            let (mut told, now_ms) = (self.told.lock(), uptime_ms());
-            if told.0.is_some_and(|last_ms| now_ms - last_ms < TELL_MS) {
-                told.1 += 1;
-                return;
-            }
-            told.0 = Some(now_ms);
-            std::mem::take(&mut told.1)
-        };
-        tracing::warn!(peer = %peer.address, %error, untold, "connection closed, as Apache Kafka does: the client is too old or too new, or needs what this broker has not");
+        let telling = if error.is_not_served() { &self.unserved } else { &self.malformed };
+        let Some(untold) = telling.turn() else { return };
+        if error.is_not_served() {
+            tracing::warn!(peer = %peer.address, %error, untold, "connection closed, as Apache Kafka does: the client is too old or too new, or needs what this broker has not");
+        } else {
+            tracing::info!(peer = %peer.address, %error, untold, "connection closed");
+        }
     }
 
     fn of(&self, key: ApiKey) -> Option<&(IntCounter, Histogram)> {
@@ -186,11 +186,7 @@ impl KafkaService {
 
     fn or_close(&self, peer: &Peer, served: Result<Answer, DecodeError>) -> Answer {
         served.unwrap_or_else(|error| {
-            if error.is_not_served() {
-                self.counts.tell(peer, &error);
-            } else {
-                tracing::info!(peer = %peer.address, %error, "connection closed");
-            }
+            self.counts.tell(peer, &error);
             if let Some(refused) = &self.counts.refused {
                 refused.inc();
             }

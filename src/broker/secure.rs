@@ -160,6 +160,11 @@ impl Wrappings {
         Ok(wrappings)
     }
 
+    /// The certificates, where there are some.
+    pub(super) fn certificates(&self) -> Option<Arc<Tls>> {
+        self.tls.clone()
+    }
+
     fn tls(&self, listener: &str) -> Option<&Arc<Tls>> {
         self.tls.as_ref().filter(|_| self.secure.contains(listener))
     }

@@ -22,11 +22,11 @@ use crate::api::{Context, FetchSessions, KafkaService, RequestCounts};
 use crate::config::{Config, Endpoint};
 use crate::controller::{ActiveController, ClusterState, Controller, Registration};
 use crate::coordinator::Groups;
-use crate::http::{self, Http};
+use crate::http::{self, Hosts, Http};
 use crate::metadata::{BrokerEndpoint, Publisher, level_max};
 use crate::metrics::Metrics;
 use crate::network::{
-    Budget, ConnectionLimits, ConnectionRules, Dialer, Listening, TcpDialer, listen,
+    Budget, ConnectionLimits, ConnectionRules, Dialer, Listening, TcpDialer, Tls, listen,
 };
 use crate::quorum::{
     Identity, LoadedQuorum, METADATA_FOLDER, PeerService, Peers, Quorum, QuorumStorage,
@@ -65,6 +65,7 @@ pub(crate) struct Broker {
     /// `None`: this node is a controller only.
     membership: Option<Arc<Membership>>,
     quorum: Arc<Quorum>,
+    tls: Option<Arc<Tls>>,
     life: Life,
 }
 
@@ -171,7 +172,8 @@ impl Broker {
             dialer: Arc::new(TcpDialer),
             broker_dialer,
         };
-        let broker = Self::open(parts, life).await?;
+        let mut broker = Self::open(parts, life).await?;
+        broker.tls = wrappings.certificates();
         let listeners = bound.iter().map(|listening| listening.endpoint.clone()).collect();
         broker.serve(bound, &wrappings);
         let http = http.map(|listener| broker.serve_http(listener)).transpose()?;
@@ -215,6 +217,7 @@ impl Broker {
             metrics: Arc::new(Metrics::new()),
             membership,
             quorum,
+            tls: None,
             life: life.clone(),
         })
     }
@@ -246,6 +249,14 @@ impl Broker {
         }
     }
 
+    /// The names by which HTTP may be asked: those of the setting, and those that clients are told.
+    fn hosts(&self) -> Arc<Hosts> {
+        let config = self.context.controller.config();
+        let allowed = config.list("http.allowed.hosts");
+        let told = self.context.advertised.values().map(|(host, _)| host.as_str());
+        Hosts::new(allowed.into_iter().chain(told))
+    }
+
     fn serve_http(&self, listener: TcpListener) -> Result<SocketAddr, BrokerError> {
         let http = Arc::new(Http {
             context: Arc::clone(&self.context),
@@ -253,6 +264,7 @@ impl Broker {
             budget: Arc::clone(&self.budget),
             metrics: Arc::clone(&self.metrics),
             scrapes: Arc::new(Semaphore::new(http::SCRAPES_MAX)),
+            hosts: self.hosts(),
             stopping: self.life.stopping(),
         });
         http.start(listener).map_err(|error| BrokerError::Listen {
@@ -286,6 +298,12 @@ impl Broker {
                 why = left => why,
             }
         }
+    }
+
+    /// Takes up what has changed outside: certificates.
+    pub(crate) async fn reload(&self) {
+        let Some(tls) = self.tls.clone() else { return };
+        let _ = blocking(move || tls.reload()).await;
     }
 
     /// Answers what was asked, then closes everything. `Err`: something did not end in time, and the next start recovers.

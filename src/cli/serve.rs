@@ -67,6 +67,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     // From here on a signal is ours: the first process of a container has no other end.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     let handles = (Clock::system(), Random::from_system());
     let life = Life::new();
     let starting = Broker::start(config, Arc::new(OsDisk), handles, &life);
@@ -80,9 +81,12 @@ async fn run(config: Config) -> anyhow::Result<()> {
         }
     };
     print_banner(&started.listeners, started.http, &directories);
-    tokio::select! {
-        () = either(&mut terminate, &mut interrupt) => {}
-        why = started.broker.failed() => return Err(Failed(why).into()),
+    loop {
+        tokio::select! {
+            () = either(&mut terminate, &mut interrupt) => break,
+            why = started.broker.failed() => return Err(Failed(why).into()),
+            _ = hang_up.recv() => started.broker.reload().await,
+        }
     }
     eprintln!("Stopping: answering what was asked and closing the logs.");
     tokio::select! {

@@ -101,6 +101,7 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "group.max.session.timeout.ms" Int, "1800000", 1, INT, false, "Largest session timeout a member may ask for.";
     "group.max.size" Int, "2147483647", 1, INT, false, "Most members in one group.";
     "group.min.session.timeout.ms" Int, "6000", 1, INT, false, "Smallest session timeout a member may ask for.";
+    "http.allowed.hosts" List, "localhost", 0, 0, false, "Names by which HTTP may be asked (Host, Origin), besides addresses and the names of advertised.listeners; *: any.";
     "http.listen" Str, "127.0.0.1:8080", 0, 0, false, "Address of health, metrics and admin over HTTP; empty: none.";
     "inter.broker.listener.name" Str, "", 0, 0, false, "The listener that followers fetch from; empty: the first one.";
     "leader.imbalance.check.interval.seconds" Long, "300", 1, MAX, false, "How often leaders go back to the first of their replicas.";

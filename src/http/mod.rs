@@ -4,6 +4,8 @@
 
 mod connections;
 mod exporter;
+mod hosts;
 mod server;
 
+pub(crate) use hosts::Hosts;
 pub(crate) use server::{Http, SCRAPES_MAX, listen};

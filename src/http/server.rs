@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
@@ -13,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::connections::accept;
 use super::exporter;
+use super::hosts::{self, Hosts};
 use crate::api::Context;
 use crate::config::{BROKER_ROWS, is_secret, parse_address};
 use crate::metrics::Metrics;
@@ -30,6 +32,7 @@ pub(crate) struct Http {
     pub budget: Arc<Budget>,
     pub metrics: Arc<Metrics>,
     pub scrapes: Arc<Semaphore>,
+    pub hosts: Arc<Hosts>,
     pub stopping: watch::Receiver<bool>,
 }
 
@@ -54,6 +57,7 @@ impl Http {
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .route("/v1/config/effective", get(config))
+            .layer(from_fn_with_state(Arc::clone(&self.hosts), hosts::check))
             .with_state(self);
         keep(Kind::Listener, "HTTP listener", accept(listener, routes, stop));
         Ok(address)

@@ -17,6 +17,7 @@ use super::limits::{ConnectionLimits, Counted};
 use super::stream::Stream;
 use super::tls::{ClientAuth, Tls};
 use crate::config::Endpoint;
+use crate::system::Telling;
 use crate::system::clock::sleep;
 use crate::system::tasks::{Kind, keep, spawn_connection};
 
@@ -62,10 +63,10 @@ impl Listening {
     ) {
         let accepting = async move {
             let name: Arc<str> = self.endpoint.name.as_str().into();
-            let mut stop = stopping.clone();
+            let (mut stop, refusals) = (stopping.clone(), Telling::default());
             while let Some((tcp, address)) = next_connection(&self.listener, &mut stop).await {
                 let peer = Peer { address, listener: Arc::clone(&name) };
-                let Some(counted) = admit(&tcp, &peer, &limits) else { continue };
+                let Some(counted) = admit(&tcp, &peer, &limits, &refusals) else { continue };
                 let (service, wrapping) = (Arc::clone(&service), wrapping.clone());
                 let (rules, stopping) = (rules.clone(), stopping.clone());
                 spawn_connection(async move {
@@ -88,6 +89,7 @@ pub(crate) async fn next_connection(
     listener: &TcpListener,
     stop: &mut watch::Receiver<bool>,
 ) -> Option<(TcpStream, SocketAddr)> {
+    let failures = Telling::default();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -97,7 +99,9 @@ pub(crate) async fn next_connection(
         match accepted {
             Ok(connection) => return Some(connection),
             Err(error) => {
-                tracing::warn!(%error, "accept failed; pausing");
+                if let Some(untold) = failures.turn() {
+                    tracing::warn!(%error, untold, "no connection accepted; trying again");
+                }
                 sleep(Duration::from_millis(100)).await;
             }
         }
@@ -105,11 +109,18 @@ pub(crate) async fn next_connection(
 }
 
 /// Counts a connection; `None` where there are too many.
-fn admit(tcp: &TcpStream, peer: &Peer, limits: &Arc<ConnectionLimits>) -> Option<Counted> {
+fn admit(
+    tcp: &TcpStream,
+    peer: &Peer,
+    limits: &Arc<ConnectionLimits>,
+    refusals: &Telling,
+) -> Option<Counted> {
     let counted = match limits.count(peer.address.ip().to_canonical()) {
         Ok(counted) => counted,
         Err(limit) => {
-            tracing::warn!(peer = %peer.address, limit, "connection refused");
+            if let Some(untold) = refusals.turn() {
+                tracing::warn!(peer = %peer.address, limit, untold, "connection refused: raise the limit, or look at who opens so many");
+            }
             return None;
         }
     };

@@ -99,9 +99,18 @@ impl Tls {
     /// What the files say now, or said when they were good last.
     fn parts(&self) -> Parts {
         let mut loaded = self.loaded.lock();
-        if monotonic() - loaded.looked < LOOK_AGAIN {
-            return loaded.parts.clone();
+        if monotonic() - loaded.looked >= LOOK_AGAIN {
+            self.look(&mut loaded);
         }
+        loaded.parts.clone()
+    }
+
+    /// Looks at the files now, without waiting until it is their time.
+    pub(crate) fn reload(&self) {
+        self.look(&mut self.loaded.lock());
+    }
+
+    fn look(&self, loaded: &mut Loaded) {
         loaded.looked = monotonic();
         let now = read(&self.disk, &self.files).and_then(|bytes| {
             if bytes == loaded.bytes {
@@ -117,7 +126,6 @@ impl Tls {
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "the certificates of before are kept"),
         }
-        loaded.parts.clone()
     }
 
     /// Answers a client's handshake.

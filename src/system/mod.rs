@@ -18,6 +18,7 @@ pub(crate) mod sim_disk;
 #[cfg(test)]
 pub(crate) mod sim_nodes;
 pub(crate) mod tasks;
+mod telling;
 mod throttle;
 
 pub(crate) use awake::Awake;
@@ -27,4 +28,5 @@ pub(crate) use disk::{Disk, DiskFile, OpenMode, SharedDisk, SharedFile, Space};
 pub(crate) use os_disk::OsDisk;
 pub(crate) use patient::{Patient, wait_here};
 pub(crate) use random::Random;
+pub(crate) use telling::Telling;
 pub(crate) use throttle::Throttle;
