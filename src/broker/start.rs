@@ -1,6 +1,7 @@
 //! A broker's life: start, serve, stop.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +37,7 @@ use crate::replication::{Lease, Replicas, StartError};
 use crate::security::AllowAll;
 use crate::system::clock::{millis, monotonic, sleep, timeout_at};
 use crate::system::life::{Life, Phase};
-use crate::system::tasks::{blocking, run_errand};
+use crate::system::tasks::{Background, Yielding, blocking, cores, run_errand};
 use crate::system::{Clock, Random, SharedDisk, descriptors_max};
 
 /// The largest message between nodes: a snapshot of the metadata.
@@ -66,6 +67,8 @@ pub(crate) struct Broker {
     membership: Option<Arc<Membership>>,
     quorum: Arc<Quorum>,
     tls: Option<Arc<Tls>>,
+    /// The threads that serve clients.
+    clients: Background,
     life: Life,
 }
 
@@ -148,12 +151,9 @@ impl Broker {
         let peers = own_identity(&peers, &replicas);
         service.become_member(peers.identity.clone());
         let bound = bind(&wanted.listen).await?;
-        let http_address = config.text("http.listen").to_owned();
-        let http = http::listen(&http_address).await.map_err(|error| BrokerError::Listen {
-            address: http_address,
-            setting: "http.listen",
-            error,
-        })?;
+        let http_address = config.text("http.listen");
+        let http = http::listen(http_address).await;
+        let http = http.map_err(not_listening(http_address, "http.listen"))?;
         let advertised = advertised(&wanted, &bound);
         let broker_dialer = if settings::roles(&config).is_broker {
             wrappings.dialer(&settings::inter_broker_listener(&config)?)
@@ -175,7 +175,7 @@ impl Broker {
         let mut broker = Self::open(parts, life).await?;
         broker.tls = wrappings.certificates();
         let listeners = bound.iter().map(|listening| listening.endpoint.clone()).collect();
-        broker.serve(bound, &wrappings);
+        broker.serve(bound, &wrappings).map_err(not_listening("", "listeners"))?;
         let http = http.map(|listener| broker.serve_http(listener)).transpose()?;
         Ok(Started { broker, listeners, http })
     }
@@ -218,6 +218,7 @@ impl Broker {
             membership,
             quorum,
             tls: None,
+            clients: Background::none(),
             life: life.clone(),
         })
     }
@@ -239,14 +240,21 @@ impl Broker {
         (Arc::new(KafkaService { context: Arc::clone(&self.context), counts }), rules)
     }
 
-    fn serve(&self, bound: Vec<Listening>, wrappings: &Wrappings) {
+    /// Serves clients, on threads of their own: whatever they ask for, what this node has to do as one of a cluster goes on, and so does
+    /// what operators ask.
+    fn serve(&mut self, bound: Vec<Listening>, wrappings: &Wrappings) -> io::Result<()> {
+        self.clients = Background::start("clients", cores(), Yielding::Nothing)?;
         let (service, rules) = self.service();
         for listening in bound {
             let (service, limits) = (Arc::clone(&service), Arc::clone(&self.limits));
             let stop = self.life.stopping();
             let wrapping = wrappings.of(&listening.endpoint.name);
-            listening.start(service, wrapping, rules.clone(), limits, stop);
+            self.clients.within(|| {
+                listening.moved()?.start(service, wrapping, rules.clone(), limits, stop);
+                Ok::<(), io::Error>(())
+            })?;
         }
+        Ok(())
     }
 
     /// The names by which HTTP may be asked: those of the setting, and those that clients are told.
@@ -267,11 +275,7 @@ impl Broker {
             hosts: self.hosts(),
             stopping: self.life.stopping(),
         });
-        http.start(listener).map_err(|error| BrokerError::Listen {
-            address: String::new(),
-            setting: "http.listen",
-            error,
-        })
+        http.start(listener).map_err(not_listening("", "http.listen"))
     }
 
     /// Waits until this node can't go on, and says why. A node that is alone goes on with whatever logs are left.
@@ -481,6 +485,15 @@ fn own_identity(peers: &Peers, replicas: &Replicas) -> Arc<Peers> {
     peers.renamed(identity)
 }
 
+/// An address that can't be listened on, and the setting that names it.
+fn not_listening(
+    address: &str,
+    setting: &'static str,
+) -> impl FnOnce(io::Error) -> BrokerError + use<> {
+    let address = address.to_owned();
+    move |error| BrokerError::Listen { address, setting, error }
+}
+
 fn peer_rules() -> ConnectionRules {
     ConnectionRules {
         frame_bytes_max: PEER_FRAME_BYTES_MAX,
@@ -523,11 +536,7 @@ fn observe(controller: &Arc<Controller>, quorum: &Quorum, peers: &Peers) {
 async fn bind(wanted: &[Endpoint]) -> Result<Vec<Listening>, BrokerError> {
     let mut bound = Vec::new();
     for endpoint in wanted {
-        let failed = |error| BrokerError::Listen {
-            address: endpoint.to_string(),
-            setting: "listeners",
-            error,
-        };
+        let failed = not_listening(&endpoint.to_string(), "listeners");
         bound.push(listen(endpoint).await.map_err(failed)?);
     }
     Ok(bound)

@@ -53,6 +53,7 @@ pub(super) fn serve(arguments: &ServeArguments) -> anyhow::Result<()> {
     init_logs();
     log_panics();
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("node")
         .enable_all()
         .build()
         .context("runtime not started")?;

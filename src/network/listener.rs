@@ -52,6 +52,12 @@ pub(crate) async fn listen(endpoint: &Endpoint) -> io::Result<Listening> {
 }
 
 impl Listening {
+    /// The same for whoever serves on other threads than it was bound on: to be called there.
+    pub(crate) fn moved(self) -> io::Result<Self> {
+        let listener = TcpListener::from_std(self.listener.into_std()?)?;
+        Ok(Self { endpoint: self.endpoint, listener })
+    }
+
     /// Accepts until `stopping` turns true; connections end by themselves then.
     pub(crate) fn start<S: Service>(
         self,

@@ -177,13 +177,20 @@ const NICENESS: i32 = 10;
 /// How much others are let in front.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Yielding {
+    /// Not at all: threads like others.
+    Nothing,
     /// A smaller share of the processors.
     Nice,
     /// Only what nobody else wants, and it is given up at once (SCHED_IDLE): no lock may be held there that others wait for.
     Idle,
 }
 
-/// Threads for work that is not to hold up others.
+/// Threads that can run at a time.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Threads for work that is not to hold up others, nor to be held up by them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Background(Option<Arc<Threads>>);
 
@@ -214,6 +221,13 @@ impl Background {
     pub(crate) fn handle(&self) -> Option<tokio::runtime::Handle> {
         let threads = self.0.as_ref()?;
         threads.0.as_ref().map(|runtime| runtime.handle().clone())
+    }
+
+    /// Does something here whose tasks and sockets belong there.
+    pub(crate) fn within<T>(&self, work: impl FnOnce() -> T) -> T {
+        let handle = self.handle();
+        let _there = handle.as_ref().map(tokio::runtime::Handle::enter);
+        work()
     }
 
     /// Starts a task there.
@@ -256,6 +270,7 @@ impl Drop for Threads {
 /// Tells the scheduler about this thread. Where the system does not allow it, it is a thread like others.
 fn step_back(how: Yielding) {
     match how {
+        Yielding::Nothing => {}
         Yielding::Nice => {
             let _ = rustix::process::setpriority_process(None, NICENESS);
         }
