@@ -63,15 +63,43 @@ pub(crate) fn p99(took: &[Duration]) -> Duration {
     sorted[(sorted.len() * 99 / 100).min(sorted.len() - 1)]
 }
 
+/// Enough heartbeats to say what one in a hundred takes.
+pub(crate) const OFTEN: &str = "broker.heartbeat.interval.ms=20";
+/// Of 100 heartbeats of the broker 99 are answered within so many seconds, whatever clients do: as `ANYWAY`. A machine that has
+/// nothing else to do shows a tenth of a second.
+const HEARTBEAT: &str = "0.25";
+
+/// How many heartbeats were answered within so many seconds, and how many in all.
+fn heartbeats(broker: &Broker, within: &str) -> (u64, u64) {
+    let text = crate::first_run::get(broker, "/metrics");
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.expect("a line").trim().parse().expect("a number")
+    };
+    let soon = format!("strandline_broker_heartbeat_seconds_bucket{{le=\"{within}\"}} ");
+    (value(&soon), value("strandline_broker_heartbeat_seconds_count "))
+}
+
+/// How many came too late meanwhile, and of how many.
+fn late_heartbeats(before: &(u64, u64), after: &(u64, u64)) -> (u64, u64) {
+    let all = after.1 - before.1;
+    (all - (after.0 - before.0), all)
+}
+
 /// Runs `attack` beside a good client that writes records of `bytes`.
 pub(crate) fn beside_a_good_client(broker: &Broker, bytes: usize, attack: impl FnOnce()) {
     let alone = Good::begin(broker, &format!("alone-{bytes}"), bytes);
     std::thread::sleep(Duration::from_secs(1));
     let alone = p99(&alone.end(broker));
+    let before = ["0.1", HEARTBEAT].map(|within| heartbeats(broker, within));
     let beside = Good::begin(broker, &format!("beside-{bytes}"), bytes);
     attack();
     let took = beside.end(broker);
     let beside = p99(&took);
+    let after = ["0.1", HEARTBEAT].map(|within| heartbeats(broker, within));
+    let [(slow, _), (late, all)] = [0, 1].map(|at: usize| late_heartbeats(&before[at], &after[at]));
+    println!("of {all} heartbeats {slow} took more than 0.1 s, {late} more than {HEARTBEAT}");
+    assert!(late * 100 <= all, "{late} of {all} heartbeats took more than {HEARTBEAT} s");
     println!("{} requests of {bytes} bytes: p99 {beside:?}; alone {alone:?}", took.len());
     let most = (alone * FACTOR).max(ANYWAY);
     assert!(beside <= most, "p99 {beside:?} under attack, {alone:?} without; at most {most:?}");

@@ -9,7 +9,7 @@ use kafka_protocol::messages::FetchRequest;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
-use super::good::beside_a_good_client;
+use super::good::{OFTEN, beside_a_good_client};
 use super::header;
 use crate::broker::{Broker, folder};
 use crate::first_run::{create, get};
@@ -51,7 +51,7 @@ fn fetch(topic: &str, max_wait_ms: i32, min_bytes: i32) -> FetchRequest {
 #[test]
 fn fetches_that_wait_for_weeks_with_large_fields_that_nobody_knows_hold_no_bytes() {
     let (_folder, data) = folder();
-    let broker = Broker::start(&data);
+    let broker = Broker::start_with(&data, &[OFTEN]);
     create(&broker, "empty", &[]);
     let mut attackers: Vec<Wire> = Vec::new();
     let attack = || {
@@ -84,7 +84,7 @@ fn part_of_a_frame(whole: usize, part: usize) -> Vec<u8> {
 fn half_sent_requests_take_bounded_memory_and_go_first_where_others_need_it() {
     const WHOLE: usize = 100 << 20;
     let (_folder, data) = folder();
-    let broker = Broker::start(&data);
+    let broker = Broker::start_with(&data, &[OFTEN]);
     let mut attackers: Vec<TcpStream> = Vec::new();
     let bytes = part_of_a_frame(WHOLE, WHOLE - 1000);
     let attack = || {

@@ -5,11 +5,12 @@
 //! leads; a broker says that it is ready only when it has applied what the controller had told it about before.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use prometheus::Histogram;
 use tokio::sync::{Notify, watch};
 
 use super::error::BrokerError;
@@ -44,6 +45,8 @@ pub(super) struct Membership {
     hurry: Notify,
     /// Partitions whose failed logs the controller knows of.
     told_failed: Mutex<BTreeSet<TopicPartition>>,
+    /// How late heartbeats are answered, where somebody wants to know.
+    delays: OnceLock<Histogram>,
 }
 
 impl Membership {
@@ -63,7 +66,13 @@ impl Membership {
             is_drained: watch::channel(false).0,
             hurry: Notify::new(),
             told_failed: Mutex::default(),
+            delays: OnceLock::new(),
         })
+    }
+
+    /// Notes from now on how late heartbeats are answered.
+    pub(super) fn note_delays(&self, delays: Histogram) {
+        let _ = self.delays.set(delays);
     }
 
     /// Begins to take part; returns once this broker may lead.
@@ -123,6 +132,7 @@ impl Membership {
 
     /// Heartbeats until the process ends.
     async fn beat(self: Arc<Self>) {
+        let mut due = monotonic();
         loop {
             let config = self.controller.config();
             let (interval_ms, session_ms) = (
@@ -131,10 +141,16 @@ impl Membership {
             );
             let sent_ms = uptime_ms();
             let again = self.beat_once(sent_ms, (interval_ms, session_ms)).await;
+            if let Some(delays) = self.delays.get() {
+                delays.observe(due.elapsed().as_secs_f64());
+            }
             self.tell_failed().await;
             // The first ones follow at once, so that a start takes no longer than it must.
             let pause_ms = if again { 1 } else { interval_ms };
-            let _ = timeout_at(monotonic() + millis(pause_ms), self.hurry.notified()).await;
+            due = monotonic() + millis(pause_ms);
+            if timeout_at(due, self.hurry.notified()).await.is_ok() {
+                due = monotonic();
+            }
         }
     }
 

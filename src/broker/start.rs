@@ -25,7 +25,7 @@ use crate::controller::{ActiveController, ClusterState, Controller, Registration
 use crate::coordinator::Groups;
 use crate::http::{self, Hosts, Http};
 use crate::metadata::{BrokerEndpoint, Publisher, level_max};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Name};
 use crate::network::{
     Budget, ConnectionLimits, ConnectionRules, Dialer, Listening, TcpDialer, Tls, listen,
 };
@@ -210,11 +210,17 @@ impl Broker {
             authorizer: Arc::new(AllowAll),
             clock,
         });
+        let metrics = Arc::new(Metrics::new());
+        if let (Some(membership), Some(delays)) =
+            (&membership, metrics.histogram(Name::HeartbeatSeconds, &[]))
+        {
+            membership.note_delays(delays);
+        }
         Ok(Broker {
             context,
             limits,
             budget: Budget::new(config.size("queued.max.request.bytes")),
-            metrics: Arc::new(Metrics::new()),
+            metrics,
             membership,
             quorum,
             tls: None,

@@ -55,6 +55,7 @@ metrics! {
     RefusedFrames "strandline_refused_frames_total" Counter [] "Frames that closed their connection: malformed, or of an API or version that is not served.";
     Connections "strandline_connections" Gauge [] "Open connections.";
     RequestBytes "strandline_request_bytes_in_progress" Gauge [] "Bytes of requests in progress; see queued.max.request.bytes.";
+    HeartbeatSeconds "strandline_broker_heartbeat_seconds" Histogram [] "From when a heartbeat of this broker is due until the controller has answered it. Alert when it comes near broker.session.timeout.ms.";
     FetchSessions "strandline_fetch_sessions" Gauge [] "Incremental fetch sessions.";
     OfflinePartitions "strandline_offline_partitions" Gauge [] "Partitions of the cluster without a leader, and those led here whose log can't be used. Alert above 0.";
     UnderReplicated "strandline_under_replicated_partitions" Gauge [] "Partitions led here whose replicas are not all in sync.";

@@ -21,6 +21,7 @@ use crate::log::ProducerStates;
 use crate::log::compaction::{Compaction, CompactionRules};
 use crate::model::number::{to_f64, to_i64};
 use crate::model::{LeaderEpoch, Offset};
+use crate::objects::StoreError;
 
 /// Offsets of one segment, whose index has 31 bits for them.
 const OFFSETS_MAX: i64 = 1 << 30;
@@ -101,6 +102,20 @@ impl RemotePartition {
     /// Does the next step of a pass, or begins one if it is worth it and no other partition's is under way; whether there is more
     /// to do.
     pub(crate) async fn compact(
+        &self,
+        leader_epoch: LeaderEpoch,
+        id: Uuid,
+        settings: CompactionSettings,
+    ) -> Result<bool, RemoteError> {
+        match self.next_step(leader_epoch, id, settings).await {
+            Err(RemoteError::Store(StoreError::NotFound(object))) => {
+                Err(self.missing(object).await)
+            }
+            stepped => stepped,
+        }
+    }
+
+    async fn next_step(
         &self,
         leader_epoch: LeaderEpoch,
         id: Uuid,

@@ -351,6 +351,37 @@ fn emptied_log(codec: Codec) -> Log {
 }
 
 #[tokio::test]
+async fn an_object_that_the_next_leader_removed_is_nothing_to_act_on_and_one_that_is_lost_is() {
+    for is_lost in [false, true] {
+        let (store, _) = faulty(Fault::None);
+        let mut log = compacted_log();
+        for n in 0..200 {
+            put(&mut log, 0, n % 7, Some("value"));
+        }
+        log.close().expect("flushed");
+        let old = remote(&store);
+        let manifest = copy(&old, &log, 0).await;
+        let first = manifest.object(&manifest.segments[0]);
+        if is_lost {
+            store.delete(std::slice::from_ref(&first)).await.expect("deleted");
+        } else {
+            let new = remote(&store);
+            new.claim(1, (log.epochs(), log.log_end()), 0).await.expect("claimed");
+            let end = manifest.segments[1].end_offset;
+            let advance = |manifest: &mut Manifest| {
+                manifest.advance(end, 1_000);
+                Ok(())
+            };
+            new.change(1, advance).await.expect("changed");
+            assert!(new.sweep(1, 0, 2_000).await.expect("swept") > 0);
+        }
+        let error = old.compact(0, id(), settings(0)).await.expect_err("there is no object");
+        assert_eq!(error.is_passing(), !is_lost, "{error}");
+        assert_eq!(error.to_string().contains(&first), is_lost, "{error}");
+    }
+}
+
+#[tokio::test]
 async fn whoever_wants_records_is_led_past_a_batch_in_the_bucket_whose_records_all_come_before() {
     for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
         let mut log = compacted_log();

@@ -199,6 +199,17 @@ impl RemotePartition {
         }
     }
 
+    /// What it means that an object is not there: where the manifest does not name it any more, it is gone because it may.
+    pub(super) async fn missing(&self, object: String) -> RemoteError {
+        let names = |manifest: &Manifest| {
+            manifest.segments.iter().any(|segment| manifest.object(segment) == object)
+        };
+        match self.load().await {
+            Ok(now) if !names(&now.manifest) => RemoteError::Changed(self.topic.to_string()),
+            Ok(_) | Err(_) => RemoteError::Store(StoreError::NotFound(object)),
+        }
+    }
+
     /// Makes the manifest that of the leader of `leader_epoch`, and takes out of it what its log contradicts. It may go on past
     /// the end of the log: after an unclean election, or where all lost what was not flushed, the bucket knows more.
     pub(crate) async fn claim(

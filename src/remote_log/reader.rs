@@ -22,7 +22,7 @@ use super::trailer::{CHUNK_BYTES, Trailer};
 use crate::log::{FoundRecord, Wanted};
 use crate::model::number::{to_u32, to_u64};
 use crate::model::{Offset, Timestamp};
-use crate::objects::Store;
+use crate::objects::{Store, StoreError};
 use crate::record::reader::{ends_before, may_end_before};
 use crate::record::{BatchBuilder, BatchHeader, HEADER_BYTES, RecordError, next_batch};
 use crate::system::Throttle;
@@ -516,6 +516,9 @@ fn gap(
 
 /// An error that several were told of.
 pub(super) fn told(object: &str, error: &Shared) -> RemoteError {
+    if let RemoteError::Store(StoreError::NotFound(object)) = &**error {
+        return RemoteError::Store(StoreError::NotFound(object.clone()));
+    }
     RemoteError::Damaged { object: object.to_owned(), reason: error.to_string() }
 }
 
