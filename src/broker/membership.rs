@@ -201,6 +201,8 @@ impl Membership {
     /// Lets the controller know of logs that failed, where others can lead.
     async fn tell_failed(&self) {
         let failed = self.replicas.failed();
+        // One that is open again, and fails again, is told again.
+        self.told_failed.lock().retain(|name| failed.contains(name));
         if failed.iter().all(|name| self.told_failed.lock().contains(name)) {
             return;
         }

@@ -11,7 +11,7 @@ use super::error::PartitionError;
 use super::partition::{Partition, State};
 use super::reading::ReadRules;
 use super::waiting::{AckWaiter, FetchWaiter};
-use crate::log::{AppendError, LeaderEpochs, Log, NewBatch, ReadError};
+use crate::log::{AppendError, LeaderEpochs, Log, NewBatch, OpenError, ReadError};
 use crate::model::{BrokerId, LeaderEpoch, Offset, Timestamp};
 use crate::record::batch::checksum;
 use crate::record::{BatchHeader, next_batch, validate};
@@ -320,7 +320,7 @@ impl Partition {
         leader_epoch: LeaderEpoch,
         (offset, has_producers): (Offset, bool),
         epochs: &LeaderEpochs,
-        restart: impl FnOnce(&mut Log) -> Result<(), crate::log::OpenError>,
+        restart: impl FnOnce(&mut Log) -> Result<(), OpenError>,
     ) -> Result<(), PartitionError> {
         {
             let mut state = self.lock();
@@ -377,7 +377,7 @@ impl Partition {
         &self,
         leader_epoch: LeaderEpoch,
         to: Offset,
-        cut: impl FnOnce(&mut Log) -> Result<(), crate::log::OpenError>,
+        cut: impl FnOnce(&mut Log) -> Result<(), OpenError>,
     ) -> Result<(), PartitionError> {
         // First the promise, then what it was about: a crash between them leaves a log longer than is promised.
         self.or_fail(self.directory.lower_point(&self.name, to))?;
@@ -388,17 +388,27 @@ impl Partition {
         &self,
         leader_epoch: LeaderEpoch,
         begin: Option<Offset>,
-        cut: impl FnOnce(&mut Log) -> Result<(), crate::log::OpenError>,
+        cut: impl FnOnce(&mut Log) -> Result<(), OpenError>,
     ) -> Result<(), PartitionError> {
         let mut state = self.lock();
         let state = &mut *state;
         if !state.may_cut(leader_epoch, begin) {
             return Err(state.not_leader());
         }
-        if let Err(error) = cut(state.log_mut()?) {
-            self.directory.fail(&std::io::Error::other(error.to_string()), &self.name);
-            state.fail();
-            return Err(PartitionError::Offline);
+        match cut(state.log_mut()?) {
+            Ok(()) => {}
+            Err(OpenError::Disk(error)) if is_shortage(&error) => {
+                // What is on the disk is a log, which is longer than is promised: it is opened once there is what it takes.
+                self.directory.note_shortage(&error);
+                state.fail();
+                self.local.unopened.lock().insert(self.name.clone());
+                return Err(PartitionError::Shortage);
+            }
+            Err(error) => {
+                self.directory.fail(&std::io::Error::other(error.to_string()), &self.name);
+                state.fail();
+                return Err(PartitionError::Offline);
+            }
         }
         self.cut(state);
         Ok(())

@@ -63,13 +63,13 @@ impl Replicas {
         error: &std::io::Error,
     ) -> OpenedLog {
         directory.note_shortage(error);
-        self.unopened.lock().insert(spec.name.clone());
+        self.local.unopened.lock().insert(spec.name.clone());
         (None, 0)
     }
 
     /// Partitions whose logs could not be opened for want of something; told once.
     pub(crate) fn take_unopened(&self) -> BTreeSet<TopicPartition> {
-        std::mem::take(&mut *self.unopened.lock())
+        std::mem::take(&mut *self.local.unopened.lock())
     }
 
     /// Opens one of them, if it is wanted still; then its role has to be told to it.

@@ -3,10 +3,11 @@
 //! Invariants: the log is only touched under the lock; the published high watermark is the replica's; a batch is
 //! appended by the leader of the epoch that it is stamped with, and acknowledged by the leader of the same epoch.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
@@ -34,6 +35,8 @@ const MARKS_MAX: usize = 4_096;
 #[derive(Debug)]
 pub(crate) struct Local {
     pub node_id: BrokerId,
+    /// Partitions whose logs could not be opened, or cut, for want of descriptors, memory or room: they are to be opened again.
+    pub unopened: Mutex<BTreeSet<TopicPartition>>,
     pub lease: Arc<Lease>,
     pub proposals: Arc<Proposals>,
     /// What others' silence is measured by.

@@ -3,7 +3,7 @@
 //! Invariants: a partition that is listed was opened, or is listed as offline; a deleted topic's folder is renamed
 //! before its name may be used again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -81,8 +81,6 @@ pub(crate) struct Replicas {
     pub throttles: Throttles,
     pub(super) moves: Mutex<BTreeMap<TopicPartition, Arc<Moving>>>,
     interrupted: Mutex<Vec<Interrupted>>,
-    /// Partitions whose logs could not be opened for want of descriptors, memory or room.
-    pub(super) unopened: Mutex<BTreeSet<TopicPartition>>,
     /// Held while partitions go, or a copy takes the place of one.
     pub(super) changing: Mutex<()>,
     random: Random,
@@ -159,10 +157,10 @@ impl Replicas {
             throttles,
             moves: Mutex::default(),
             interrupted: Mutex::default(),
-            unopened: Mutex::default(),
             changing: Mutex::default(),
             local: Arc::new(Local {
                 node_id: settings.node_id,
+                unopened: Mutex::default(),
                 lease: Arc::new(lease),
                 proposals: Arc::default(),
                 awake: Awake::new(),

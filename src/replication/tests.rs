@@ -416,6 +416,42 @@ async fn a_follower_begins_in_the_middle_of_a_batch_as_its_leader_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cut_that_finds_no_descriptors_takes_nothing_offline_and_is_made_later() {
+    let disk = SimDisk::default();
+    let replicas = open(&disk, &["/a"]);
+    let mut config = TopicConfig::resolve(&Config::default(), &BTreeMap::new());
+    config.segment_bytes = 200;
+    let partition = create_as(&replicas, "t", config.clone());
+    for _ in 0..30 {
+        append(&partition, None).expect("appended");
+    }
+    let state = PartitionState { leader: 2, replicas: vec![1, 2], isr: vec![2], ..led(1) };
+    partition.take_state(&state);
+    disk.set_faults(Faults { no_descriptors: Some("/a/t-0".to_owned()), ..Faults::default() });
+    let diverging = || Diverging { epoch: 0, end: 5 };
+    let refused = partition.cut_diverging(1, diverging());
+    assert!(matches!(refused, Err(PartitionError::Shortage)), "{refused:?}");
+    assert!(!partition.directory.is_offline() && !partition.is_online());
+    let name = partition.name.clone();
+    let (topic_id, config) = (uuid::Uuid::from_u128(7), Arc::new(config));
+    let spec = PartitionSpec { name: name.clone(), topic_id, state: led(0), config };
+    assert_eq!(replicas.take_unopened(), [name.clone()].into());
+    assert!(!replicas.reopen(&spec), "there are none yet");
+    assert_eq!(replicas.take_unopened(), [name.clone()].into(), "it is tried again");
+    disk.set_faults(Faults::default());
+    assert!(replicas.reopen(&spec));
+    let partition = replicas.partition(&name).expect("there");
+    partition.take_state(&state);
+    partition.cut_diverging(1, diverging()).expect("cut");
+    let end = |partition: &PartitionHandle| partition.with_log(crate::log::Log::log_end);
+    assert_eq!(end(&partition), Some(5));
+    drop((partition, replicas));
+    disk.die();
+    let replicas = open(&disk, &["/a"]);
+    assert_eq!(end(&create(&replicas, "t", false)), Some(5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_replica_whose_old_directory_fails_as_it_leaves_serves_in_its_new_one() {
     let disk = SimDisk::default();
     let replicas = open(&disk, &["/a", "/b"]);

@@ -23,6 +23,8 @@ pub(crate) struct Faults {
     pub fail_syncs: bool,
     /// Files whose path begins so can't be opened to be written: EIO.
     pub fail_opens: Option<String>,
+    /// There is no descriptor for files whose path begins so: EMFILE.
+    pub no_descriptors: Option<String>,
     /// Room left in bytes, if it is limited; a write past it fails with ENOSPC.
     pub room: Option<u64>,
     /// Longest pause before a flush, in microseconds.
@@ -165,6 +167,10 @@ impl Disk for SimDisk {
         let fails = state.faults.fail_opens.as_deref();
         if mode != OpenMode::Read && fails.is_some_and(|f| path.to_string_lossy().starts_with(f)) {
             return Err(eio("open"));
+        }
+        let wants = state.faults.no_descriptors.as_deref();
+        if wants.is_some_and(|f| path.to_string_lossy().starts_with(f)) {
+            return Err(io::Error::from_raw_os_error(24));
         }
         let content = match (state.files.get(path), mode) {
             (Some(content), OpenMode::Read | OpenMode::Write) => Arc::clone(content),
