@@ -1,5 +1,7 @@
 //! Bytes that no client should send: one bad connection never hurts another.
 
+mod records;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;

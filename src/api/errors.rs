@@ -59,11 +59,14 @@ impl From<&BatchError> for ErrorCode {
             }
             BatchError::Corrupt => ErrorCode::CorruptMessage,
             BatchError::TooLarge { .. } => ErrorCode::MessageTooLarge,
-            BatchError::Records(RecordError::Malformed { .. }) => ErrorCode::InvalidRecord,
+            BatchError::Records(RecordError::Malformed { .. } | RecordError::Wrong { .. }) => {
+                ErrorCode::InvalidRecord
+            }
             BatchError::Records(RecordError::Compress(error)) => match error {
                 CompressError::UnknownCodec(_) => ErrorCode::UnsupportedCompressionType,
                 CompressError::TooLarge { .. } => ErrorCode::MessageTooLarge,
-                CompressError::Damaged(_) => ErrorCode::CorruptMessage,
+                // With a true checksum it was sent so, and would be again.
+                CompressError::Damaged(_) => ErrorCode::InvalidRecord,
             },
             BatchError::TimestampOutOfRange { .. } => ErrorCode::InvalidTimestamp,
         }

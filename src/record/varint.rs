@@ -2,8 +2,24 @@
 //!
 //! Invariants: reading never passes the end and refuses more bytes than the type can hold.
 
+/// The most bytes that a varint has.
+pub(super) const VARLONG_BYTES: usize = 10;
+/// The most bytes that one of an `i32` has; readers refuse more.
+const VARINT_BYTES: usize = 5;
+
 /// Splits an `i64` off the front; `None` if it is cut or longer than ten bytes.
+#[inline]
 pub(super) fn take_varlong(bytes: &mut &[u8]) -> Option<i64> {
+    // Most are lengths and deltas of one byte.
+    let (&byte, rest) = bytes.split_first()?;
+    if byte & 0x80 == 0 {
+        *bytes = rest;
+        return Some(i64::from(byte >> 1) ^ -i64::from(byte & 1));
+    }
+    take_long_varlong(bytes)
+}
+
+fn take_long_varlong(bytes: &mut &[u8]) -> Option<i64> {
     let mut value: u64 = 0;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = bytes.split_first()?;
@@ -20,9 +36,15 @@ pub(super) fn take_varlong(bytes: &mut &[u8]) -> Option<i64> {
     None
 }
 
-/// Splits an `i32` off the front; `None` if it is cut or does not fit.
+/// Splits an `i32` off the front; `None` if it is cut, does not fit or is longer than five bytes.
+#[inline]
 pub(super) fn take_varint(bytes: &mut &[u8]) -> Option<i32> {
-    take_varlong(bytes).and_then(|v| i32::try_from(v).ok())
+    let before = bytes.len();
+    let value = take_varlong(bytes)?;
+    if before - bytes.len() > VARINT_BYTES {
+        return None;
+    }
+    i32::try_from(value).ok()
 }
 
 /// Appends a zig-zag varint.
@@ -60,5 +82,7 @@ mod tests {
     fn an_endless_varint_is_refused() {
         assert_eq!(take_varlong(&mut [0xff_u8; 11].as_slice()), None);
         assert_eq!(take_varint(&mut [0x80_u8].as_slice()), None);
+        assert_eq!(take_varint(&mut [0x82, 0x80, 0x80, 0x80, 0x80, 0].as_slice()), None);
+        assert_eq!(take_varlong(&mut [0x82, 0x80, 0x80, 0x80, 0x80, 0].as_slice()), Some(1));
     }
 }
