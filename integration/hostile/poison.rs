@@ -5,12 +5,12 @@ use std::io::Write;
 use bytes::Bytes;
 
 pub(crate) const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
-const NOW: i64 = 1_700_000_000_000;
+/// When the first record was made.
+pub(crate) const NOW: i64 = 1_700_000_000_000;
 
 /// A batch and what is wrong with it.
 pub(crate) struct Poison {
     pub name: &'static str,
-    pub codec: &'static str,
     pub batch: Bytes,
 }
 
@@ -131,6 +131,17 @@ pub(crate) fn sealed(codec: &str, attributes: i16, count: i32, max: i64, body: &
     batch.into()
 }
 
+/// The same batch of an idempotent producer.
+pub(crate) fn idempotent(batch: &Bytes, id: i64, sequence: i32) -> Bytes {
+    let mut batch = batch.to_vec();
+    batch[43..51].copy_from_slice(&id.to_be_bytes());
+    batch[51..53].copy_from_slice(&0_i16.to_be_bytes());
+    batch[53..57].copy_from_slice(&sequence.to_be_bytes());
+    let crc = crc32c(&batch[21..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+    batch.into()
+}
+
 /// A batch of records as every client sends them.
 pub(crate) fn good(codec: &str, count: i32) -> Bytes {
     let plain: Vec<u8> = (0..count).flat_map(|index| record(index.into()).bytes()).collect();
@@ -182,7 +193,8 @@ const WRONG_RECORDS: &[(&str, Change)] = &[
         all[1].headers = [varint(1), text(b"h"), varint(-2)].concat();
     }),
     ("bytes at the end of a record", |all| all[1].tail = vec![1, 2, 3]),
-    ("record attributes", |all| all[1].attributes = 0xff),
+    ("record attributes", |all| all[1].attributes = 0x7f),
+    ("record attribute of the highest bit", |all| all[1].attributes = 0x80),
     ("timestamp delta that wraps", |all| all[1].timestamp = i64::MAX),
 ];
 
@@ -247,5 +259,5 @@ pub(crate) fn poisons(codec: &'static str) -> Vec<Poison> {
         }
         _ => {}
     }
-    found.into_iter().map(|(name, batch)| Poison { name, codec, batch }).collect()
+    found.into_iter().map(|(name, batch)| Poison { name, batch }).collect()
 }

@@ -35,7 +35,7 @@ impl ProduceCall {
     /// Bytes of its batches.
     pub(super) fn bytes(&self) -> usize {
         let partitions = self.request.topic_data.iter().flat_map(|topic| &topic.partition_data);
-        partitions.map(|data| data.records.as_ref().map_or(0, |batch| batch.len())).sum()
+        partitions.map(|data| data.records.as_ref().map_or(0, bytes::Bytes::len)).sum()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The steps of a produce and a fetch, one by one, for `benches/micro.rs`.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,7 +44,7 @@ pub fn typical_batch(bytes: usize, record_bytes: usize, codec: &str) -> Vec<u8> 
         let mut text = format!("{{\"id\":{number}");
         while text.len() < record_bytes {
             let word = WORDS.get(next() % WORDS.len()).expect("a word");
-            text.push_str(&format!(",\"{word}\":\"{:x}\"", next() % (1 << 20)));
+            let _ = write!(text, ",\"{word}\":\"{:x}\"", next() % (1 << 20));
         }
         text.truncate(record_bytes);
         text.into_bytes()

@@ -32,9 +32,9 @@ impl Effort {
 fn unpacking(codec: Codec) -> u64 {
     match codec {
         Codec::None => 0,
-        Codec::Snappy | Codec::Lz4 => 700,
-        Codec::Zstd => 1_500,
-        Codec::Gzip => 4_000,
+        Codec::Snappy | Codec::Lz4 => 600,
+        Codec::Zstd => 1_200,
+        Codec::Gzip => 2_000,
     }
 }
 

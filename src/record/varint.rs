@@ -10,11 +10,17 @@ const VARINT_BYTES: usize = 5;
 /// Splits an `i64` off the front; `None` if it is cut or longer than ten bytes.
 #[inline]
 pub(super) fn take_varlong(bytes: &mut &[u8]) -> Option<i64> {
-    // Most are lengths and deltas of one byte.
-    let (&byte, rest) = bytes.split_first()?;
-    if byte & 0x80 == 0 {
+    // Most are lengths and deltas of one byte or two.
+    let (&first, rest) = bytes.split_first()?;
+    if first & 0x80 == 0 {
         *bytes = rest;
-        return Some(i64::from(byte >> 1) ^ -i64::from(byte & 1));
+        return Some(i64::from(first >> 1) ^ -i64::from(first & 1));
+    }
+    let (&second, rest) = rest.split_first()?;
+    if second & 0x80 == 0 {
+        *bytes = rest;
+        let value = (u16::from(second) << 7) | u16::from(first & 0x7f);
+        return Some(i64::from(value >> 1) ^ -i64::from(value & 1));
     }
     take_long_varlong(bytes)
 }
@@ -75,6 +81,16 @@ mod tests {
             let mut rest = out.as_slice();
             prop_assert_eq!(take_varlong(&mut rest), Some(value));
             prop_assert!(rest.is_empty());
+        }
+
+        #[test]
+        fn so_does_a_short_one(value in -10_000_i64..10_000) {
+            let mut out = Vec::new();
+            put_varlong(&mut out, value);
+            out.push(7);
+            let mut rest = out.as_slice();
+            prop_assert_eq!(take_varlong(&mut rest), Some(value));
+            prop_assert_eq!(rest, &[7]);
         }
     }
 

@@ -163,7 +163,7 @@ impl<'a, S: Source> Walk<'a, S> {
         self.left = usize::try_from(length).map_err(|_| Stop::Wrong("has a negative length"))?;
         self.walked.plain_bytes += taken + self.left;
         let cut = "ends before its fields do";
-        self.skip(1, cut)?;
+        self.attributes(cut)?;
         let timestamp_delta = self.varlong(cut)?;
         if self.varint(cut)? != index {
             return Err(Stop::Wrong("has an offset delta that is not its place in the batch"));
@@ -179,6 +179,17 @@ impl<'a, S: Source> Walk<'a, S> {
             return Err(Stop::Wrong("is longer than its fields"));
         }
         Ok(())
+    }
+
+    /// They mean nothing, but some readers take them for a varint.
+    fn attributes(&mut self, cut: &'static str) -> Result<(), Stop> {
+        if self.source.there().is_empty() && !self.source.more()? {
+            return Err(Stop::Wrong(cut));
+        }
+        if self.source.there().first().is_some_and(|attributes| attributes & 0x80 != 0) {
+            return Err(Stop::Wrong("has an attribute that no client knows"));
+        }
+        self.take(1, cut)
     }
 
     fn timestamp(&mut self, timestamp: Timestamp, delta: i64) -> Result<(), Stop> {
