@@ -248,7 +248,7 @@ pub(crate) fn poisons(codec: &'static str) -> Vec<Poison> {
         }
         "lz4" => {
             let large: Vec<Fields> = (0..3)
-                .map(|index| Fields { value: text(&[b'v'; 60_000]), ..record(index) })
+                .map(|index| Fields { value: text(&vec![b'v'; 60_000]), ..record(index) })
                 .collect();
             let linked = lz4(&plain(&large), lz4_flex::frame::BlockMode::Linked);
             found.push(("blocks that need those before them", seal(3, &linked)));
