@@ -10,8 +10,8 @@ use std::path::PathBuf;
 
 use criterion::{Criterion, Throughput};
 use strandline::internals::micro::{
-    MeasuredGroups, MeasuredLog, batch, decode_produce, encode_fetch_answer, produce_frame,
-    validate_batch,
+    MeasuredGroups, MeasuredLog, batch, decode_produce, encode_fetch_answer, guessed_effort,
+    produce_frame, typical_batch, validate_batch,
 };
 
 fn folder(name: &str) -> PathBuf {
@@ -32,7 +32,7 @@ fn main() {
     for (name, batch) in [("16 KiB", &small), ("1 MB", &large)] {
         let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::Bytes(batch.len().try_into().expect("small")));
-        group.bench_function("validate", |b| b.iter(|| validate_batch(batch)));
+        group.bench_function("validate", |b| b.iter(|| validate_batch(batch, false)));
         let folder = folder(&name.replace(' ', "-"));
         let mut log = MeasuredLog::open(folder.clone());
         group.bench_function("append", |b| b.iter(|| log.append(batch)));
@@ -41,8 +41,29 @@ fn main() {
         drop(log);
         let _ = std::fs::remove_dir_all(folder);
     }
+    walks(&mut criterion);
     groups(&mut criterion);
     criterion.final_summary();
+}
+
+/// What `record.validation=records` adds to the checks of a batch.
+fn walks(criterion: &mut Criterion) {
+    for codec in ["none", "snappy", "lz4", "zstd", "gzip"] {
+        for (size, bytes) in [("16 KiB", 16 << 10), ("1 MB", 1_000_000)] {
+            let mut group = criterion.benchmark_group(format!("{codec} {size}"));
+            for record_bytes in [100, 1024] {
+                let batch = typical_batch(bytes, record_bytes, codec);
+                let name = format!("records of {record_bytes} bytes");
+                println!("{codec} {size}, {name}: guessed {:?}", guessed_effort(&batch));
+                for (how, walks) in [("headers", false), ("records", true)] {
+                    group.bench_function(format!("{how}, {name}"), |b| {
+                        b.iter(|| validate_batch(&batch, walks));
+                    });
+                }
+            }
+            group.finish();
+        }
+    }
 }
 
 fn groups(criterion: &mut Criterion) {

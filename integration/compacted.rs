@@ -153,7 +153,7 @@ pub(crate) fn shapes(address: &str, words: &[&str]) -> String {
 
 /// Reads a topic with every client family; all read the same. KafkaJS, which lacks codecs, is left out where one of these is used.
 /// Tombstones may go meanwhile: then it is read again.
-fn every_family_reads(address: &str, topic: &str, codec: &str) -> String {
+pub(crate) fn every_family_reads(address: &str, topic: &str, codec: &str) -> String {
     // Whatever is asked for, what comes has records at its beginning.
     let last = shapes(address, &["raw", topic]).trim().to_owned();
     for _ in 0..4 {

@@ -3,6 +3,7 @@
 mod good;
 mod names;
 mod requests;
+mod records;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

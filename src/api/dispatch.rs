@@ -6,13 +6,14 @@ use bytes::Bytes;
 use prometheus::{Histogram, IntCounter};
 
 use super::produce::ProduceCall;
+use super::produce_aside::Aside;
 use super::{
     Call, Context, Reply, alter_configs, alter_replica_log_dirs, api_versions, create_partitions,
     create_topics, delete_records, delete_topics, describe_cluster, describe_configs,
     describe_log_dirs, describe_producers, describe_quorum, describe_topic_partitions,
     elect_leaders, fetch, find_coordinator, groups, init_producer_id, list_config_resources,
-    list_offsets, metadata, offset_for_leader_epoch, offsets, partition_reassignments, produce,
-    raft_voters, refused, unregister_broker, update_features,
+    list_offsets, metadata, offset_for_leader_epoch, offsets, partition_reassignments, raft_voters,
+    refused, unregister_broker, update_features,
 };
 use crate::metrics::{Metrics, Name};
 use crate::model::Turn;
@@ -102,17 +103,18 @@ impl RequestCounts {
 }
 
 impl Service for KafkaService {
-    type Session = Peer;
+    type Session = (Peer, Aside);
 
-    fn open(&self, peer: Peer) -> Peer {
-        peer
+    fn open(&self, peer: Peer) -> Self::Session {
+        (peer, Aside::default())
     }
 
     fn turn(&self, frame: &[u8]) -> Turn {
         turn_of(frame)
     }
 
-    fn requests(&self, peer: &mut Peer, frames: Vec<Bytes>) -> Vec<Answer> {
+    fn requests(&self, session: &mut Self::Session, frames: Vec<Bytes>) -> Vec<Answer> {
+        let (peer, aside) = session;
         let begun = monotonic();
         let mut answers = Vec::with_capacity(frames.len());
         // Produce requests that follow one another are appended together.
@@ -121,12 +123,12 @@ impl Service for KafkaService {
             match self.read(peer, frame, &mut produces) {
                 Ok(None) => {}
                 Ok(Some((head, call, body))) => {
-                    self.produce(&mut produces, &mut answers, begun);
+                    self.produce(aside, &mut produces, &mut answers, begun);
                     let answer = self.or_close(peer, route(&self.context, &call, &head, body));
                     answers.push(self.counts.time(head.key, begun, answer));
                 }
                 Err(error) => {
-                    self.produce(&mut produces, &mut answers, begun);
+                    self.produce(aside, &mut produces, &mut answers, begun);
                     answers.push(self.or_close(peer, Err(error)));
                 }
             }
@@ -134,7 +136,7 @@ impl Service for KafkaService {
                 return answers;
             }
         }
-        self.produce(&mut produces, &mut answers, begun);
+        self.produce(aside, &mut produces, &mut answers, begun);
         answers
     }
 }
@@ -165,6 +167,7 @@ impl KafkaService {
 
     fn produce(
         &self,
+        aside: &mut Aside,
         produces: &mut Vec<(RequestHead, ProduceCall)>,
         answers: &mut Vec<Answer>,
         begun: Instant,
@@ -173,7 +176,7 @@ impl KafkaService {
             return;
         }
         let (heads, calls): (Vec<_>, Vec<_>) = produces.drain(..).unzip();
-        let replies = produce::handle(&self.context, &calls);
+        let replies = aside.handle(&self.context, calls);
         let answered = heads.iter().zip(replies).map(|(head, reply)| {
             let answer = reply_to(head, reply).unwrap_or_else(|error| {
                 tracing::error!(%error, "response dropped");
@@ -382,6 +385,9 @@ fn reply_to<R: Encodable + Send + 'static>(
             }))
         }
         Reply::Nothing => Answer::Nothing,
+        Reply::NothingLater(done) => {
+            Answer::Later(Box::pin(async move { done.await.map(|()| Output::default()) }))
+        }
         Reply::Close => Answer::Close,
     })
 }

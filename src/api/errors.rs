@@ -54,17 +54,23 @@ impl From<&MoveError> for ErrorCode {
 impl From<&BatchError> for ErrorCode {
     fn from(error: &BatchError) -> Self {
         match error {
-            BatchError::Invalid(_) | BatchError::Header(_) | BatchError::KeyMissing { .. } => {
-                ErrorCode::InvalidRecord
-            }
             BatchError::Corrupt => ErrorCode::CorruptMessage,
-            BatchError::TooLarge { .. } => ErrorCode::MessageTooLarge,
-            BatchError::Records(RecordError::Malformed { .. }) => ErrorCode::InvalidRecord,
-            BatchError::Records(RecordError::Compress(error)) => match error {
-                CompressError::UnknownCodec(_) => ErrorCode::UnsupportedCompressionType,
-                CompressError::TooLarge { .. } => ErrorCode::MessageTooLarge,
-                CompressError::Damaged(_) => ErrorCode::CorruptMessage,
-            },
+            BatchError::TooLarge { .. }
+            | BatchError::Records(RecordError::Compress(CompressError::TooLarge { .. })) => {
+                ErrorCode::MessageTooLarge
+            }
+            BatchError::Records(RecordError::Compress(CompressError::UnknownCodec(_))) => {
+                ErrorCode::UnsupportedCompressionType
+            }
+            // What has a true checksum was sent so, and would be again.
+            BatchError::Invalid(_)
+            | BatchError::Header(_)
+            | BatchError::KeyMissing { .. }
+            | BatchError::Records(
+                RecordError::Malformed { .. }
+                | RecordError::Wrong { .. }
+                | RecordError::Compress(CompressError::Damaged(_)),
+            ) => ErrorCode::InvalidRecord,
             BatchError::TimestampOutOfRange { .. } => ErrorCode::InvalidTimestamp,
         }
     }

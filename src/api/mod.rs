@@ -34,6 +34,7 @@ mod offset_for_leader_epoch;
 mod offsets;
 mod partition_reassignments;
 mod produce;
+mod produce_aside;
 mod raft_voters;
 mod refused;
 mod unregister_broker;
@@ -108,6 +109,8 @@ pub(crate) enum Reply<R> {
     Later(Pin<Box<dyn Future<Output = Option<R>> + Send>>),
     /// `acks=0`.
     Nothing,
+    /// The same once it is done; `None` closes the connection.
+    NothingLater(Pin<Box<dyn Future<Output = Option<()>> + Send>>),
     Close,
 }
 

@@ -13,7 +13,7 @@ use crate::protocol::messages::produce_response::{
 };
 use crate::protocol::messages::{BrokerId, ProduceRequest, ProduceResponse};
 use crate::protocol::text;
-use crate::record::{BatchError, BatchHeader, Codec};
+use crate::record::{BatchError, BatchHeader, Codec, Effort};
 use crate::replication::{
     AckWaiter, AppendRequest, Appending, PartitionError, PartitionHandle, Topic, follow_move,
 };
@@ -29,6 +29,14 @@ const BY_ID_VERSION: i16 = 13;
 pub(super) struct ProduceCall {
     pub call: Call,
     pub request: ProduceRequest,
+}
+
+impl ProduceCall {
+    /// Bytes of its batches.
+    pub(super) fn bytes(&self) -> usize {
+        let partitions = self.request.topic_data.iter().flat_map(|topic| &topic.partition_data);
+        partitions.map(|data| data.records.as_ref().map_or(0, bytes::Bytes::len)).sum()
+    }
 }
 
 /// A partition whose acknowledgement is not due yet.
@@ -57,6 +65,44 @@ struct Job<'a> {
     index: i32,
     /// Where its answer goes: request, topic, partition.
     place: (usize, usize, usize),
+}
+
+/// Batches of fewer bytes take no time to check that is worth asking for.
+const SMALL_BATCH_BYTES: usize = 2048;
+
+/// What it will take to check the batches of requests, as far as it is not the same for all.
+pub(super) fn effort(context: &Context, calls: &[ProduceCall]) -> Effort {
+    let mut whole = Effort::default();
+    let now_ms = context.clock.now_ms();
+    for entry in calls {
+        for topic in &entry.request.topic_data {
+            let is_large = |data: &PartitionProduceData| {
+                data.records.as_ref().is_some_and(|batch| batch.len() >= SMALL_BATCH_BYTES)
+            };
+            let mut large = topic.partition_data.iter().filter(|data| is_large(data)).peekable();
+            if large.peek().is_none() {
+                continue;
+            }
+            let Some(found) = context.topic(&entry.call, topic) else { continue };
+            for data in large {
+                if let (Some(handle), Some(batch)) = (found.partition(data.index), &data.records) {
+                    whole = whole.and(handle.effort(batch, now_ms));
+                }
+            }
+        }
+    }
+    whole
+}
+
+impl Context {
+    /// A topic of this broker as a request names it.
+    fn topic(&self, call: &Call, topic: &TopicProduceData) -> Option<Arc<Topic>> {
+        if call.version >= BY_ID_VERSION {
+            self.replicas.topic_by_id(topic.topic_id)
+        } else {
+            self.replicas.topic(&topic.name)
+        }
+    }
 }
 
 /// Serves requests that came one after the other on one connection: their batches for a partition are appended
@@ -148,11 +194,7 @@ impl<'a> Produce<'a> {
         jobs: &mut Vec<Job<'a>>,
     ) -> TopicProduceResponse {
         let by_id = self.call.version >= BY_ID_VERSION;
-        let found = if by_id {
-            self.context.replicas.topic_by_id(topic.topic_id)
-        } else {
-            self.context.replicas.topic(&topic.name)
-        };
+        let found = self.context.topic(self.call, topic);
         let refusal = self.refusal(topic, found.as_deref());
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for (position, data) in topic.partition_data.iter().enumerate() {
@@ -304,7 +346,7 @@ type RecordErrors = (Vec<BatchIndexAndErrorMessage>, Option<crate::protocol::Str
 
 /// Which records are at fault (KIP-467).
 fn record_errors(error: &BatchError, partition: &TopicPartition) -> RecordErrors {
-    let listed = |indexes: &[i32], why: &str| {
+    let listed = |indexes: &[i32], count: usize, why: &str| {
         let entry = |index: &i32| {
             BatchIndexAndErrorMessage::default()
                 .with_batch_index(*index)
@@ -318,16 +360,17 @@ fn record_errors(error: &BatchError, partition: &TopicPartition) -> RecordErrors
         let message = format!(
             "One or more records have been rejected due to {} record errors in total, and only showing the first \
              three errors at most: [{}]",
-            indexes.len(),
+            count,
             shown.join(", ")
         );
         (indexes.iter().map(entry).collect(), Some(text(message)))
     };
     match error {
-        BatchError::KeyMissing { indexes } => {
-            listed(indexes, &format!("{error} in topic partition {partition}"))
+        BatchError::KeyMissing { indexes, count } => {
+            listed(indexes, *count, &format!("{error} in topic partition {partition}"))
         }
-        BatchError::TimestampOutOfRange { index, .. } => listed(&[*index], &error.to_string()),
+        BatchError::TimestampOutOfRange { index, .. } => listed(&[*index], 1, &error.to_string()),
+        BatchError::Records(_) => (Vec::new(), Some(text(error.to_string()))),
         _ => (Vec::new(), None),
     }
 }

@@ -55,6 +55,7 @@ const TIMESTAMP_TYPES: &[&str] = &["CreateTime", "LogAppendTime"];
 const CLIENT_AUTH: &[&str] = &["none", "requested", "required"];
 const STORE_TYPES: &[&str] = &["PEM"];
 
+const VALIDATIONS: &[&str] = &["records", "headers"];
 const SELECTORS: &[&str] = &["", "org.apache.kafka.common.replica.RackAwareReplicaSelector"];
 
 macro_rules! rows {
@@ -129,6 +130,7 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "log.message.timestamp.before.max.ms" Long, "9223372036854775807", 0, MAX, true, "How far a record's timestamp may lie in the past.";
     "log.message.timestamp.type" Word(TIMESTAMP_TYPES), "CreateTime", 0, 0, true, "Whose clock stamps records.";
     "log.preallocate" Bool, "false", 0, 0, true, "Reserve the room of a whole segment (log.segment.bytes) with its first record, where the file system can; what is left over is given back when it is closed.";
+    "log.record.validation" Word(VALIDATIONS), "records", 0, 0, true, "How far batches from producers are looked at (record.validation).";
     "log.remote.copy.lag.bytes" Long, "-1", -2, MAX, true, "A closed segment is copied to object storage once this much comes after it (remote.copy.lag.bytes).";
     "log.remote.copy.lag.ms" Long, "0", -2, MAX, true, "A record is copied to object storage once it is this old (remote.copy.lag.ms).";
     "log.retention.bytes" Long, "-1", MIN, MAX, true, "Size of a partition above which old segments are deleted; negative: no limit.";
@@ -215,6 +217,7 @@ pub(crate) const TOPIC_ROWS: &[TopicRow] = topic_rows! {
     "min.compaction.lag.ms" Long, Some("log.cleaner.min.compaction.lag.ms"), "0", 0, MAX, "A record stays uncompacted for at least this time.";
     "min.insync.replicas" Int, Some("min.insync.replicas"), "2", 1, INT, "Replicas that must have a record before acks=all is answered; all of them where there are fewer.";
     "preallocate" Bool, Some("log.preallocate"), "false", 0, 0, "Reserve the room of a whole segment (segment.bytes) with its first record, where the file system can; what is left over is given back when it is closed.";
+    "record.validation" Word(VALIDATIONS), Some("log.record.validation"), "records", 0, 0, "How far batches from producers are looked at: records walks every record, so that none is stored that a client can't read; headers stops at the checksum, as long as nothing else needs the records (compaction, compression.type, a suspicious timestamp).";
     "remote.copy.lag.bytes" Long, Some("log.remote.copy.lag.bytes"), "-1", -2, MAX, "A closed segment is copied to object storage once this much comes after it, if it is not old enough before (remote.copy.lag.ms); -1: whatever comes after it, -2: local.retention.bytes.";
     "remote.copy.lag.ms" Long, Some("log.remote.copy.lag.ms"), "0", -2, MAX, "A record is copied to object storage once it is this old, and its segment is closed for that; 0: as soon as its segment is closed, -1: whenever remote.copy.lag.bytes says, -2: local.retention.ms.";
     "remote.log.copy.disable" Bool, None, "false", 0, 0, "Whether a tiered topic copies nothing more to object storage; what is there is read on, and expires.";

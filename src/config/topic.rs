@@ -39,6 +39,8 @@ pub(crate) struct TopicConfig {
     pub index_interval_bytes: u64,
     pub max_compaction_lag_ms: i64,
     pub plain_bytes_max: usize,
+    /// Whether the records of every batch are looked at.
+    pub walks_records: bool,
     pub message_bytes_max: usize,
     pub timestamps: TimestampRules,
     pub timestamp_type: TimestampType,
@@ -109,6 +111,7 @@ impl TopicConfig {
             plain_bytes_max: crate::record::compress::decompressed_bytes_max(long(
                 "max.decompressed.message.bytes",
             )),
+            walks_records: text("record.validation") != "headers",
             message_bytes_max: to_usize(long("max.message.bytes")),
             timestamps: TimestampRules {
                 before_max_ms: long("message.timestamp.before.max.ms"),

@@ -11,11 +11,13 @@ use bytes::{BufMut, Bytes};
 use crate::config::{Config, TopicConfig};
 use crate::log::{FileCache, Log, LogParts, RecoveryPoint, checkpoint, dump};
 use crate::model::TopicPartition;
+use crate::model::number::to_i32;
 use crate::network::Frames;
 use crate::protocol::decode_any;
 use crate::quorum::{METADATA_FOLDER, QuorumStorage};
 use crate::record::{
-    BatchRules, Codec, Levels, Records, TimestampRules, compress, next_batch, reader, validate,
+    BatchRules, Codec, Levels, Records, TimestampRules, compress, effort, next_batch, reader,
+    validate,
 };
 use crate::system::sim_disk::SimDisk;
 use crate::system::{OpenMode, SharedDisk};
@@ -92,19 +94,35 @@ fn check_batch(bytes: &[u8]) {
     let rules = BatchRules {
         bytes_max: bytes.len(),
         plain_bytes_max: PLAIN_BYTES_MAX,
+        walks: true,
         keys_required: true,
         timestamps: Some(TimestampRules { before_max_ms: 1, after_max_ms: 1 }),
     };
-    let is_good = validate::check_records(&header, bytes, &rules, 0).is_ok();
+    let _ = validate::check_records(&header, bytes, &rules, 0);
+    let rules = BatchRules { keys_required: false, timestamps: None, ..rules };
+    let announced = effort(bytes, &rules, None, 0).memory;
+    assert!(announced <= 1 << 27, "{announced} bytes of memory for a frame");
+    let walked = validate::check_records(&header, bytes, &rules, 0);
     let Ok(records) = Records::open(header, bytes, PLAIN_BYTES_MAX) else {
-        assert!(!is_good, "a batch passes the checks that can't be opened");
+        assert!(walked.is_err(), "a batch passes the checks that can't be opened");
         return;
     };
     assert!(records.plain_bytes() <= PLAIN_BYTES_MAX.max(bytes.len()), "more than allowed");
+    let readable = records.iter().take_while(Result::is_ok).count();
     for record in records.iter().flatten() {
         let _ = reader::headers(&record);
     }
-    let _ = validate::recompress(&header, bytes, (Codec::Lz4, Levels::default()), PLAIN_BYTES_MAX);
+    let Ok(Some(walked)) = walked else { return };
+    assert_eq!(to_i32(readable), header.count, "a record passes the walk that can't be read");
+    assert_eq!(walked.plain_bytes, records.plain_bytes(), "the walk misses some of it");
+    for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        let how = (codec, Levels::default());
+        let packed = validate::recompress(&header, bytes, walked.plain_bytes, how, 1 << 20);
+        let packed = packed.expect("what was walked is packed anew");
+        let header = validate::check_frame(&packed, packed.len()).expect("a whole batch");
+        let again = validate::check_records(&header, &packed, &rules, 0);
+        assert_eq!(again.expect("it passes again"), Some(walked), "{codec:?}");
+    }
 }
 
 /// Compressed bytes of every codec (the first byte tells which).

@@ -1,5 +1,6 @@
 //! The steps of a produce and a fetch, one by one, for `benches/micro.rs`.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,6 +31,57 @@ pub fn batch(records: usize) -> Vec<u8> {
     builder.build()
 }
 
+/// A batch that a producer closes at so many bytes, of records as applications send them, under a codec.
+pub fn typical_batch(bytes: usize, record_bytes: usize, codec: &str) -> Vec<u8> {
+    const WORDS: [&str; 8] =
+        ["customer", "order", "pending", "shipped", "amount", "currency", "EUR", "address"];
+    let mut state = 7_u64;
+    let mut next = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        usize::try_from(state >> 33).expect("small")
+    };
+    let mut record = |number: usize| {
+        let mut text = format!("{{\"id\":{number}");
+        while text.len() < record_bytes {
+            let word = WORDS.get(next() % WORDS.len()).expect("a word");
+            let _ = write!(text, ",\"{word}\":\"{:x}\"", next() % (1 << 20));
+        }
+        text.truncate(record_bytes);
+        text.into_bytes()
+    };
+    let codec = crate::record::Codec::from_name(codec).expect("a codec");
+    let mut builder = BatchBuilder::new().codec(codec);
+    let (mut number, mut built) = (0, Vec::new());
+    // As producers do: the batch is closed by the size that its records have once they are compressed.
+    loop {
+        for _ in 0..(bytes / record_bytes / 16).max(1) {
+            let value = record(number);
+            builder = builder.record(1, Some(&number.to_be_bytes()), Some(&value));
+            number += 1;
+        }
+        let now = builder.clone().build();
+        if now.len() > bytes {
+            return if built.is_empty() { now } else { built };
+        }
+        built = now;
+    }
+}
+
+/// What a batch takes that is checked on a thread that runs tasks, as it is guessed.
+pub fn guessed_effort(batch: &[u8]) -> std::time::Duration {
+    crate::record::effort(batch, &rules(batch, true), None, 1).time
+}
+
+fn rules(batch: &[u8], walks: bool) -> BatchRules {
+    BatchRules {
+        bytes_max: batch.len(),
+        plain_bytes_max: 1 << 30,
+        walks,
+        keys_required: false,
+        timestamps: Some(TimestampRules { before_max_ms: i64::MAX, after_max_ms: i64::MAX }),
+    }
+}
+
 /// A produce request for six partitions, each with the batch.
 pub fn produce_frame(batch: &[u8]) -> Bytes {
     let data = |index| {
@@ -54,13 +106,8 @@ pub fn decode_produce(frame: &Bytes) -> usize {
 }
 
 /// Checks a batch as a leader does, its checksum with it.
-pub fn validate_batch(batch: &[u8]) -> i32 {
-    let rules = BatchRules {
-        bytes_max: batch.len(),
-        plain_bytes_max: 1 << 30,
-        keys_required: false,
-        timestamps: Some(TimestampRules { before_max_ms: i64::MAX, after_max_ms: i64::MAX }),
-    };
+pub fn validate_batch(batch: &[u8], walks: bool) -> i32 {
+    let rules = rules(batch, walks);
     let header = validate::check_frame(batch, batch.len()).expect("a frame");
     validate::check_header(&header, batch.len()).expect("a header");
     validate::check_records(&header, batch, &rules, 1).expect("records");

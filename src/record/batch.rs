@@ -165,6 +165,14 @@ pub(crate) fn stamp_append_time(batch: &mut [u8], now_ms: Timestamp) {
     renew_checksum(batch);
 }
 
+/// Corrects the largest timestamp of a batch that its producer stamped, and renews its CRC.
+pub(crate) fn correct_max_timestamp(batch: &mut [u8], max_ms: Timestamp) {
+    let attributes = be16(batch, 21) & !ATTRIBUTE_LOG_APPEND_TIME;
+    put(batch, 21, &attributes.to_be_bytes());
+    put(batch, 35, &max_ms.to_be_bytes());
+    renew_checksum(batch);
+}
+
 /// Writes the CRC that belongs to the bytes.
 pub(crate) fn renew_checksum(batch: &mut [u8]) {
     if let Some(crc) = checksum(batch) {

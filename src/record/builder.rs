@@ -22,7 +22,6 @@ pub(crate) struct BatchBuilder {
     producer: (ProducerId, ProducerEpoch, i32),
     attributes: i16,
     codec: Codec,
-    levels: Levels,
     count: i32,
     body: Vec<u8>,
 }
@@ -44,7 +43,6 @@ impl BatchBuilder {
             producer: (-1, -1, -1),
             attributes: 0,
             codec: Codec::None,
-            levels: Levels::default(),
             count: 0,
             body: Vec::new(),
         }
@@ -53,13 +51,6 @@ impl BatchBuilder {
     #[must_use]
     pub(crate) fn codec(mut self, codec: Codec) -> Self {
         self.codec = codec;
-        self
-    }
-
-    /// How hard the codec tries.
-    #[must_use]
-    pub(crate) fn levels(mut self, levels: Levels) -> Self {
-        self.levels = levels;
         self
     }
 
@@ -192,7 +183,9 @@ impl BatchBuilder {
         let (attributes, body) = match self.codec {
             _ if self.count == 0 => (self.attributes & !ATTRIBUTE_DELETE_HORIZON, Vec::new()),
             Codec::None => (self.attributes, self.body),
-            codec => (self.attributes | codec.bits(), compress(codec, self.levels, &self.body)),
+            codec => {
+                (self.attributes | codec.bits(), compress(codec, Levels::default(), &self.body))
+            }
         };
         let mut out = Vec::with_capacity(HEADER_BYTES + body.len());
         let base_timestamp = self.base_timestamp.unwrap_or(NO_TIMESTAMP);

@@ -25,6 +25,15 @@ pub(crate) struct Levels {
     pub zstd: i32,
 }
 
+impl Levels {
+    pub(super) fn of_gzip(self) -> flate2::Compression {
+        u32::try_from(self.gzip).map_or_else(
+            |_| flate2::Compression::default(),
+            |level| flate2::Compression::new(level.min(9)),
+        )
+    }
+}
+
 impl Default for Levels {
     fn default() -> Self {
         Self { gzip: -1, zstd: 3 }
@@ -88,9 +97,9 @@ impl Codec {
 }
 
 /// zstd's window may take this much memory: 2^23, the format's recommended minimum for decoders, with room.
-const ZSTD_WINDOW_LOG_MAX: u32 = 27;
-const XERIAL_MAGIC: &[u8] = &[0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
-const XERIAL_HEADER_BYTES: usize = 16;
+pub(super) const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+pub(super) const XERIAL_MAGIC: &[u8] = &[0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
+pub(super) const XERIAL_HEADER_BYTES: usize = 16;
 
 /// Decompresses to at most `bytes_max` bytes.
 pub(crate) fn decompress(
@@ -117,11 +126,7 @@ pub(crate) fn compress(codec: Codec, levels: Levels, bytes: &[u8]) -> Vec<u8> {
     let packed = match codec {
         Codec::None => Ok(bytes.to_vec()),
         Codec::Gzip => {
-            let level = u32::try_from(levels.gzip).map_or_else(
-                |_| flate2::Compression::default(),
-                |level| flate2::Compression::new(level.min(9)),
-            );
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), levels.of_gzip());
             encoder.write_all(bytes).and_then(|()| encoder.finish())
         }
         Codec::Lz4 => {
@@ -166,8 +171,19 @@ fn unsnap(bytes: &[u8], bytes_max: usize) -> Result<Vec<u8>, CompressError> {
 }
 
 fn unsnap_block(block: &[u8], bytes_max: usize) -> Result<Vec<u8>, CompressError> {
-    let damaged = |error: snap::Error| CompressError::Damaged(error.to_string());
-    let claimed = snap::raw::decompress_len(block).map_err(damaged)?;
+    let claimed = claimed_by_snappy(block)?;
+    if claimed > bytes_max {
+        return Err(CompressError::TooLarge { limit: bytes_max });
+    }
+    snap::raw::Decoder::new()
+        .decompress_vec(block)
+        .map_err(|error| CompressError::Damaged(error.to_string()))
+}
+
+/// Bytes that a block says it yields, if they can be in it.
+pub(super) fn claimed_by_snappy(block: &[u8]) -> Result<usize, CompressError> {
+    let claimed = snap::raw::decompress_len(block)
+        .map_err(|error| CompressError::Damaged(error.to_string()))?;
     // A snappy copy element yields at most 64 bytes from 2, so a truthful length is within 32 times the input.
     if claimed > block.len().saturating_mul(32) {
         return Err(CompressError::Damaged(format!(
@@ -175,10 +191,7 @@ fn unsnap_block(block: &[u8], bytes_max: usize) -> Result<Vec<u8>, CompressError
             block.len()
         )));
     }
-    if claimed > bytes_max {
-        return Err(CompressError::TooLarge { limit: bytes_max });
-    }
-    snap::raw::Decoder::new().decompress_vec(block).map_err(damaged)
+    Ok(claimed)
 }
 
 fn snap_framed(bytes: &[u8]) -> Vec<u8> {

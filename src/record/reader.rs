@@ -16,6 +16,8 @@ use crate::model::{Offset, Timestamp};
 pub enum RecordError {
     #[error("record {index} is cut or malformed")]
     Malformed { index: i32 },
+    #[error("record {index} of the batch {what}")]
+    Wrong { index: i32, what: &'static str },
     #[error(transparent)]
     Compress(#[from] CompressError),
 }

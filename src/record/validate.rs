@@ -1,13 +1,17 @@
 //! What a batch must be to be appended, as Apache Kafka 4 checks it.
 //!
-//! Invariants: a batch that passes is whole, of format v2, with a true CRC and consistent counts; records are only
-//! looked at where a rule of the topic needs them.
+//! Invariants: a batch that passes is whole, of format v2, with a true CRC and consistent counts; its records are walked
+//! (`walk.rs`), but where a topic leaves that out (`record.validation=headers`) and nothing else needs them.
 //! Left to others: sequences (`log/producer_state.rs`), and mapping the errors to codes (`api/errors.rs`).
 
-use super::batch::{BatchHeader, HEADER_BYTES, MAGIC, checksum, next_batch};
+use super::batch::{
+    BatchHeader, HEADER_BYTES, MAGIC, PREFIX_BYTES, checksum, next_batch, put, renew_checksum,
+};
 use super::compress::{Codec, Levels};
-use super::reader::{RecordError, Records};
-use crate::model::number::to_i64;
+use super::plain::repack;
+use super::reader::RecordError;
+use super::walk::{Walked, walk};
+use crate::model::number::{to_i32, to_i64};
 use crate::model::{NO_TIMESTAMP, Timestamp};
 
 /// How far a record's timestamp may lie from the broker's clock.
@@ -22,6 +26,8 @@ pub(crate) struct TimestampRules {
 pub(crate) struct BatchRules {
     pub bytes_max: usize,
     pub plain_bytes_max: usize,
+    /// Whether records are walked whatever the other rules say (`record.validation`).
+    pub walks: bool,
     pub keys_required: bool,
     /// `None` on topics that stamp batches themselves.
     pub timestamps: Option<TimestampRules>,
@@ -44,14 +50,12 @@ pub(crate) enum BatchError {
     TooLarge { bytes: usize, limit: usize },
     #[error("{0}")]
     Records(#[from] RecordError),
-    /// Records at these indexes have no key though the topic is compacted.
+    /// So many records, among them those at these indexes, have no key though the topic is compacted.
     #[error("Compacted topic cannot accept message without key")]
-    KeyMissing { indexes: Vec<i32> },
+    KeyMissing { indexes: Vec<i32>, count: usize },
     #[error("Timestamp {timestamp} of message with offset {index} is out of range")]
     TimestampOutOfRange { index: i32, timestamp: Timestamp },
 }
-
-impl BatchError {}
 
 /// Checks framing, header and CRC: the work that every produce pays.
 pub(crate) fn check_frame(bytes: &[u8], bytes_max: usize) -> Result<BatchHeader, BatchError> {
@@ -102,52 +106,57 @@ pub(crate) fn check_header(header: &BatchHeader, batch_bytes: usize) -> Result<(
     }
 }
 
-/// Checks the records themselves where the topic's rules need it.
+/// Walks the records where the topic's rules need it; what was found, if so.
 pub(crate) fn check_records(
     header: &BatchHeader,
     batch: &[u8],
     rules: &BatchRules,
     now_ms: Timestamp,
-) -> Result<(), BatchError> {
-    let timestamps_suspect = rules.timestamps.is_some_and(|t| {
-        is_outside(header.max_timestamp, t, now_ms) || is_outside(header.base_timestamp, t, now_ms)
-    });
-    if !rules.keys_required && !timestamps_suspect {
-        return Ok(());
+) -> Result<Option<Walked>, BatchError> {
+    if !has_walk(header, rules, now_ms) {
+        return Ok(None);
     }
-    let records = Records::open(*header, batch, rules.plain_bytes_max)?;
-    let mut keyless = Vec::new();
-    for (index, record) in (0_i32..).zip(records.iter()) {
-        let record = record?;
-        if rules.keys_required && record.key.is_none() {
-            keyless.push(index);
-        }
-        if rules.timestamps.is_some_and(|t| is_outside(record.timestamp, t, now_ms)) {
-            return Err(BatchError::TimestampOutOfRange { index, timestamp: record.timestamp });
-        }
-    }
-    if keyless.is_empty() { Ok(()) } else { Err(BatchError::KeyMissing { indexes: keyless }) }
+    walk(header, batch, rules, now_ms).map(Some)
 }
 
-/// The same records under another codec (`compression.type` other than `producer`).
+/// Whether the records have to be looked at.
+pub(super) fn has_walk(header: &BatchHeader, rules: &BatchRules, now_ms: Timestamp) -> bool {
+    let timestamps_suspect = || {
+        rules.timestamps.is_some_and(|t| {
+            is_outside(header.max_timestamp, t, now_ms)
+                || is_outside(header.base_timestamp, t, now_ms)
+        })
+    };
+    rules.walks || rules.keys_required || timestamps_suspect()
+}
+
+/// The same records under another codec (`compression.type` other than `producer`), after a walk.
 pub(crate) fn recompress(
     header: &BatchHeader,
     batch: &[u8],
+    plain_bytes: usize,
     (codec, levels): (Codec, Levels),
-    plain_bytes_max: usize,
+    bytes_max: usize,
 ) -> Result<Vec<u8>, BatchError> {
-    let records = Records::open(*header, batch, plain_bytes_max)?;
-    let mut builder = super::BatchBuilder::like(header).codec(codec).levels(levels);
-    for record in &records {
-        builder.keep(&record?);
-    }
-    Ok(builder.build())
+    let (head, body) = batch.split_at_checked(HEADER_BYTES).unwrap_or_default();
+    let from = Codec::from_bits(header.codec_bits()).map_err(RecordError::from)?;
+    let limit = bytes_max.saturating_sub(HEADER_BYTES);
+    let packed = repack((from, body), plain_bytes, (codec, levels), limit)
+        .map_err(RecordError::from)?
+        .ok_or(BatchError::TooLarge { bytes: plain_bytes, limit: bytes_max })?;
+    let mut out = [head, &packed].concat();
+    let attributes = (header.attributes & !7) | codec.bits();
+    let length = to_i32(out.len() - PREFIX_BYTES);
+    put(&mut out, 8, &length.to_be_bytes());
+    put(&mut out, 21, &attributes.to_be_bytes());
+    renew_checksum(&mut out);
+    Ok(out)
 }
 
-fn is_outside(timestamp: Timestamp, rules: TimestampRules, now_ms: Timestamp) -> bool {
-    timestamp != NO_TIMESTAMP
-        && (now_ms.saturating_sub(timestamp) > rules.before_max_ms
-            || timestamp.saturating_sub(now_ms) > rules.after_max_ms)
+/// Whether a timestamp lies too far from the clock, or where no difference can be told.
+pub(super) fn is_outside(timestamp: Timestamp, rules: TimestampRules, now_ms: Timestamp) -> bool {
+    let is_far = |age: i64| age > rules.before_max_ms || age.saturating_neg() > rules.after_max_ms;
+    timestamp != NO_TIMESTAMP && now_ms.checked_sub(timestamp).is_none_or(is_far)
 }
 
 #[cfg(test)]
@@ -155,7 +164,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::BatchBuilder;
+    use crate::record::{BatchBuilder, Records};
 
     fn batch() -> Vec<u8> {
         BatchBuilder::new()
@@ -174,7 +183,7 @@ mod tests {
     }
 
     fn renew(bytes: &mut [u8]) {
-        crate::record::batch::renew_checksum(bytes);
+        renew_checksum(bytes);
     }
 
     #[test]
@@ -210,13 +219,16 @@ mod tests {
         let mut rules = BatchRules {
             bytes_max: 1000,
             plain_bytes_max: 1000,
+            walks: false,
             keys_required: true,
             timestamps: None,
         };
         let refused = check_records(&header, &bytes, &rules, 0);
-        assert!(matches!(refused, Err(BatchError::KeyMissing { indexes }) if indexes == [1]));
+        assert!(
+            matches!(refused, Err(BatchError::KeyMissing { indexes, count: 1 }) if indexes == [1])
+        );
         rules.keys_required = false;
-        assert!(check_records(&header, &bytes, &rules, 0).is_ok());
+        assert_eq!(check_records(&header, &bytes, &rules, 0).expect("passes"), None);
     }
 
     #[test]
@@ -224,8 +236,13 @@ mod tests {
         let bytes = batch();
         let header = check_frame(&bytes, 1000).expect("frame");
         let timestamps = Some(TimestampRules { before_max_ms: i64::MAX, after_max_ms: 500 });
-        let rules =
-            BatchRules { bytes_max: 1000, plain_bytes_max: 1000, keys_required: false, timestamps };
+        let rules = BatchRules {
+            bytes_max: 1000,
+            plain_bytes_max: 1000,
+            walks: false,
+            keys_required: false,
+            timestamps,
+        };
         let refused = check_records(&header, &bytes, &rules, 1000);
         assert!(matches!(
             refused,
@@ -261,6 +278,7 @@ mod tests {
             let rules = BatchRules {
                 bytes_max: 10_000,
                 plain_bytes_max: 4_000,
+                walks: true,
                 keys_required: true,
                 timestamps: Some(TimestampRules { before_max_ms: 1, after_max_ms: 1 }),
             };

@@ -2,8 +2,30 @@
 //!
 //! Invariants: reading never passes the end and refuses more bytes than the type can hold.
 
+/// The most bytes that a varint has.
+pub(super) const VARLONG_BYTES: usize = 10;
+/// The most bytes that one of an `i32` has; readers refuse more.
+const VARINT_BYTES: usize = 5;
+
 /// Splits an `i64` off the front; `None` if it is cut or longer than ten bytes.
+#[inline]
 pub(super) fn take_varlong(bytes: &mut &[u8]) -> Option<i64> {
+    // Most are lengths and deltas of one byte or two.
+    let (&first, rest) = bytes.split_first()?;
+    if first & 0x80 == 0 {
+        *bytes = rest;
+        return Some(i64::from(first >> 1) ^ -i64::from(first & 1));
+    }
+    let (&second, rest) = rest.split_first()?;
+    if second & 0x80 == 0 {
+        *bytes = rest;
+        let value = (u16::from(second) << 7) | u16::from(first & 0x7f);
+        return Some(i64::from(value >> 1) ^ -i64::from(value & 1));
+    }
+    take_long_varlong(bytes)
+}
+
+fn take_long_varlong(bytes: &mut &[u8]) -> Option<i64> {
     let mut value: u64 = 0;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = bytes.split_first()?;
@@ -20,9 +42,15 @@ pub(super) fn take_varlong(bytes: &mut &[u8]) -> Option<i64> {
     None
 }
 
-/// Splits an `i32` off the front; `None` if it is cut or does not fit.
+/// Splits an `i32` off the front; `None` if it is cut, does not fit or is longer than five bytes.
+#[inline]
 pub(super) fn take_varint(bytes: &mut &[u8]) -> Option<i32> {
-    take_varlong(bytes).and_then(|v| i32::try_from(v).ok())
+    let before = bytes.len();
+    let value = take_varlong(bytes)?;
+    if before - bytes.len() > VARINT_BYTES {
+        return None;
+    }
+    i32::try_from(value).ok()
 }
 
 /// Appends a zig-zag varint.
@@ -54,11 +82,23 @@ mod tests {
             prop_assert_eq!(take_varlong(&mut rest), Some(value));
             prop_assert!(rest.is_empty());
         }
+
+        #[test]
+        fn so_does_a_short_one(value in -10_000_i64..10_000) {
+            let mut out = Vec::new();
+            put_varlong(&mut out, value);
+            out.push(7);
+            let mut rest = out.as_slice();
+            prop_assert_eq!(take_varlong(&mut rest), Some(value));
+            prop_assert_eq!(rest, &[7]);
+        }
     }
 
     #[test]
     fn an_endless_varint_is_refused() {
         assert_eq!(take_varlong(&mut [0xff_u8; 11].as_slice()), None);
         assert_eq!(take_varint(&mut [0x80_u8].as_slice()), None);
+        assert_eq!(take_varint(&mut [0x82, 0x80, 0x80, 0x80, 0x80, 0].as_slice()), None);
+        assert_eq!(take_varlong(&mut [0x82, 0x80, 0x80, 0x80, 0x80, 0].as_slice()), Some(1));
     }
 }

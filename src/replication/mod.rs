@@ -40,6 +40,7 @@ mod throttle;
 mod tiering;
 mod waiting;
 
+pub(crate) use checking::is_short;
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use checkpoints::read_checkpoints;
 pub(crate) use error::{PartitionError, StartError};

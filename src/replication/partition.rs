@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
-use super::checking::{Checked, check};
+use super::checking::{AppendRules, Checked, check};
 use super::error::PartitionError;
 use super::lease::Lease;
 use super::log_directory::LogDirectory;
@@ -65,6 +65,8 @@ pub(crate) struct Partition {
     pub(super) local: Arc<Local>,
     /// Its segments in object storage, where there is some.
     pub(super) remote: Option<Arc<RemotePartition>>,
+    /// What is checked of batches, for whoever asks before they are.
+    pub(super) rules: RwLock<Option<AppendRules>>,
     high_watermark: AtomicI64,
     /// The leader epoch, where this replica leads; -1 where it does not.
     pub(super) leading: AtomicI32,
@@ -138,6 +140,7 @@ impl Partition {
     ) -> Self {
         let end = log.as_ref().map(Log::end).unwrap_or_default();
         let settings = log.as_ref().map_or((false, 1), |log| replica_settings(log.config()));
+        let rules = RwLock::new(log.as_ref().map(|log| log.config().clone_rules()));
         let log_start = log.as_ref().map_or(0, Log::log_start);
         let remote = local.remote((&name, topic_id), log.as_ref().map(Log::config)).map(Arc::new);
         let replica = Replica::new(end.offset, high_watermark.max(log_start), settings);
@@ -167,6 +170,7 @@ impl Partition {
             directory,
             local,
             remote,
+            rules,
             high_watermark: AtomicI64::new(high_watermark),
             leading: AtomicI32::new(-1),
             state: Patient::new(state),
@@ -371,6 +375,7 @@ impl Partition {
         let state = &mut *state;
         let Some(log) = state.log.as_mut() else { return };
         let settings = replica_settings(&config);
+        *self.rules.write() = Some(config.clone_rules());
         log.set_config(config);
         let effects = state.replica.configure(settings);
         self.perform(state, effects);

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use super::checking::Aside;
 use super::error::StartError;
 use super::lease::Lease;
 use super::log_directory::{LogDirectory, read_meta};
@@ -79,6 +80,8 @@ pub(crate) struct Replicas {
     pub(super) clock: Clock,
     pub(super) local: Arc<Local>,
     pub throttles: Throttles,
+    /// Where batches are checked that take long.
+    pub aside: Aside,
     pub(super) moves: Mutex<BTreeMap<TopicPartition, Arc<Moving>>>,
     interrupted: Mutex<Vec<Interrupted>>,
     /// Held while partitions go, or a copy takes the place of one.
@@ -155,6 +158,7 @@ impl Replicas {
             cluster_id,
             directories,
             throttles,
+            aside: Aside::default(),
             moves: Mutex::default(),
             interrupted: Mutex::default(),
             changing: Mutex::default(),
