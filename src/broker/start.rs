@@ -8,17 +8,18 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use super::capacity::capacity;
 use super::check;
 use super::error::BrokerError;
 use super::fetcher::Fetchers;
 use super::joining::cluster_of;
 use super::membership::Membership;
-use super::opening::{open_later, specs};
+use super::opening::{name_unopened, open_later, specs};
 use super::publisher::{Follower, limits};
 use super::secure::Wrappings;
 use super::settings::{self, Listeners};
 use super::tier::{open_tier, start_tier};
-use crate::api::{Context, FetchSessions, KafkaService, RequestCounts};
+use crate::api::{Context, CreationRate, FetchSessions, KafkaService, RequestCounts};
 use crate::config::{Config, Endpoint};
 use crate::controller::{ActiveController, ClusterState, Controller, Registration};
 use crate::coordinator::Groups;
@@ -202,6 +203,7 @@ impl Broker {
             rack,
             advertised,
             sessions: FetchSessions::new(slots, random),
+            creations: CreationRate::default(),
             replicas,
             controller,
             groups,
@@ -389,6 +391,7 @@ async fn join_cluster(
         Ok::<(), StartError>(())
     });
     opened.await.unwrap_or(Err(StartError::NoneLeft))?;
+    name_unopened(replicas);
     replicas.start_maintenance();
     if let Some(tier) = tier {
         let parts = (replicas, &controller, &groups);
@@ -490,6 +493,7 @@ fn registration(parts: &Parts, inter_broker: &str, clean_epoch: Option<i64>) -> 
         directories: replicas.directories().iter().map(|directory| directory.id).collect(),
         clean_epoch,
         level_max: level_max(),
+        capacity: Some(capacity(config)),
     }
 }
 

@@ -147,6 +147,12 @@ impl ActiveController {
             sessions.note_unreachable(id, &heartbeat.unreachable);
             sessions.note_applied(id, heartbeat.applied, now_ms);
         }
+        if let Some(capacity) = &heartbeat.capacity
+            && broker.capacity.as_ref() != Some(capacity)
+        {
+            let (epoch, capacity) = (broker.epoch, capacity.clone());
+            self.enqueue(Command::Capacity { broker: id, epoch, capacity });
+        }
         let partitions = self.state.config();
         if heartbeat.wants_to_stop && !broker.is_draining {
             self.enqueue(Command::Drain { broker: id, is_draining: true });

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::configs::ConfigChange;
 use super::error::ControllerError;
 use crate::config::{MOUNT, RESTORE, Restore};
-use crate::metadata::{BrokerEndpoint, ConfigResource};
+use crate::metadata::{BrokerEndpoint, Capacity, ConfigResource};
 use crate::model::{BrokerId, LeaderEpoch, PartitionId, ProducerId, TopicId};
 use crate::quorum::QuorumStatus;
 
@@ -64,6 +64,9 @@ pub(crate) struct Registration {
     /// The newest feature level that it knows; 0: it is of a release that does not say.
     #[serde(default)]
     pub level_max: i16,
+    /// What it can hold; `None`: it is of a release that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
 }
 
 /// A registered broker's sign of life.
@@ -81,6 +84,9 @@ pub(crate) struct Heartbeat {
     /// Index after the newest entry that it has applied; 0: it is of a release that does not say.
     #[serde(default)]
     pub applied: u64,
+    /// What it can hold now; `None`: it is of a release that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
 }
 
 /// A leader's wish for another ISR (AlterPartition).
@@ -183,6 +189,12 @@ pub(crate) enum Command {
     Unfence {
         broker: BrokerId,
         epoch: i64,
+    },
+    /// The controller's own: this broker says that it can hold another number of partitions than is known of it.
+    Capacity {
+        broker: BrokerId,
+        epoch: i64,
+        capacity: Capacity,
     },
     /// The controller's own: leaders go back to the first of their replicas.
     Balance,

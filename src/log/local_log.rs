@@ -11,7 +11,7 @@ use super::age::Age;
 use super::append::RESERVE_FROM_BYTES;
 use super::checkpoint;
 use super::error::OpenError;
-use super::file_cache::{FileCache, SegmentId};
+use super::file_cache::{FileCache, OpenLog, SegmentId};
 use super::index::SegmentIndex;
 use super::leader_epochs::LeaderEpochs;
 use super::producer_state::ProducerStates;
@@ -106,6 +106,8 @@ pub(crate) struct Log {
     pub(super) roll_jitter_ms: i64,
     /// How often the log was truncated since it was opened.
     pub(super) cuts: u64,
+    #[expect(dead_code, reason = "what counts is when it goes")]
+    pub(super) open: OpenLog,
 }
 
 impl Log {

@@ -54,6 +54,7 @@ impl Log {
         roll_jitter_ms: i64,
     ) -> Result<(Self, Recovered), OpenError> {
         let disk = Arc::clone(parts.cache.disk());
+        let open = parts.cache.open_log()?;
         if !disk.exists(&dir) {
             disk.create_dir_all(&dir)?;
             disk.sync_dir(dir.parent().unwrap_or(Path::new(".")))?;
@@ -83,6 +84,7 @@ impl Log {
         let epochs = Self::load_epochs(&parts, &dir)?;
         let are_epochs_lost = epochs.is_none();
         let mut log = Self {
+            open,
             partition,
             dir,
             log_start: point

@@ -102,10 +102,16 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
         || is_out_of_descriptors(error)
 }
 
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+
+/// What is said where none of the descriptors that there are may be used for this.
+pub(crate) fn out_of_descriptors() -> io::Error {
+    io::Error::from_raw_os_error(EMFILE)
+}
+
 /// Whether no descriptor was to be had: nothing was opened, so nothing was done.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
-    const ENFILE: i32 = 23;
-    const EMFILE: i32 = 24;
     matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }
 
