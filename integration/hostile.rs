@@ -1,5 +1,9 @@
 //! Bytes that no client should send: one bad connection never hurts another.
 
+mod elements;
+mod full_disk;
+mod partitions;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;

@@ -6,6 +6,7 @@
 use super::publisher::limits;
 use crate::config::Config;
 use crate::metadata::{Capacity, PARTITIONS_TRIED};
+use crate::replication::Replicas;
 use crate::system::{Shares, descriptors_max, memory_max};
 
 /// Memory that a partition may need: an idle one takes 3 KiB here and as much in the kernel; this leaves room for one that is used.
@@ -14,16 +15,23 @@ const PARTITION_BYTES: u64 = 32 << 10;
 const MEMORY_SHARE: u64 = 4;
 
 /// What this broker can hold now.
-pub(super) fn capacity(config: &Config) -> Capacity {
+pub(super) fn capacity(config: &Config, replicas: &Replicas) -> Capacity {
     let (connections, ..) = limits(config);
     let wanted = config.size("broker.partitions.max");
-    by_resources(wanted, (Shares::here().logs(connections), descriptors_max()), memory_max())
+    let logs = (Shares::here().logs(connections), descriptors_max());
+    let is_full = replicas.have_no_room();
+    Capacity { is_full, ..by_resources(wanted, logs, memory_max()) }
 }
 
-fn by_resources(wanted: usize, (logs, descriptors): (usize, usize), memory: Option<u64>) -> Capacity {
+fn by_resources(
+    wanted: usize,
+    (logs, descriptors): (usize, usize),
+    memory: Option<u64>,
+) -> Capacity {
     let capacity = |partitions: usize, by: String| Capacity {
         partitions: u32::try_from(partitions).unwrap_or(u32::MAX).max(1),
         by,
+        is_full: false,
     };
     if wanted > 0 {
         return capacity(wanted, "broker.partitions.max".to_owned());

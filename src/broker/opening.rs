@@ -22,7 +22,12 @@ pub(super) fn name_unopened(replicas: &Replicas) {
     if count > 0 {
         let names: Vec<String> = first.iter().map(ToString::to_string).collect();
         let first = names.join(", ");
-        tracing::error!(count, first, descriptors = descriptors_max(), "partitions are not served, for want of descriptors, memory or room: raise the limit (ulimit -n), free some room, or delete topics; they are opened once that is done");
+        tracing::error!(
+            count,
+            first,
+            descriptors = descriptors_max(),
+            "partitions are not served, for want of descriptors, memory or room: raise the limit (ulimit -n), free some room, or delete topics; they are opened once that is done"
+        );
     }
 }
 

@@ -43,6 +43,9 @@ use crate::system::{Clock, Random, SharedDisk, descriptors_max};
 /// The largest message between nodes: a snapshot of the metadata.
 const PEER_FRAME_BYTES_MAX: usize = 256 << 20;
 
+/// Room that is kept for the metadata while there is some: for topics to be deleted, and for starts.
+const METADATA_RESERVE_BYTES: u64 = 4 << 20;
+
 /// Host and port that clients of each listener are told.
 pub(crate) type Advertised = HashMap<Arc<str>, (String, u16)>;
 
@@ -88,6 +91,8 @@ pub(crate) struct Parts {
     pub peers: Arc<Peers>,
     /// What stands behind the controller listener.
     pub service: Arc<PeerService>,
+    /// Room that is kept for the metadata.
+    pub metadata_reserve_bytes: u64,
     /// Finds out whether an address is listened on.
     pub dialer: Dialer,
     /// Opens connections to other brokers.
@@ -169,6 +174,7 @@ impl Broker {
             advertised,
             peers,
             service,
+            metadata_reserve_bytes: METADATA_RESERVE_BYTES,
             dialer: Arc::new(TcpDialer),
             broker_dialer,
         };
@@ -338,6 +344,9 @@ async fn join_cluster(
     let state = ClusterState::new(config.clone(), random);
     let directory = replicas.metadata_directory(METADATA_FOLDER)?;
     let storage = QuorumStorage::open(disk, &directory.path)?;
+    if parts.metadata_reserve_bytes > 0 {
+        storage.keep_reserve(parts.metadata_reserve_bytes);
+    }
     let machine: Arc<dyn StateMachine> = Arc::<ClusterState>::clone(&state);
     let loaded = LoadedQuorum::load(storage, machine, settings::quorum(config)?)?;
     let clean_epoch = replicas.take_clean_marks()?;
@@ -493,7 +502,7 @@ fn registration(parts: &Parts, inter_broker: &str, clean_epoch: Option<i64>) -> 
         directories: replicas.directories().iter().map(|directory| directory.id).collect(),
         clean_epoch,
         level_max: level_max(),
-        capacity: Some(capacity(config)),
+        capacity: Some(capacity(config, replicas)),
     }
 }
 

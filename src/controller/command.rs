@@ -12,7 +12,7 @@ use super::error::ControllerError;
 use crate::config::{MOUNT, RESTORE, Restore};
 use crate::metadata::{BrokerEndpoint, Capacity, ConfigResource};
 use crate::model::{BrokerId, LeaderEpoch, PartitionId, ProducerId, TopicId};
-use crate::quorum::QuorumStatus;
+use crate::quorum::{QuorumStatus, Room};
 
 /// A topic that somebody wants.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -224,6 +224,41 @@ pub(crate) enum Command {
     ForgetVoter {
         id: BrokerId,
     },
+}
+
+impl Command {
+    /// How much room there has to be for the metadata: what makes some is carried out with the last of it.
+    pub(super) fn needs(&self) -> Room {
+        match self {
+            Command::CreateTopic { .. }
+            | Command::CreatePartitions { .. }
+            | Command::Reassign { replicas: Some(_), .. } => Room::Plenty,
+            Command::AlterConfigs { .. }
+            | Command::ReplaceConfigs { .. }
+            | Command::ProducerIds
+            | Command::Elect { .. }
+            | Command::SetFeature { .. } => Room::Low,
+            Command::DeleteTopic { .. }
+            | Command::Register(_)
+            | Command::Heartbeat(_)
+            | Command::DescribeQuorum
+            | Command::AlterIsr { .. }
+            | Command::ReplicasOffline { .. }
+            | Command::Reassign { replicas: None, .. }
+            | Command::Unregister { .. }
+            | Command::Drain { .. }
+            | Command::Fence { .. }
+            | Command::Avoid { .. }
+            | Command::Unfence { .. }
+            | Command::Capacity { .. }
+            | Command::Balance
+            | Command::Voter { .. }
+            | Command::AddVoter { .. }
+            | Command::Observe { .. }
+            | Command::RemoveVoter { .. }
+            | Command::ForgetVoter { .. } => Room::Scarce,
+        }
+    }
 }
 
 /// What is answered.

@@ -8,9 +8,7 @@ use super::command::{NewPartitions, NewTopic};
 use super::error::ControllerError;
 use super::placement::Placement;
 use crate::config::{Config, MOUNT, MOUNT_EPOCH, RESTORE, canonical_override, check_topic};
-use crate::metadata::{
-    ConfigResource, Image, MetadataRecord, PARTITIONS_TRIED, PartitionImage,
-};
+use crate::metadata::{ConfigResource, Image, MetadataRecord, PARTITIONS_TRIED, PartitionImage};
 use crate::model::number::to_i32;
 use crate::model::{BrokerId, LeaderEpoch, PartitionId, TopicId, validate_topic_name};
 
@@ -189,10 +187,18 @@ pub(super) fn held_max(image: &Image, config: &Config, id: BrokerId) -> (usize, 
     let said = config.size(setting);
     let told = image.brokers.get(&id).and_then(|broker| broker.capacity.as_ref());
     match (said, told) {
-        (0, Some(told)) => (usize::try_from(told.partitions).unwrap_or(usize::MAX), told.by.clone()),
+        (0, Some(told)) => {
+            (usize::try_from(told.partitions).unwrap_or(usize::MAX), told.by.clone())
+        }
         (0, None) => (PARTITIONS_TRIED, "what was ever tried".to_owned()),
         (said, _) => (said, setting.to_owned()),
     }
+}
+
+/// Whether a broker says that it has no room for anything new.
+pub(super) fn is_full(image: &Image, id: BrokerId) -> bool {
+    let told = image.brokers.get(&id).and_then(|broker| broker.capacity.as_ref());
+    told.is_some_and(|told| told.is_full)
 }
 
 /// Whether the cluster is to hold so many partitions more.
@@ -224,6 +230,11 @@ pub(super) fn check_held(
         }
     }
     for (id, count) in held {
+        if is_full(image, id) {
+            return Err(ControllerError::Storage(format!(
+                "broker {id} has no room left in its log directories: delete topics or records, or give it more"
+            )));
+        }
         let (max, by) = held_max(image, config, id);
         if count > max {
             return Err(ControllerError::Limit(format!(

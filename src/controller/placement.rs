@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::commands::held_max;
+use super::commands::{held_max, is_full};
 use super::error::ControllerError;
 use crate::config::Config;
 use crate::metadata::{BrokerImage, Image};
@@ -37,7 +37,7 @@ impl Placement {
         let load = |id: BrokerId, broker: &BrokerImage| Load {
             rack: broker.rack.clone(),
             is_last: !broker.is_active(),
-            replicas_max: held_max(image, config, id).0,
+            replicas_max: if is_full(image, id) { 0 } else { held_max(image, config, id).0 },
             ..Load::default()
         };
         let mut loads: BTreeMap<BrokerId, Load> =
@@ -92,5 +92,43 @@ impl Placement {
             }
         }
         Ok(chosen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::{Capacity, MetadataRecord};
+
+    fn broker(id: BrokerId, partitions: u32, is_full: bool) -> MetadataRecord {
+        let capacity = Capacity { partitions, by: "its memory".to_owned(), is_full };
+        let state = BrokerImage {
+            epoch: 1,
+            incarnation: uuid::Uuid::nil(),
+            endpoints: Vec::new(),
+            rack: None,
+            directories: Vec::new(),
+            is_fenced: false,
+            is_draining: false,
+            level_max: 1,
+            capacity: Some(capacity),
+        };
+        MetadataRecord::Broker { id, state }
+    }
+
+    #[test]
+    fn a_broker_that_can_hold_no_more_is_chosen_only_where_nobody_else_is_left() {
+        let mut image = Image::default();
+        for (id, partitions, is_full) in [(1, 2, false), (2, 100, false), (3, 100, true)] {
+            image.apply(&broker(id, partitions, is_full));
+        }
+        let mut placement = Placement::new(&image, &Config::default());
+        let chosen: Vec<BrokerId> =
+            (0..8).flat_map(|_| placement.choose(1).expect("chosen")).collect();
+        let count = |id| chosen.iter().filter(|other| **other == id).count();
+        assert_eq!((count(1), count(2), count(3)), (2, 6, 0));
+        let all = placement.choose(3).expect("there are three");
+        assert_eq!(all.first(), Some(&2));
+        assert_eq!(all.len(), 3);
     }
 }

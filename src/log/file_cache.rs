@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use super::index::SegmentIndex;
-use crate::system::planted::{Bug, is_planted};
 use crate::system::disk::out_of_descriptors;
+use crate::system::planted::{Bug, is_planted};
 use crate::system::{OpenMode, SharedDisk, SharedFile};
 
 /// Which bytes a segment is: no other has the same while the process lives, whatever its name.

@@ -52,6 +52,9 @@ pub(crate) struct Capacity {
     pub partitions: u32,
     /// What bounds it, in words.
     pub by: String,
+    /// Whether none of its log directories has room for a new one.
+    #[serde(default)]
+    pub is_full: bool,
 }
 
 /// A registered broker.

@@ -46,7 +46,10 @@ enum Kind {
     Bytes,
     /// Its elements, and what one of them needs in memory when it is decoded.
     Array(Box<Kind>, usize),
-    Struct { fields: Vec<Field>, nullable: bool },
+    Struct {
+        fields: Vec<Field>,
+        nullable: bool,
+    },
 }
 
 impl Kind {
@@ -376,7 +379,10 @@ mod tests {
         ];
         for (key, size) in sizes {
             let taken = element(key);
-            assert!((size..=2 * size).contains(&taken), "key {key}: {size} bytes, taken for {taken}");
+            assert!(
+                (size..=2 * size).contains(&taken),
+                "key {key}: {size} bytes, taken for {taken}"
+            );
         }
     }
 }

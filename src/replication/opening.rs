@@ -73,6 +73,12 @@ impl Replicas {
         (None, 0)
     }
 
+    /// Whether no log directory has room for a new log.
+    pub(crate) fn have_no_room(&self) -> bool {
+        let mut usable = self.directories.iter().filter(|directory| !directory.is_offline());
+        usable.all(|directory| directory.has_no_room())
+    }
+
     /// How many logs could not be opened, and the first of them.
     pub(crate) fn unopened(&self) -> (usize, Vec<TopicPartition>) {
         let unopened = self.unopened.lock();

@@ -23,7 +23,7 @@ use crate::config::TopicConfig;
 use crate::log::{FileCache, Log};
 use crate::model::{BrokerId, Offset, PartitionId, TopicId, TopicPartition};
 use crate::system::tasks::parallel;
-use crate::system::{Awake, Clock, Random, Shares, SharedDisk};
+use crate::system::{Awake, Clock, Random, SharedDisk, Shares};
 
 /// Most indexes of closed segments that are kept.
 const INDEXES_MAX: usize = 1_000;

@@ -68,7 +68,10 @@ mod tests {
             let all = shares.logs(usize::MAX) + shares.connections() + shares.closed_segments();
             assert!(all <= max, "{max}: {shares:?}");
             assert!(shares.logs_most() + shares.closed_segments() <= max, "{max}");
-            assert!(shares.logs_most() >= shares.logs(usize::MAX), "{max}: told more than is opened");
+            assert!(
+                shares.logs_most() >= shares.logs(usize::MAX),
+                "{max}: told more than is opened"
+            );
         }
     }
 
@@ -76,6 +79,9 @@ mod tests {
     fn logs_get_what_connections_are_not_to_have() {
         let shares = Shares { max: 1_024 };
         assert_eq!((shares.connections(), shares.closed_segments()), (512, 128));
-        assert_eq!((shares.logs(usize::MAX), shares.logs(100), shares.logs_most()), (320, 732, 576));
+        assert_eq!(
+            (shares.logs(usize::MAX), shares.logs(100), shares.logs_most()),
+            (320, 732, 576)
+        );
     }
 }

@@ -102,6 +102,8 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
         || is_out_of_descriptors(error)
 }
 
+/// With less room than this on a file system nothing new is made there.
+pub(crate) const ROOM_MIN: u64 = 1 << 20;
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
 
