@@ -110,7 +110,10 @@ fn partitions_that_the_descriptors_are_too_few_for_are_refused_before_they_are_m
     };
     println!("{made} topics of 50 partitions; then {refused:?}");
     assert_eq!((made, refused.0), (6, POLICY_VIOLATION));
-    let more = CreatePartitionsTopic::default().with_name(name("t0")).with_count(100);
+    let more = CreatePartitionsTopic::default()
+        .with_name(name("t0"))
+        .with_count(100)
+        .with_assignments(None);
     let more = CreatePartitionsRequest::default().with_topics(vec![more]).with_timeout_ms(10_000);
     assert_eq!(wire.ask(1, &more).results[0].error_code, POLICY_VIOLATION);
     // What goes makes room for something else.

@@ -50,9 +50,8 @@ impl CreationRate {
 
 /// Until when one more takes; `None`: that is too far ahead.
 fn next(until_us: i64, now_us: i64, rate: i64) -> Option<i64> {
-    let begins_us = until_us.max(now_us);
-    let is_due = begins_us - now_us < BURST_SECONDS * 1_000_000;
-    is_due.then(|| begins_us + 1_000_000 / rate.max(1))
+    let next_us = until_us.max(now_us) + 1_000_000 / rate.max(1);
+    (next_us - now_us <= BURST_SECONDS * 1_000_000).then_some(next_us)
 }
 
 #[cfg(test)]

@@ -343,10 +343,8 @@ async fn join_cluster(
     let Parts { config, disk, clock, random, replicas, peers, dialer, .. } = parts;
     let state = ClusterState::new(config.clone(), random);
     let directory = replicas.metadata_directory(METADATA_FOLDER)?;
-    let storage = QuorumStorage::open(disk, &directory.path)?;
-    if parts.metadata_reserve_bytes > 0 {
-        storage.keep_reserve(parts.metadata_reserve_bytes);
-    }
+    let reserve_bytes = parts.metadata_reserve_bytes;
+    let storage = QuorumStorage::open_with(disk, &directory.path, reserve_bytes)?;
     let machine: Arc<dyn StateMachine> = Arc::<ClusterState>::clone(&state);
     let loaded = LoadedQuorum::load(storage, machine, settings::quorum(config)?)?;
     let clean_epoch = replicas.take_clean_marks()?;

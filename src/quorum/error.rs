@@ -1,8 +1,8 @@
 //! What can go wrong with the quorum.
 
-use super::reserve::is_no_room;
 use crate::log::{AppendError, OpenError, ReadError};
 use crate::model::{BrokerId, Offset};
+use crate::system::disk::is_no_room;
 
 /// Why the quorum's files can't be read or written.
 #[derive(Debug, thiserror::Error)]

@@ -3,7 +3,7 @@
 //! Invariants: the file holds room and never data; what is given up is given up for a write that is tried again at once; without it
 //! what would grow the metadata is refused, and what makes room is not.
 
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -116,21 +116,19 @@ impl Reserve {
         if held < self.bytes || self.usable() < ROOM_MIN { Room::Low } else { Room::Plenty }
     }
 
+    /// Where that can't be told, as of a folder that is gone, a write says what is wrong.
     fn usable(&self) -> u64 {
-        self.disk.space(&self.path).map_or(0, |space| space.usable)
+        self.disk.space(&self.path).map_or(u64::MAX, |space| space.usable)
     }
-}
-
-/// Whether there was no room for a file.
-pub(super) fn is_no_room(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
     use std::sync::Arc;
 
     use super::*;
+    use crate::system::disk::is_no_room;
     use crate::system::sim_disk::{Faults, SimDisk};
 
     const BYTES: u64 = 5 * STEP;
@@ -150,6 +148,10 @@ mod tests {
         (lent.is_ok(), tries)
     }
 
+    fn held(reserve: &Reserve) -> u64 {
+        reserve.held.lock().1
+    }
+
     fn has_room(disk: &SimDisk, room: Option<u64>) {
         disk.set_faults(Faults { room, ..Faults::default() });
     }
@@ -160,11 +162,11 @@ mod tests {
         let reserve = reserve(&disk);
         assert_eq!(reserve.room(), Room::Plenty);
         assert_eq!(lend(&reserve, 0), (true, 1));
-        assert_eq!(reserve.held.lock().1, BYTES, "a write that finds room needs none of it");
+        assert_eq!(held(&reserve), BYTES, "a write that finds room needs none of it");
         has_room(&disk, Some(0));
         assert_eq!(reserve.room(), Room::Low);
         assert_eq!(lend(&reserve, 2), (true, 3));
-        assert_eq!((reserve.held.lock().1, reserve.room()), (BYTES - 2 * STEP, Room::Low));
+        assert_eq!((held(&reserve), reserve.room()), (BYTES - 2 * STEP, Room::Low));
         assert_eq!(lend(&reserve, 1), (true, 2));
         assert_eq!(reserve.room(), Room::Scarce);
         assert_eq!(lend(&reserve, 5), (false, 3), "nothing is left");
@@ -182,10 +184,10 @@ mod tests {
         // A start with little room takes what is left and does not take the last of it.
         has_room(&disk, Some(ROOM_MIN));
         let made = reserve(&disk);
-        assert_eq!((made.held.lock().1, made.room()), (BYTES - 2 * STEP, Room::Low));
+        assert_eq!((held(&made), made.room()), (BYTES - 2 * STEP, Room::Low));
         has_room(&disk, Some(ROOM_MIN + 2 * STEP));
         made.refill();
-        assert_eq!(made.held.lock().1, BYTES);
+        assert_eq!(held(&made), BYTES);
         has_room(&disk, None);
         assert_eq!(made.room(), Room::Plenty);
         let file = made.disk.open(&made.path, OpenMode::Read).expect("there");
@@ -201,6 +203,6 @@ mod tests {
             Err(io::Error::other("broken"))
         });
         assert!(lent.is_err() && tries == 1);
-        assert_eq!(reserve.held.lock().1, BYTES);
+        assert_eq!(held(&reserve), BYTES);
     }
 }

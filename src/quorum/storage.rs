@@ -68,8 +68,21 @@ pub(crate) struct QuorumStorage {
 
 impl QuorumStorage {
     /// Opens the log below `directory`, or makes it.
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn open(disk: &SharedDisk, directory: &Path) -> Result<Self, StoreError> {
+        Self::open_with(disk, directory, 0)
+    }
+
+    /// The same, where so much room is kept for what has to be written when nobody finds any.
+    pub(crate) fn open_with(
+        disk: &SharedDisk,
+        directory: &Path,
+        reserve_bytes: u64,
+    ) -> Result<Self, StoreError> {
         let folder = directory.join(METADATA_FOLDER);
+        let reserve = OnceLock::new();
+        // A log that is there may need some of it to be opened; the folder of a new one is made with it.
+        keep_reserve(&reserve, (disk, &folder), reserve_bytes);
         let kept = read_kept(disk, &folder)?;
         let cache = Arc::new(FileCache::new(Arc::clone(disk), 2, 2));
         let mut config = TopicConfig::resolve(&Config::default(), &BTreeMap::new());
@@ -85,24 +98,21 @@ impl QuorumStorage {
             log_start,
             has_producers: false,
         };
-        let (log, _) = Log::open(name, folder.clone(), parts, point, 0)?;
+        let open = || Ok(Log::open(name.clone(), folder.clone(), parts.clone(), point, 0)?);
+        let (log, _) = match reserve.get() {
+            Some(reserve) => reserve.lend(StoreError::is_no_room, open)?,
+            None => open()?,
+        };
+        keep_reserve(&reserve, (disk, &folder), reserve_bytes);
         let entries = read_entries(&log)?;
         let state = State { log, entries, kept };
         Ok(Self {
             state: Arc::new(Patient::new(state)),
             disk: Arc::clone(disk),
             folder,
-            reserve: Arc::default(),
+            reserve: Arc::new(reserve),
             is_stopping: Arc::default(),
         })
-    }
-
-    /// Keeps so much room from now on for what has to be written when nobody finds any.
-    pub(crate) fn keep_reserve(&self, bytes: u64) {
-        match Reserve::open(&self.disk, &self.folder, bytes) {
-            Ok(reserve) => drop(self.reserve.set(reserve)),
-            Err(error) => tracing::error!(%error, "no reserve is kept for the metadata"),
-        }
     }
 
     pub(super) fn reserve(&self) -> Option<&Reserve> {
@@ -306,6 +316,17 @@ impl QuorumStorage {
             let _ = self.disk.remove(path);
         }
         Ok(())
+    }
+}
+
+/// Keeps so much room from now on, if there is a folder for it.
+fn keep_reserve(kept: &OnceLock<Reserve>, (disk, folder): (&SharedDisk, &Path), bytes: u64) {
+    if bytes == 0 || kept.get().is_some() || !disk.exists(folder) {
+        return;
+    }
+    match Reserve::open(disk, folder, bytes) {
+        Ok(reserve) => drop(kept.set(reserve)),
+        Err(error) => tracing::error!(%error, "no reserve is kept for the metadata"),
     }
 }
 

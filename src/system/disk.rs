@@ -95,11 +95,15 @@ pub(crate) fn is_named(disk: &dyn Disk, path: &Path, file: &dyn DiskFile) -> io:
     }
 }
 
+/// Whether there was no room for what was to be written.
+pub(crate) fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
 /// Whether something ran out that may be there again later: room, descriptors, memory.
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
     let kind = error.kind();
-    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::OutOfMemory)
-        || is_out_of_descriptors(error)
+    is_no_room(error) || kind == ErrorKind::OutOfMemory || is_out_of_descriptors(error)
 }
 
 /// With less room than this on a file system nothing new is made there.
