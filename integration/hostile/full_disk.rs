@@ -100,7 +100,7 @@ fn reader(address: &str, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<usize
 /// What happens on a full disk before and after a restart.
 fn is_full_and_serves(broker: &Broker, gone: &str) {
     let stop = Arc::new(AtomicBool::new(false));
-    let reads = reader(&broker.address, Arc::clone(&stop));
+    let reading = reader(&broker.address, Arc::clone(&stop));
     let mut wire = Wire::connect(&broker.address);
     for round in 0..5 {
         let (code, why) = make_topic(broker, &format!("refused-{gone}-{round}"));
@@ -117,7 +117,7 @@ fn is_full_and_serves(broker: &Broker, gone: &str) {
     let ready = get(broker, "/readyz");
     assert!(!ready.contains("is offline"), "{ready}");
     stop.store(true, Ordering::Relaxed);
-    let reads = reads.join().expect("a reader was refused something");
+    let reads = reading.join().expect("a reader was refused something");
     println!("{reads} reads beside it");
     assert!(reads > 10);
 }

@@ -34,13 +34,13 @@ pub(super) struct Rates {
 impl CreationRate {
     /// Whether an address may make a topic now; then it counts as made.
     pub(super) fn take(&self, address: IpAddr, now_ms: i64, rates: Rates) -> bool {
-        let now_us = now_ms.saturating_mul(1_000);
+        let now = now_ms.saturating_mul(1_000);
         let mut made = self.0.lock();
-        let before = made.by_address.get(&address).copied().unwrap_or(now_us);
-        let Some(by_address) = next(before, now_us, rates.by_address) else { return false };
-        let Some(in_all) = next(made.in_all_us, now_us, rates.in_all) else { return false };
+        let before = made.by_address.get(&address).copied().unwrap_or(now);
+        let Some(by_address) = next(before, now, rates.by_address) else { return false };
+        let Some(in_all) = next(made.in_all_us, now, rates.in_all) else { return false };
         if made.by_address.len() >= ADDRESSES_MANY {
-            made.by_address.retain(|_, until_us| *until_us > now_us);
+            made.by_address.retain(|_, until_us| *until_us > now);
         }
         made.by_address.insert(address, by_address);
         made.in_all_us = in_all;
