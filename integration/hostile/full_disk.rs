@@ -114,12 +114,12 @@ fn is_full_and_serves(broker: &Broker, gone: &str) {
     }
     assert_eq!(delete_topic(broker, gone), 0);
     assert_eq!(delete_topic(broker, gone), 3);
-    let ready = get(broker, "/readyz");
-    assert!(!ready.contains("is offline"), "{ready}");
+    let said = get(broker, "/readyz");
+    assert!(!said.contains("is offline"), "{said}");
     stop.store(true, Ordering::Relaxed);
-    let reads = reading.join().expect("a reader was refused something");
-    println!("{reads} reads beside it");
-    assert!(reads > 10);
+    let count = reading.join().expect("a reader was refused something");
+    println!("{count} reads beside it");
+    assert!(count > 10);
 }
 
 #[test]
