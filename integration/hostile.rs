@@ -1,9 +1,12 @@
 //! Bytes that no client should send: one bad connection never hurts another.
 
+mod elements;
+mod full_disk;
 mod good;
 mod names;
-mod requests;
+mod partitions;
 mod records;
+mod requests;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

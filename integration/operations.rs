@@ -219,7 +219,7 @@ fn more_partitions_than_the_cluster_is_to_hold_are_refused_with_the_way_out() {
     assert!(create("small", "8").status.success());
     let refused = create("large", "3");
     let why = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && why.contains("broker.partitions.max is 10"), "{why}");
+    assert!(!refused.status.success() && why.contains("hold 10 by broker.partitions.max"), "{why}");
     let refused = create("larger", "5");
     let why = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(why.contains("cluster.partitions.max is 12"), "{why}");

@@ -1,10 +1,16 @@
 //! CreatePartitions (KIP-195).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Call, Context, Reply, is_internal};
+use futures_util::future::join_all;
+
+use super::{
+    Call, Context, PARTITIONS_AT_ONCE_MAX, Reply, TOGETHER, TOO_MANY_PARTITIONS, is_internal,
+};
 use crate::controller::NewPartitions;
 use crate::error::ErrorCode;
+use crate::model::number::to_usize;
 use crate::protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use crate::protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use crate::protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
@@ -18,12 +24,46 @@ pub(super) fn handle(
 ) -> Reply<CreatePartitionsResponse> {
     let (context, call) = (Arc::clone(context), call.clone());
     Reply::later(async move {
-        let mut results = Vec::with_capacity(request.topics.len());
-        for topic in &request.topics {
-            results.push(extend(&context, &call, topic, request.validate_only).await);
-        }
+        let results = extend_all(&context, &call, &request).await;
         CreatePartitionsResponse::default().with_results(results)
     })
+}
+
+async fn extend_all(
+    context: &Context,
+    call: &Call,
+    request: &CreatePartitionsRequest,
+) -> Vec<CreatePartitionsTopicResult> {
+    let result = |topic: &CreatePartitionsTopic, code: ErrorCode, message: &str| {
+        CreatePartitionsTopicResult::default()
+            .with_name(topic.name.clone())
+            .with_error_code(code.code())
+            .with_error_message(Some(text(message)))
+    };
+    let image = context.image();
+    let more = |topic: &CreatePartitionsTopic| {
+        let there = image.topic(&topic.name).map_or(0, |topic| topic.partitions.len());
+        to_usize(topic.count).saturating_sub(there)
+    };
+    if request.topics.iter().map(more).sum::<usize>() > PARTITIONS_AT_ONCE_MAX {
+        let refused = |topic| result(topic, ErrorCode::PolicyViolation, TOO_MANY_PARTITIONS);
+        return request.topics.iter().map(refused).collect();
+    }
+    let mut counts: HashMap<&str, usize> = HashMap::with_capacity(request.topics.len());
+    for topic in &request.topics {
+        *counts.entry(topic.name.as_str()).or_default() += 1;
+    }
+    let extend = async |topic: &CreatePartitionsTopic| {
+        if counts.get(topic.name.as_str()).is_some_and(|count| *count > 1) {
+            return result(topic, ErrorCode::InvalidRequest, "Duplicate topic name.");
+        }
+        extend(context, call, topic, request.validate_only).await
+    };
+    let mut results = Vec::with_capacity(request.topics.len());
+    for some in request.topics.chunks(TOGETHER) {
+        results.extend(join_all(some.iter().map(&extend)).await);
+    }
+    results
 }
 
 async fn extend(

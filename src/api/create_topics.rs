@@ -1,9 +1,11 @@
 //! CreateTopics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::{Call, Context, Reply};
+use futures_util::future::join_all;
+
+use super::{Call, Context, PARTITIONS_AT_ONCE_MAX, Reply, TOGETHER, TOO_MANY_PARTITIONS};
 use crate::config::topic_entries;
 use crate::controller::{ControllerError, NewTopic};
 use crate::error::ErrorCode;
@@ -24,31 +26,64 @@ pub(super) fn handle(
 ) -> Reply<CreateTopicsResponse> {
     let (context, call) = (Arc::clone(context), call.clone());
     Reply::later(async move {
-        let mut topics = Vec::with_capacity(request.topics.len());
-        for topic in &request.topics {
-            topics.push(create(&context, &call, &request, topic).await);
-        }
+        let topics = create_all(&context, &call, &request).await;
         CreateTopicsResponse::default().with_topics(topics)
     })
+}
+
+async fn create_all(
+    context: &Context,
+    call: &Call,
+    request: &CreateTopicsRequest,
+) -> Vec<CreatableTopicResult> {
+    let result = |topic: &CreatableTopic| {
+        CreatableTopicResult::default().with_name(topic.name.clone()).with_error_message(None)
+    };
+    let default = context.controller.config().size("num.partitions");
+    let sum = request.topics.iter().map(|topic| partitions(topic, default)).sum::<usize>();
+    if sum > PARTITIONS_AT_ONCE_MAX {
+        let refused =
+            |topic| refuse(result(topic), ErrorCode::PolicyViolation, TOO_MANY_PARTITIONS);
+        return request.topics.iter().map(refused).collect();
+    }
+    let mut counts: HashMap<&str, usize> = HashMap::with_capacity(request.topics.len());
+    for topic in &request.topics {
+        *counts.entry(topic.name.as_str()).or_default() += 1;
+    }
+    let create = async |topic: &CreatableTopic| {
+        if counts.get(topic.name.as_str()).is_some_and(|count| *count > 1) {
+            let message = "Duplicate topic name.";
+            return refuse(result(topic), ErrorCode::InvalidRequest, message);
+        }
+        create(context, call, request.validate_only, (topic, result(topic))).await
+    };
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for some in request.topics.chunks(TOGETHER) {
+        topics.extend(join_all(some.iter().map(&create)).await);
+    }
+    topics
+}
+
+/// How many partitions a topic is to have, as far as the request says something that makes sense.
+fn partitions(topic: &CreatableTopic, default: usize) -> usize {
+    match (topic.assignments.len(), topic.num_partitions) {
+        (0, -1) => default,
+        (0, asked) => to_usize(asked),
+        (assigned, _) => assigned,
+    }
 }
 
 async fn create(
     context: &Context,
     call: &Call,
-    request: &CreateTopicsRequest,
-    topic: &CreatableTopic,
+    validate_only: bool,
+    (topic, result): (&CreatableTopic, CreatableTopicResult),
 ) -> CreatableTopicResult {
-    let twice = request.topics.iter().filter(|other| other.name == topic.name).count() > 1;
-    let result =
-        CreatableTopicResult::default().with_name(topic.name.clone()).with_error_message(None);
-    if twice {
-        return refuse(result, ErrorCode::InvalidRequest, "Duplicate topic name.");
-    }
     if !context.allows(call, Operation::Create, Resource::Topic(&topic.name)) {
         return refuse(result, ErrorCode::TopicAuthorizationFailed, "Authorization failed.");
     }
     let wish = wish(topic);
-    match context.controller.create_topic(&wish, request.validate_only).await {
+    match context.controller.create_topic(&wish, validate_only).await {
         Ok(made) => describe(context, call, result, &made, &wish),
         Err(error @ ControllerError::Unavailable(_)) => {
             tracing::error!(topic = wish.name, %error, "topic not made");

@@ -1,5 +1,6 @@
 //! DescribeConfigs: every key with its value, source and synonyms (KIP-133, KIP-226, KIP-569).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Call, Context, Reply};
@@ -34,8 +35,10 @@ pub(super) fn handle(
         match entries(context, call, resource) {
             Ok(entries) => {
                 let wanted = resource.configuration_keys.as_ref().filter(|keys| !keys.is_empty());
+                let wanted: Option<HashSet<&str>> =
+                    wanted.map(|keys| keys.iter().map(|key| &**key).collect());
                 let is_wanted = |entry: &Described| {
-                    wanted.is_none_or(|keys| keys.iter().any(|k| **k == *entry.name))
+                    wanted.as_ref().is_none_or(|keys| keys.contains(&*entry.name))
                 };
                 let shown = entries
                     .into_iter()

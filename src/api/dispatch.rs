@@ -23,8 +23,8 @@ use crate::protocol::{
     ApiKey, Decodable, DecodeError, Encodable, RequestHead, SERVED, decode, encode, key_number,
     parse_head, turn_of,
 };
-use crate::system::Telling;
 use crate::system::clock::{Instant, monotonic};
+use crate::system::{Telling, wait_here};
 
 /// The Kafka protocol behind a listener.
 #[derive(Debug)]
@@ -198,6 +198,9 @@ impl KafkaService {
     }
 }
 
+/// Requests of so many bytes take some time to be taken apart, whatever they ask for: other tasks go on elsewhere meanwhile.
+const LARGE_BYTES: usize = 64 << 10;
+
 /// The table of handlers.
 fn route(
     context: &Arc<Context>,
@@ -361,8 +364,13 @@ where
     Q: Decodable,
     R: Encodable + Send + 'static,
 {
-    let request = decode(head, &mut body)?;
-    reply_to(head, handle(request))
+    if body.len() < LARGE_BYTES {
+        let request = decode(head, &mut body)?;
+        return reply_to(head, handle(request));
+    }
+    let request = wait_here(|| decode(head, &mut body))?;
+    let reply = wait_here(|| handle(request));
+    wait_here(|| reply_to(head, reply))
 }
 
 /// Encodes what a handler replied.

@@ -106,6 +106,7 @@ impl From<&ControllerError> for ErrorCode {
             ControllerError::DuplicateVoter(_) => ErrorCode::DuplicateVoter,
             ControllerError::UnknownVoter(_) => ErrorCode::VoterNotFound,
             ControllerError::Voter(_) => ErrorCode::InvalidVoterKey,
+            ControllerError::Storage(_) => ErrorCode::KafkaStorageError,
             ControllerError::NotController => ErrorCode::NotController,
             ControllerError::Unavailable(_) => ErrorCode::RequestTimedOut,
         }

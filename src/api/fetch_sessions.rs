@@ -3,7 +3,7 @@
 //! Invariants: a session's epoch moves by one with each request; a partition that was answered with an error is
 //! answered again; the least recently used session makes room, but not one that was used lately.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -165,9 +165,9 @@ impl FetchSessions {
 impl Session {
     fn change(&mut self, wanted: Vec<Followed>, forgotten: &[(TopicKey, PartitionId)]) {
         if !forgotten.is_empty() {
-            self.followed.retain(|f| {
-                !forgotten.iter().any(|(topic, p)| *topic == f.topic && *p == f.partition)
-            });
+            let forgotten: HashSet<(&TopicKey, PartitionId)> =
+                forgotten.iter().map(|(topic, partition)| (topic, *partition)).collect();
+            self.followed.retain(|f| !forgotten.contains(&(&f.topic, f.partition)));
         }
         if wanted.is_empty() {
             return;

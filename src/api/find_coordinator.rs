@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Call, Context, Reply};
+use super::{Call, Context, MANY, Reply};
 use crate::error::ErrorCode;
+use crate::metadata::Image;
 use crate::protocol::messages::find_coordinator_response::Coordinator;
 use crate::protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 use crate::protocol::{StrBytes, text};
 use crate::security::{Operation, Resource};
+use crate::system::tasks::blocking;
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
@@ -17,15 +19,22 @@ pub(super) fn handle(
     call: &Call,
     request: FindCoordinatorRequest,
 ) -> Reply<FindCoordinatorResponse> {
-    if request.key_type != GROUP || !context.groups.is_new() {
+    let is_first = request.key_type == GROUP && context.groups.is_new();
+    let is_long = request.coordinator_keys.len() > MANY;
+    if !is_first && !is_long {
         return Reply::Now(respond(context, call, &request));
     }
     let (context, call) = (Arc::clone(context), call.clone());
-    Reply::later(async move {
-        // The topic that holds offsets is made when the first group asks for its coordinator.
-        context.groups.prepare().await;
-        respond(&context, &call, &request)
-    })
+    Reply::Later(Box::pin(async move {
+        if is_first {
+            // The topic that holds offsets is made when the first group asks for its coordinator.
+            context.groups.prepare().await;
+        }
+        if is_long {
+            return blocking(move || respond(&context, &call, &request)).await;
+        }
+        Some(respond(&context, &call, &request))
+    }))
 }
 
 fn respond(
@@ -38,8 +47,9 @@ fn respond(
     } else {
         vec![request.key.clone()]
     };
-    let found: Vec<Coordinator> =
-        keys.into_iter().map(|key| find(context, call, request.key_type, key)).collect();
+    let image = context.image();
+    let find = |key| find(context, (call, &image), request.key_type, key);
+    let found: Vec<Coordinator> = keys.into_iter().map(find).collect();
     if call.version >= 4 {
         return FindCoordinatorResponse::default()
             .with_coordinators(found)
@@ -55,10 +65,14 @@ fn respond(
         .with_port(only.port)
 }
 
-fn find(context: &Context, call: &Call, key_type: i8, key: StrBytes) -> Coordinator {
-    let image = context.image();
+fn find(
+    context: &Context,
+    (call, image): (&Call, &Image),
+    key_type: i8,
+    key: StrBytes,
+) -> Coordinator {
     let keeper = context.groups.coordinator_of(&key);
-    let keeper = keeper.and_then(|id| context.broker(call, &image, id));
+    let keeper = keeper.and_then(|id| context.broker(call, image, id));
     let code = match key_type {
         GROUP if !context.allows(call, Operation::Describe, Resource::Group(&key)) => {
             ErrorCode::GroupAuthorizationFailed

@@ -1,5 +1,6 @@
 //! JoinGroup, SyncGroup, Heartbeat, LeaveGroup, DescribeGroups, ListGroups, DeleteGroups.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -278,12 +279,16 @@ pub(super) fn list(
             return Reply::Now(ListGroupsResponse::default().with_error_code(code));
         }
     };
-    let matches = |filter: &[StrBytes], value: &str| {
-        filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(value))
+    let lower = |filter: &[StrBytes]| -> HashSet<String> {
+        filter.iter().map(|wanted| wanted.to_ascii_lowercase()).collect()
+    };
+    let (states, types) = (lower(&request.states_filter), lower(&request.types_filter));
+    let matches = |filter: &HashSet<String>, value: &str| {
+        filter.is_empty() || filter.contains(&value.to_ascii_lowercase())
     };
     let shown = groups.into_iter().filter(|group| {
-        matches(&request.states_filter, group.state.name())
-            && matches(&request.types_filter, CLASSIC)
+        matches(&states, group.state.name())
+            && matches(&types, CLASSIC)
             && context.allows(call, Operation::Describe, Resource::Group(&group.id))
     });
     let list = |group: crate::coordinator::ListedGroup| {

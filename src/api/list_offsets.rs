@@ -2,20 +2,21 @@
 //!
 //! Invariants: what a leader acknowledged before the question counts, if nothing but its own flush holds it back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Call, Context, Reply, flushed};
+use super::{Call, Context, MANY, Reply, flushed};
 use crate::error::ErrorCode;
 use crate::log::FoundRecord;
-use crate::model::TopicPartition;
+use crate::model::{PartitionId, TopicPartition};
 use crate::protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use crate::protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
 };
 use crate::protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
-use crate::replication::PartitionError;
+use crate::replication::{AckWaiter, PartitionError};
 use crate::security::{Operation, Resource};
+use crate::system::tasks::blocking;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -33,13 +34,14 @@ pub(super) fn handle(
     call: &Call,
     request: ListOffsetsRequest,
 ) -> Reply<ListOffsetsResponse> {
-    let ends = request.topics.iter().flat_map(|topic| {
-        let ends = topic.partitions.iter().filter(|asked| needs_end(asked.timestamp));
-        ends.map(|asked| (topic.name.as_str(), asked.partition_index))
-    });
-    let waiter = context.own_flushes(ends);
-    let needs_disk =
-        request.topics.iter().flat_map(|topic| &topic.partitions).any(|p| is_by_time(p.timestamp));
+    let asked = || request.topics.iter().flat_map(|topic| &topic.partitions);
+    let is_long = request.topics.len() > MANY || asked().nth(MANY).is_some();
+    if is_long {
+        let (context, call) = (Arc::clone(context), call.clone());
+        return Reply::Later(Box::pin(respond_elsewhere(context, call, request)));
+    }
+    let waiter = own_flushes(context, &request);
+    let needs_disk = asked().any(|asked| is_by_time(asked.timestamp));
     if !needs_disk && waiter.left() == 0 {
         return Reply::Now(respond(context, call, &request, &HashMap::new()));
     }
@@ -49,6 +51,31 @@ pub(super) fn handle(
         let found = find_by_time(&context, &call, &request).await;
         Some(respond(&context, &call, &request, &found))
     }))
+}
+
+/// The answer to a request about so much that others would wait for it.
+async fn respond_elsewhere(
+    context: Arc<Context>,
+    call: Call,
+    request: ListOffsetsRequest,
+) -> Option<ListOffsetsResponse> {
+    let there = Arc::clone(&context);
+    let (request, waiter) = blocking(move || {
+        let waiter = own_flushes(&there, &request);
+        (request, waiter)
+    })
+    .await?;
+    flushed(&waiter).await;
+    let found = find_by_time(&context, &call, &request).await;
+    blocking(move || respond(&context, &call, &request, &found)).await
+}
+
+fn own_flushes(context: &Context, request: &ListOffsetsRequest) -> Arc<AckWaiter> {
+    let ends = request.topics.iter().flat_map(|topic| {
+        let ends = topic.partitions.iter().filter(|asked| needs_end(asked.timestamp));
+        ends.map(|asked| (topic.name.as_str(), asked.partition_index))
+    });
+    context.own_flushes(ends)
 }
 
 fn is_by_time(timestamp: i64) -> bool {
@@ -63,17 +90,26 @@ fn needs_end(timestamp: i64) -> bool {
 type ByTime = HashMap<(TopicPartition, i64), Result<Option<FoundRecord>, ErrorCode>>;
 
 async fn find_by_time(context: &Context, call: &Call, request: &ListOffsetsRequest) -> ByTime {
-    let mut all = HashMap::new();
+    let (mut all, mut looked) = (HashMap::new(), 0_usize);
     for topic in &request.topics {
         if !context.allows(call, Operation::Describe, Resource::Topic(&topic.name)) {
             continue;
         }
         for asked in topic.partitions.iter().filter(|asked| is_by_time(asked.timestamp)) {
             let name = TopicPartition::new(&topic.name, asked.partition_index);
-            let Ok(handle) = context.partition(&name) else { continue };
+            let key = (name, asked.timestamp);
+            if all.contains_key(&key) {
+                continue;
+            }
+            let Ok(handle) = context.partition(&key.0) else { continue };
             let timestamp = Some(asked.timestamp).filter(|timestamp| *timestamp >= 0);
             let found = handle.find_time(timestamp).await;
-            all.insert((name, asked.timestamp), found.map_err(|error| ErrorCode::from(&error)));
+            all.insert(key, found.map_err(|error| ErrorCode::from(&error)));
+            looked += 1;
+            if looked % MANY == 0 {
+                // What is found in memory is found at once, however much of it there is.
+                tokio::task::yield_now().await;
+            }
         }
     }
     all
@@ -85,36 +121,57 @@ fn respond(
     request: &ListOffsetsRequest,
     by_time: &ByTime,
 ) -> ListOffsetsResponse {
-    let topics = request.topics.iter().map(|topic| describe(context, call, topic, by_time));
+    let (mut once, mut twice) = (HashSet::new(), Twice::new());
+    for topic in &request.topics {
+        for asked in &topic.partitions {
+            let key = (topic.name.as_str(), asked.partition_index);
+            if !once.insert(key) {
+                twice.insert(key, false);
+            }
+        }
+    }
+    let describe = |topic| describe((context, call), topic, by_time, &mut twice);
+    let topics = request.topics.iter().map(describe);
     ListOffsetsResponse::default().with_topics(topics.collect())
 }
 
-fn describe(
-    context: &Context,
-    call: &Call,
-    topic: &ListOffsetsTopic,
+/// Partitions that are asked for more than once, and whether that is said already. As by Apache Kafka, it is refused, and said once.
+type Twice<'a> = HashMap<(&'a str, PartitionId), bool>;
+
+fn describe<'a>(
+    (context, call): (&Context, &Call),
+    topic: &'a ListOffsetsTopic,
     by_time: &ByTime,
+    twice: &mut Twice<'a>,
 ) -> ListOffsetsTopicResponse {
     let is_allowed = context.allows(call, Operation::Describe, Resource::Topic(&topic.name));
-    let find = |partition: &ListOffsetsPartition| {
+    let find = |partition: &'a ListOffsetsPartition| {
+        let said = twice.get_mut(&(topic.name.as_str(), partition.partition_index));
+        let is_twice = said.is_some();
+        if said.is_some_and(|said| std::mem::replace(said, true)) {
+            return None;
+        }
         let empty = ListOffsetsPartitionResponse::default()
             .with_partition_index(partition.partition_index)
             .with_timestamp(-1)
             .with_offset(-1)
             .with_leader_epoch(-1);
         if !is_allowed {
-            return empty.with_error_code(ErrorCode::TopicAuthorizationFailed.code());
+            return Some(empty.with_error_code(ErrorCode::TopicAuthorizationFailed.code()));
+        }
+        if is_twice {
+            return Some(empty.with_error_code(ErrorCode::InvalidRequest.code()));
         }
         let name = TopicPartition::new(&topic.name, partition.partition_index);
-        match offset(context, call, name, partition, by_time) {
+        Some(match offset(context, call, name, partition, by_time) {
             Ok((timestamp, offset, epoch)) => {
                 let found = empty.with_timestamp(timestamp).with_offset(offset);
                 if call.version >= 4 { found.with_leader_epoch(epoch) } else { found }
             }
             Err(code) => empty.with_error_code(code.code()),
-        }
+        })
     };
-    let partitions = topic.partitions.iter().map(find).collect();
+    let partitions = topic.partitions.iter().filter_map(find).collect();
     ListOffsetsTopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions)
 }
 

@@ -9,6 +9,7 @@ mod alter_replica_log_dirs;
 mod api_versions;
 mod create_partitions;
 mod create_topics;
+mod creation_rate;
 mod delete_records;
 mod delete_topics;
 mod describe_cluster;
@@ -47,6 +48,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use creation_rate::CreationRate;
 pub(crate) use dispatch::{KafkaService, RequestCounts};
 pub(crate) use fetch_sessions::FetchSessions;
 
@@ -77,6 +79,16 @@ fn deadline(timeout_ms: i32) -> Instant {
     monotonic() + millis(timeout_ms.into()).min(WAIT_MAX)
 }
 
+/// What takes longer than this many elements do is done where nobody else's request waits for it: some 200 microseconds.
+const MANY: usize = 200;
+
+/// Topics that the controller is asked for at the same time by one request: it makes one entry of its log of them.
+const TOGETHER: usize = 100;
+
+/// Partitions that one request may make, and what is said of more, as by Apache Kafka.
+const PARTITIONS_AT_ONCE_MAX: usize = 10_000;
+const TOO_MANY_PARTITIONS: &str = "Excessively large number of partitions per request.";
+
 /// What handlers work with.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -90,6 +102,7 @@ pub(crate) struct Context {
     pub groups: Arc<Groups>,
     pub authorizer: Arc<dyn Authorizer>,
     pub sessions: FetchSessions,
+    pub creations: CreationRate,
     pub clock: Clock,
 }
 

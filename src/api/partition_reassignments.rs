@@ -1,5 +1,6 @@
 //! AlterPartitionReassignments and ListPartitionReassignments (KIP-455).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Call, Context, Reply, broker_ids};
@@ -107,7 +108,8 @@ pub(super) fn list(
 
 /// The moves of a topic that are under way.
 fn ongoing(topic: &TopicImage, wanted: Option<&Vec<i32>>) -> Option<OngoingTopicReassignment> {
-    let is_wanted = |index: i32| wanted.is_none_or(|wanted| wanted.contains(&index));
+    let wanted: Option<HashSet<&i32>> = wanted.map(|wanted| wanted.iter().collect());
+    let is_wanted = |index: i32| wanted.as_ref().is_none_or(|wanted| wanted.contains(&index));
     let partitions: Vec<_> = (0..)
         .zip(&topic.partitions)
         .filter(|(index, found)| {

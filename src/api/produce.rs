@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{Call, Context, Reply, is_internal};
+use super::{Call, Context, Reply, deadline, is_internal};
 use crate::error::ErrorCode;
 use crate::model::TopicPartition;
 use crate::protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
@@ -18,7 +18,7 @@ use crate::replication::{
     AckWaiter, AppendRequest, Appending, PartitionError, PartitionHandle, Topic, follow_move,
 };
 use crate::security::{Operation, Resource};
-use crate::system::clock::{millis, monotonic, timeout_at};
+use crate::system::clock::timeout_at;
 
 /// Older clients can't read zstd, so they may not write it either (KIP-110).
 const ZSTD_VERSION: i16 = 7;
@@ -292,7 +292,7 @@ impl<'a> Produce<'a> {
             Some(waiter)
                 if waiter.left() > 0 || waiting.iter().any(|entry| entry.handle.has_moved()) =>
             {
-                let deadline = monotonic() + millis(request.timeout_ms.into());
+                let deadline = deadline(request.timeout_ms);
                 Reply::later(async move {
                     let _ = timeout_at(deadline, waiter.wait()).await;
                     for mut entry in waiting {

@@ -10,7 +10,7 @@ use crate::system::life::Life;
 use crate::system::{Clock, OsDisk, Random};
 
 /// What a broker that is alone is made of, where it has a bucket.
-const TASKS: [&str; 22] = [
+const TASKS: [&str; 23] = [
     "HTTP listener",
     "ISR changes",
     "backup",
@@ -29,6 +29,7 @@ const TASKS: [&str; 22] = [
     "opening of logs",
     "partition timers",
     "removal of files",
+    "reserve of the metadata",
     "retention",
     "sweeping of deleted topics",
     "tiering",

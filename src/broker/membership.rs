@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use prometheus::Histogram;
 use tokio::sync::{Notify, watch};
 
+use super::capacity::capacity;
 use super::error::BrokerError;
 use super::fetcher::Fetchers;
 use crate::controller::{
@@ -164,6 +165,7 @@ impl Membership {
             wants_to_stop: self.wants_to_stop.load(Ordering::Acquire),
             unreachable: self.fetchers.unreachable(2 * session_ms),
             applied: self.controller.applied(),
+            capacity: Some(capacity(&self.controller.config(), &self.replicas)),
         };
         let wait = millis(session_ms / 2);
         let reply = self.controller.submit_once(&Command::Heartbeat(heartbeat), wait).await;

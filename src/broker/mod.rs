@@ -5,6 +5,7 @@
 //! Absent: decisions.
 
 mod backup;
+mod capacity;
 mod error;
 mod fetcher;
 mod joining;

@@ -11,9 +11,25 @@ use crate::metadata::Image;
 use crate::model::TopicPartition;
 use crate::replication::{PartitionSpec, PartitionState, Replicas};
 use crate::system::clock::sleep;
+use crate::system::descriptors_max;
 use crate::system::tasks::{blocking, keep_job};
 
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Says what a start could not open: the rest is served.
+pub(super) fn name_unopened(replicas: &Replicas) {
+    let (count, first) = replicas.unopened();
+    if count > 0 {
+        let names: Vec<String> = first.iter().map(ToString::to_string).collect();
+        let first = names.join(", ");
+        tracing::error!(
+            count,
+            first,
+            descriptors = descriptors_max(),
+            "partitions are not served, for want of descriptors, memory or room: raise the limit (ulimit -n), free some room, or delete topics; they are opened once that is done"
+        );
+    }
+}
 
 /// Opens what could not be opened, over and over.
 pub(super) fn open_later(controller: &Arc<Controller>, replicas: &Arc<Replicas>) {

@@ -11,7 +11,7 @@ use crate::metadata::{ConfigResource, Image, MetadataRecord, PartitionImage, Pub
 use crate::model::{BrokerId, PartitionId, TopicId, TopicPartition};
 use crate::network::ConnectionLimits;
 use crate::replication::{PartitionSpec, PartitionState, Replicas};
-use crate::system::descriptors_max;
+use crate::system::Shares;
 use crate::system::tasks::run_errand;
 
 /// See the file's header.
@@ -142,6 +142,6 @@ pub(super) fn topic_config(image: &Image, config: &Config, name: &str) -> Arc<To
 /// Open connections, open connections of one address, new ones in a second.
 pub(super) fn limits(config: &Config) -> (usize, usize, usize) {
     // The other half is for logs: a log that can't be opened would be taken for a failing disk.
-    let open_max = config.size("max.connections").min(descriptors_max() / 2);
+    let open_max = config.size("max.connections").min(Shares::here().connections());
     (open_max, config.size("max.connections.per.ip"), config.size("max.connection.creation.rate"))
 }

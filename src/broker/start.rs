@@ -9,17 +9,18 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use super::capacity::capacity;
 use super::check;
 use super::error::BrokerError;
 use super::fetcher::Fetchers;
 use super::joining::cluster_of;
 use super::membership::Membership;
-use super::opening::{open_later, specs};
+use super::opening::{name_unopened, open_later, specs};
 use super::publisher::{Follower, limits};
 use super::secure::Wrappings;
 use super::settings::{self, Listeners};
 use super::tier::{open_tier, start_tier};
-use crate::api::{Context, FetchSessions, KafkaService, RequestCounts};
+use crate::api::{Context, CreationRate, FetchSessions, KafkaService, RequestCounts};
 use crate::config::{Config, Endpoint};
 use crate::controller::{ActiveController, ClusterState, Controller, Registration};
 use crate::coordinator::Groups;
@@ -42,6 +43,9 @@ use crate::system::{Clock, Random, SharedDisk, descriptors_max};
 
 /// The largest message between nodes: a snapshot of the metadata.
 const PEER_FRAME_BYTES_MAX: usize = 256 << 20;
+
+/// Room that is kept for the metadata while there is some: for topics to be deleted, and for starts.
+const METADATA_RESERVE_BYTES: u64 = 4 << 20;
 
 /// Host and port that clients of each listener are told.
 pub(crate) type Advertised = HashMap<Arc<str>, (String, u16)>;
@@ -91,6 +95,8 @@ pub(crate) struct Parts {
     pub peers: Arc<Peers>,
     /// What stands behind the controller listener.
     pub service: Arc<PeerService>,
+    /// Room that is kept for the metadata.
+    pub metadata_reserve_bytes: u64,
     /// Finds out whether an address is listened on.
     pub dialer: Dialer,
     /// Opens connections to other brokers.
@@ -169,6 +175,7 @@ impl Broker {
             advertised,
             peers,
             service,
+            metadata_reserve_bytes: METADATA_RESERVE_BYTES,
             dialer: Arc::new(TcpDialer),
             broker_dialer,
         };
@@ -204,6 +211,7 @@ impl Broker {
             rack,
             advertised,
             sessions: FetchSessions::new(slots, random),
+            creations: CreationRate::default(),
             replicas,
             controller,
             groups,
@@ -363,7 +371,8 @@ async fn join_cluster(
     let Parts { config, disk, clock, random, replicas, peers, dialer, .. } = parts;
     let state = ClusterState::new(config.clone(), random);
     let directory = replicas.metadata_directory(METADATA_FOLDER)?;
-    let storage = QuorumStorage::open(disk, &directory.path)?;
+    let reserve_bytes = parts.metadata_reserve_bytes;
+    let storage = QuorumStorage::open_with(disk, &directory.path, reserve_bytes)?;
     let machine: Arc<dyn StateMachine> = Arc::<ClusterState>::clone(&state);
     let loaded = LoadedQuorum::load(storage, machine, settings::quorum(config)?)?;
     let clean_epoch = replicas.take_clean_marks()?;
@@ -417,6 +426,7 @@ async fn join_cluster(
         Ok::<(), StartError>(())
     });
     opened.await.unwrap_or(Err(StartError::NoneLeft))?;
+    name_unopened(replicas);
     replicas.start_maintenance();
     if let Some(tier) = tier {
         let parts = (replicas, &controller, &groups);
@@ -527,6 +537,7 @@ fn registration(parts: &Parts, inter_broker: &str, clean_epoch: Option<i64>) -> 
         directories: replicas.directories().iter().map(|directory| directory.id).collect(),
         clean_epoch,
         level_max: level_max(),
+        capacity: Some(capacity(config, replicas)),
     }
 }
 

@@ -81,7 +81,7 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "auto.leader.rebalance.enable" Bool, "true", 0, 0, true, "Whether leaders go back to the first of their replicas by themselves.";
     "broker.drain" Bool, "false", 0, 0, true, "Set for one broker: it leads nothing and gets no new replicas (strandline broker drain).";
     "broker.heartbeat.interval.ms" Int, "200", 10, INT, false, "How often a broker shows the controller that it is alive.";
-    "broker.partitions.max" Int, "20000", 1, INT, true, "Most replicas on a broker; what would make more is refused.";
+    "broker.partitions.max" Int, "0", 0, INT, true, "Most replicas on a broker; what would make more is refused. 0: as many as its machine holds by its descriptors (ulimit -n) and memory.";
     "broker.rack" Str, "", 0, 0, false, "The rack or zone of this broker, shown in metadata.";
     "broker.session.timeout.ms" Int, "1200", 50, INT, false, "A broker that was not heard of for this long is fenced: others lead what it led.";
     "cluster.partitions.max" Int, "200000", 1, INT, true, "Most partitions in the cluster; what would make more is refused.";
@@ -143,6 +143,8 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "log.roll.ms" Long, "", 1, MAX, true, "Age at which a segment is rolled.";
     "log.segment.bytes" Int, "1073741824", 1 << 20, INT, true, "Size at which a segment is rolled.";
     "log.segment.delete.delay.ms" Long, "60000", 0, MAX, true, "How long a deleted segment's files stay.";
+    "max.auto.create.topics.rate" Int, "50", 1, INT, true, "Most topics that this broker makes in a second because clients ask for their metadata (auto.create.topics.enable), and ten times as many at once; others wait for their turn.";
+    "max.auto.create.topics.rate.per.ip" Int, "10", 1, INT, true, "The same for one address.";
     "max.connection.creation.rate" Int, "2147483647", 1, INT, true, "Most new connections accepted in a second.";
     "max.connections" Int, "2147483647", 1, INT, true, "Most connections at a time; never more than half of the files that the process may open.";
     "max.connections.per.ip" Int, "2147483647", 1, INT, true, "Most connections at a time from one address.";

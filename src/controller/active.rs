@@ -20,10 +20,10 @@ use super::state::ClusterState;
 use crate::metadata::Image;
 use crate::model::BrokerId;
 use crate::network::Dialer;
-use crate::quorum::{CommandHandler, ProposeError, Quorum};
-use crate::system::Awake;
+use crate::quorum::{CommandHandler, ProposeError, Quorum, Room};
 use crate::system::clock::{millis, monotonic, sleep, timeout_at, uptime_ms};
 use crate::system::tasks::{Boxed, keep_service, run_errand};
+use crate::system::{Awake, wait_here};
 
 /// Commands that wait to be decided.
 const QUEUE_MAX: usize = 10_000;
@@ -147,6 +147,12 @@ impl ActiveController {
             sessions.note_unreachable(id, &heartbeat.unreachable);
             sessions.note_applied(id, heartbeat.applied, now_ms);
         }
+        if let Some(capacity) = &heartbeat.capacity
+            && broker.capacity.as_ref() != Some(capacity)
+        {
+            let (epoch, capacity) = (broker.epoch, capacity.clone());
+            self.enqueue(Command::Capacity { broker: id, epoch, capacity });
+        }
         let partitions = self.state.config();
         if heartbeat.wants_to_stop && !broker.is_draining {
             self.enqueue(Command::Drain { broker: id, is_draining: true });
@@ -251,14 +257,22 @@ impl ActiveController {
             let base = self.quorum.progress().borrow().data;
             let mut image = Image::clone(&self.state.image());
             let (mut records, mut results) = (Vec::new(), Vec::with_capacity(commands.len()));
-            for command in commands {
-                let decided = decide(&self.state, &image, base, command);
-                results.push(decided.map(|(new, answer)| {
-                    new.iter().for_each(|record| image.apply(record));
-                    records.extend(new);
-                    answer
-                }));
-            }
+            // Many of them, or one of many partitions, take a while.
+            wait_here(|| {
+                let room = self.room_for(commands);
+                for command in commands {
+                    let decided = if command.needs() > room {
+                        Err(no_room(room))
+                    } else {
+                        decide(&self.state, &image, base, command)
+                    };
+                    results.push(decided.map(|(new, answer)| {
+                        new.iter().for_each(|record| image.apply(record));
+                        records.extend(new);
+                        answer
+                    }));
+                }
+            });
             if records.is_empty() {
                 return Ok(results);
             }
@@ -268,12 +282,34 @@ impl ActiveController {
                 Ok(_) => return Ok(results),
                 Err(ProposeError::Stale) => {}
                 Err(ProposeError::NotLeader { .. }) => return Err(ControllerError::NotController),
-                Err(error @ (ProposeError::TimedOut | ProposeError::Stopped(_))) => {
+                Err(ProposeError::Stopped(why)) => return Err(stopped(&why)),
+                Err(error @ ProposeError::TimedOut) => {
                     return Err(ControllerError::Unavailable(error.to_string()));
                 }
             }
         }
     }
+
+    /// How much room there is, as far as it matters to these commands.
+    fn room_for(&self, commands: &[Command]) -> Room {
+        let matters = commands.iter().any(|command| command.needs() > Room::Scarce);
+        if matters { self.quorum.room() } else { Room::Scarce }
+    }
+}
+
+fn no_room(room: Room) -> ControllerError {
+    let done =
+        if room == Room::Low { "nothing that grows is made" } else { "only topics are deleted" };
+    ControllerError::Storage(format!(
+        "The file system of the controller's metadata log has no room left: until some is freed, {done}."
+    ))
+}
+
+/// A command on a node whose quorum has stopped. It may have been carried out.
+pub(super) fn stopped(why: &str) -> ControllerError {
+    ControllerError::Storage(format!(
+        "The controller can't write its metadata log, and needs a restart once its disk is well: {why}"
+    ))
 }
 
 /// Takes commands as they come, and looks after sessions between them.

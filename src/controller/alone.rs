@@ -62,6 +62,7 @@ pub(crate) async fn register(controller: &Controller, incarnation: Uuid, clean_e
         rack: None,
         directories: vec![Uuid::from_u128(1)],
         clean_epoch,
+        capacity: None,
         level_max: level_max(),
     };
     controller.ask(Command::Register(registration)).await.expect("registered");

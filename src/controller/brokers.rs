@@ -10,7 +10,7 @@ use super::error::ControllerError;
 use super::partitions::Partitions;
 use crate::config::Config;
 use crate::metadata::{
-    BrokerImage, ConfigResource, Image, LEVEL_MIN, MetadataRecord, VERSION_FEATURE,
+    BrokerImage, Capacity, ConfigResource, Image, LEVEL_MIN, MetadataRecord, VERSION_FEATURE,
     level_max as level_known,
 };
 use crate::model::BrokerId;
@@ -82,6 +82,7 @@ pub(super) fn register(
         is_fenced: true,
         is_draining: is_to_drain(image, wish.broker),
         level_max,
+        capacity: wish.capacity.clone(),
     };
     records.push(MetadataRecord::Broker { id: wish.broker, state });
     Ok((records, epoch))
@@ -105,6 +106,11 @@ pub(super) fn unfence(image: &Image, config: &Config, id: BrokerId) -> Vec<Metad
     let unfenced = after(image, &records);
     records.extend(Partitions::new(&unfenced, config).with(id));
     records
+}
+
+/// What this broker can hold is another number now, or the release before left it out when it wrote the broker's record.
+pub(super) fn can_hold(image: &Image, id: BrokerId, capacity: &Capacity) -> Vec<MetadataRecord> {
+    changed(image, id, |broker| broker.capacity = Some(capacity.clone())).into_iter().collect()
 }
 
 const DRAIN: &str = "broker.drain";

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::active::ActiveController;
+use super::active::{ActiveController, stopped};
 use super::command::{Answer, Command, CommandReply, NewPartitions, NewTopic, QuorumView};
 use super::configs::ConfigChange;
 use super::error::ControllerError;
@@ -289,6 +289,12 @@ impl Controller {
                     Err(error) if is_unheard(&error) => {}
                     Err(error) => return Err(ControllerError::Unavailable(error.to_string())),
                 }
+            }
+            // Nobody else will be the controller.
+            if !self.quorum.has_others()
+                && let Some(why) = self.quorum.failure()
+            {
+                return Err(stopped(&why));
             }
             if monotonic() >= deadline {
                 return Err(ControllerError::NotController);

@@ -10,9 +10,9 @@ use uuid::Uuid;
 use super::configs::ConfigChange;
 use super::error::ControllerError;
 use crate::config::{MOUNT, RESTORE, Restore};
-use crate::metadata::{BrokerEndpoint, ConfigResource};
+use crate::metadata::{BrokerEndpoint, Capacity, ConfigResource};
 use crate::model::{BrokerId, LeaderEpoch, PartitionId, ProducerId, TopicId};
-use crate::quorum::QuorumStatus;
+use crate::quorum::{QuorumStatus, Room};
 
 /// A topic that somebody wants.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -64,6 +64,9 @@ pub(crate) struct Registration {
     /// The newest feature level that it knows; 0: it is of a release that does not say.
     #[serde(default)]
     pub level_max: i16,
+    /// What it can hold; `None`: it is of a release that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
 }
 
 /// A registered broker's sign of life.
@@ -81,6 +84,9 @@ pub(crate) struct Heartbeat {
     /// Index after the newest entry that it has applied; 0: it is of a release that does not say.
     #[serde(default)]
     pub applied: u64,
+    /// What it can hold now; `None`: it is of a release that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
 }
 
 /// A leader's wish for another ISR (AlterPartition).
@@ -184,6 +190,12 @@ pub(crate) enum Command {
         broker: BrokerId,
         epoch: i64,
     },
+    /// The controller's own: this broker says that it can hold another number of partitions than is known of it.
+    Capacity {
+        broker: BrokerId,
+        epoch: i64,
+        capacity: Capacity,
+    },
     /// The controller's own: leaders go back to the first of their replicas.
     Balance,
     /// The disk that a voter votes from.
@@ -212,6 +224,41 @@ pub(crate) enum Command {
     ForgetVoter {
         id: BrokerId,
     },
+}
+
+impl Command {
+    /// How much room there has to be for the metadata: what makes some is carried out with the last of it.
+    pub(super) fn needs(&self) -> Room {
+        match self {
+            Command::CreateTopic { .. }
+            | Command::CreatePartitions { .. }
+            | Command::Reassign { replicas: Some(_), .. } => Room::Plenty,
+            Command::AlterConfigs { .. }
+            | Command::ReplaceConfigs { .. }
+            | Command::ProducerIds
+            | Command::Elect { .. }
+            | Command::SetFeature { .. } => Room::Low,
+            Command::DeleteTopic { .. }
+            | Command::Register(_)
+            | Command::Heartbeat(_)
+            | Command::DescribeQuorum
+            | Command::AlterIsr { .. }
+            | Command::ReplicasOffline { .. }
+            | Command::Reassign { replicas: None, .. }
+            | Command::Unregister { .. }
+            | Command::Drain { .. }
+            | Command::Fence { .. }
+            | Command::Avoid { .. }
+            | Command::Unfence { .. }
+            | Command::Capacity { .. }
+            | Command::Balance
+            | Command::Voter { .. }
+            | Command::AddVoter { .. }
+            | Command::Observe { .. }
+            | Command::RemoveVoter { .. }
+            | Command::ForgetVoter { .. } => Room::Scarce,
+        }
+    }
 }
 
 /// What is answered.

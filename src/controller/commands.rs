@@ -8,12 +8,17 @@ use super::command::{NewPartitions, NewTopic};
 use super::error::ControllerError;
 use super::placement::Placement;
 use crate::config::{Config, MOUNT, MOUNT_EPOCH, RESTORE, canonical_override, check_topic};
-use crate::metadata::{ConfigResource, Image, MetadataRecord, PartitionImage};
+use crate::metadata::{ConfigResource, Image, MetadataRecord, PARTITIONS_TRIED, PartitionImage};
 use crate::model::number::to_i32;
 use crate::model::{BrokerId, LeaderEpoch, PartitionId, TopicId, validate_topic_name};
 
 /// More partitions than this for one topic are a mistake; Kafka's own limit for one request.
 const PARTITIONS_MAX: i32 = 10_000;
+
+/// As Apache Kafka says it.
+fn too_many() -> ControllerError {
+    ControllerError::Limit("Excessively large number of partitions per request.".to_owned())
+}
 
 /// A new topic's records.
 pub(super) fn create_topic(
@@ -26,14 +31,15 @@ pub(super) fn create_topic(
     let first_epoch = first_epoch(image, topic, id)?;
     let replicas: Vec<Vec<BrokerId>> = if topic.assignments.is_empty() {
         let count = partitions_of(config, topic.partitions)?;
-        let mut placement = Placement::new(image);
+        let mut placement = Placement::new(image, config);
         let factor = replication_of(config, topic.replication_factor, placement.brokers())?;
         (0..count).map(|_| placement.choose(factor)).collect::<Result<_, _>>()?
     } else {
         assigned(topic, image)?
     };
     let mut records = vec![MetadataRecord::Topic { name: topic.name.clone(), id }];
-    check_limits(image, config, &replicas)?;
+    check_cluster(image, config, replicas.len())?;
+    check_held(image, config, &replicas)?;
     for (partition, replicas) in (0..).zip(replicas) {
         records.push(new_partition(image, (id, first_epoch), partition, replicas)?);
     }
@@ -108,9 +114,7 @@ fn partitions_of(config: &Config, asked: i32) -> Result<i32, ControllerError> {
         ..=0 => Err(ControllerError::Partitions(
             "Number of partitions was set to an invalid non-positive value.".to_owned(),
         )),
-        _ => Err(ControllerError::Partitions(format!(
-            "Number of partitions is above {PARTITIONS_MAX}."
-        ))),
+        _ => Err(too_many()),
     }
 }
 
@@ -177,31 +181,69 @@ fn check_replicas(replicas: &[BrokerId], image: &Image) -> Result<(), Controller
     Ok(())
 }
 
-/// Whether the cluster and its brokers are to hold so much more.
-pub(super) fn check_limits(
-    image: &Image,
-    config: &Config,
-    more: &[Vec<BrokerId>],
-) -> Result<(), ControllerError> {
-    let partitions = || image.topics.values().flat_map(|topic| &topic.partitions);
-    let (all, all_max) = (partitions().count() + more.len(), config.size("cluster.partitions.max"));
+/// Most replicas that a broker is to have, and what says so: the setting, or else the broker itself.
+pub(super) fn held_max(image: &Image, config: &Config, id: BrokerId) -> (usize, String) {
+    let setting = "broker.partitions.max";
+    let said = config.size(setting);
+    let told = image.brokers.get(&id).and_then(|broker| broker.capacity.as_ref());
+    match (said, told) {
+        (0, Some(told)) => {
+            (usize::try_from(told.partitions).unwrap_or(usize::MAX), told.by.clone())
+        }
+        (0, None) => (PARTITIONS_TRIED, "what was ever tried".to_owned()),
+        (said, _) => (said, setting.to_owned()),
+    }
+}
+
+/// Whether a broker says that it has no room for anything new.
+pub(super) fn is_full(image: &Image, id: BrokerId) -> bool {
+    let told = image.brokers.get(&id).and_then(|broker| broker.capacity.as_ref());
+    told.is_some_and(|told| told.is_full)
+}
+
+/// Whether the cluster is to hold so many partitions more.
+fn check_cluster(image: &Image, config: &Config, more: usize) -> Result<(), ControllerError> {
+    let there: usize = image.topics.values().map(|topic| topic.partitions.len()).sum();
+    let (all, all_max) = (there + more, config.size("cluster.partitions.max"));
     if all > all_max {
         return Err(ControllerError::Limit(format!(
             "the cluster would have {all} partitions: cluster.partitions.max is {all_max}"
         )));
     }
+    Ok(())
+}
+
+/// Whether the brokers can hold these replicas besides what they have.
+pub(super) fn check_held(
+    image: &Image,
+    config: &Config,
+    more: &[Vec<BrokerId>],
+) -> Result<(), ControllerError> {
     let mut held: BTreeMap<BrokerId, usize> = BTreeMap::new();
-    for id in more.iter().flatten().chain(partitions().flat_map(|partition| &partition.replicas)) {
+    for id in more.iter().flatten() {
         *held.entry(*id).or_default() += 1;
     }
-    let held_max = config.size("broker.partitions.max");
-    let added = |id: &BrokerId| more.iter().any(|replicas| replicas.contains(id));
-    match held.iter().find(|(id, count)| **count > held_max && added(id)) {
-        Some((id, count)) => Err(ControllerError::Limit(format!(
-            "broker {id} would have {count} replicas: broker.partitions.max is {held_max}; add brokers, or raise it"
-        ))),
-        None => Ok(()),
+    let partitions = image.topics.values().flat_map(|topic| &topic.partitions);
+    for id in partitions.flat_map(|partition| &partition.replicas) {
+        if let Some(count) = held.get_mut(id) {
+            *count += 1;
+        }
     }
+    for (id, count) in held {
+        if is_full(image, id) {
+            return Err(ControllerError::Storage(format!(
+                "broker {id} has no room left in its log directories: delete topics or records, or give it more"
+            )));
+        }
+        let (max, by) = held_max(image, config, id);
+        if count > max {
+            return Err(ControllerError::Limit(format!(
+                "broker {id} would have {count} replicas, and can hold {max} by {by}: delete topics, add brokers, or give it more \
+                 (broker.partitions.max overrules)"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The records that give a topic more partitions.
@@ -224,9 +266,7 @@ pub(super) fn create_partitions(
         )));
     }
     if wish.count > PARTITIONS_MAX {
-        return Err(ControllerError::Partitions(format!(
-            "Number of partitions is above {PARTITIONS_MAX}."
-        )));
+        return Err(too_many());
     }
     let added: Vec<Vec<BrokerId>> = if let Some(assignments) = &wish.assignments {
         if to_i32(assignments.len()) != wish.count - current {
@@ -241,10 +281,11 @@ pub(super) fn create_partitions(
     } else {
         let factor = topic.partitions.first().map_or(1, |first| first.replicas.len());
         let factor = i16::try_from(factor).unwrap_or(i16::MAX);
-        let mut placement = Placement::new(image);
+        let mut placement = Placement::new(image, config);
         (current..wish.count).map(|_| placement.choose(factor)).collect::<Result<_, _>>()?
     };
-    check_limits(image, config, &added)?;
+    check_cluster(image, config, added.len())?;
+    check_held(image, config, &added)?;
     let configs = image.configs(&ConfigResource::Topic(wish.topic.clone()));
     let epoch =
         if configs.get(MOUNT).is_some_and(|text| !text.is_empty()) { MOUNT_EPOCH } else { 0 };

@@ -83,6 +83,7 @@ pub(super) fn decide(state: &ClusterState, image: &Image, base: u64, command: &C
         | Command::Unregister { .. }
         | Command::Drain { .. }
         | Command::Fence { .. }
+        | Command::Capacity { .. }
         | Command::Unfence { .. } => decide_broker(image, config, base, command),
     }
 }
@@ -138,6 +139,9 @@ fn decide_broker(image: &Image, config: &Config, base: u64, command: &Command) -
             let same = brokers.iter().filter(|(id, epoch)| epoch_of(id) == Some(*epoch));
             let gone: Vec<BrokerId> = same.map(|(id, _)| *id).collect();
             brokers::fence(image, config, &gone)
+        }
+        Command::Capacity { broker, epoch, capacity } if epoch_of(broker) == Some(*epoch) => {
+            brokers::can_hold(image, *broker, capacity)
         }
         Command::Unfence { broker, epoch } if epoch_of(broker) == Some(*epoch) => {
             brokers::unfence(image, config, *broker)

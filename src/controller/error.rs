@@ -64,6 +64,9 @@ pub(crate) enum ControllerError {
     /// What was said of the new voter is not what it says of itself.
     #[error("{0}")]
     Voter(String),
+    /// What would be decided can't be written down, or a broker has no room for it.
+    #[error("{0}")]
+    Storage(String),
     /// Another node leads the quorum, or none does.
     #[error("this node is not the controller")]
     NotController,

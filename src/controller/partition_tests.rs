@@ -21,6 +21,7 @@ fn broker(id: BrokerId) -> MetadataRecord {
         directories: Vec::new(),
         is_fenced: false,
         is_draining: false,
+        capacity: None,
         level_max: 1,
     };
     MetadataRecord::Broker { id, state }

@@ -5,7 +5,7 @@
 //! allows unclean elections; each change of the leader is a new leader epoch, each change at all a new partition epoch.
 
 use super::command::{ElectionKind, IsrChange};
-use super::commands::check_limits;
+use super::commands::check_held;
 use super::error::ControllerError;
 use crate::config::{Config, TopicConfig};
 use crate::metadata::{ConfigResource, Image, MetadataRecord, PartitionImage, TopicImage};
@@ -289,9 +289,7 @@ impl<'a> Partitions<'a> {
         self.check_target(target)?;
         let new: Vec<BrokerId> =
             target.iter().copied().filter(|id| !before.replicas.contains(id)).collect();
-        if !new.is_empty() {
-            check_limits(self.image, self.config, &[new])?;
-        }
+        check_held(self.image, self.config, &[new])?;
         after.adding = target.iter().copied().filter(|id| !original.contains(id)).collect();
         after.removing = original.iter().copied().filter(|id| !target.contains(id)).collect();
         after.replicas = target.to_vec();

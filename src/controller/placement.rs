@@ -1,11 +1,13 @@
 //! Which brokers get the replicas of new partitions: spread over racks, balanced by what they have.
 //!
 //! Invariants: replicas of one partition are on different brokers, and on as many racks as there are; the first replica
-//! leads, and first places are spread like the others.
+//! leads, and first places are spread like the others; one that can hold no more is only chosen where nobody else is left.
 
 use std::collections::BTreeMap;
 
+use super::commands::{held_max, is_full};
 use super::error::ControllerError;
+use crate::config::Config;
 use crate::metadata::{BrokerImage, Image};
 use crate::model::BrokerId;
 use crate::model::number::to_usize;
@@ -16,6 +18,8 @@ struct Load {
     rack: Option<String>,
     /// Fenced, or about to stop or to be emptied: it gets what the others are too few for.
     is_last: bool,
+    /// How many replicas it can hold.
+    replicas_max: usize,
     replicas: usize,
     first: usize,
 }
@@ -29,14 +33,15 @@ pub(super) struct Placement {
 impl Placement {
     /// Counts what the brokers have. One that is down for a moment counts too: a topic that is made meanwhile would have
     /// too few replicas for ever.
-    pub(super) fn new(image: &Image) -> Self {
-        let load = |broker: &BrokerImage| Load {
+    pub(super) fn new(image: &Image, config: &Config) -> Self {
+        let load = |id: BrokerId, broker: &BrokerImage| Load {
             rack: broker.rack.clone(),
             is_last: !broker.is_active(),
+            replicas_max: if is_full(image, id) { 0 } else { held_max(image, config, id).0 },
             ..Load::default()
         };
         let mut loads: BTreeMap<BrokerId, Load> =
-            image.brokers.iter().map(|(id, broker)| (*id, load(broker))).collect();
+            image.brokers.iter().map(|(id, broker)| (*id, load(*id, broker))).collect();
         for partition in image.topics.values().flat_map(|topic| &topic.partitions) {
             for (place, id) in partition.replicas.iter().enumerate() {
                 if let Some(load) = loads.get_mut(id) {
@@ -73,7 +78,8 @@ impl Placement {
             let cost = |(id, load): (&BrokerId, &Load)| {
                 let first = if chosen.is_empty() { load.first } else { 0 };
                 let used = load.rack.as_ref().map_or(0, |_| used(&load.rack));
-                (load.is_last, used, first, load.replicas, *id)
+                let is_full = load.replicas >= load.replicas_max;
+                (is_full, load.is_last, used, first, load.replicas, *id)
             };
             let free = self.loads.iter().filter(|(id, _)| !chosen.contains(id));
             let Some((.., best)) = free.map(cost).min() else { break };
@@ -86,5 +92,43 @@ impl Placement {
             }
         }
         Ok(chosen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::{Capacity, MetadataRecord};
+
+    fn broker(id: BrokerId, partitions: u32, is_full: bool) -> MetadataRecord {
+        let capacity = Capacity { partitions, by: "its memory".to_owned(), is_full };
+        let state = BrokerImage {
+            epoch: 1,
+            incarnation: uuid::Uuid::nil(),
+            endpoints: Vec::new(),
+            rack: None,
+            directories: Vec::new(),
+            is_fenced: false,
+            is_draining: false,
+            level_max: 1,
+            capacity: Some(capacity),
+        };
+        MetadataRecord::Broker { id, state }
+    }
+
+    #[test]
+    fn a_broker_that_can_hold_no_more_is_chosen_only_where_nobody_else_is_left() {
+        let mut image = Image::default();
+        for (id, partitions, is_full) in [(1, 2, false), (2, 100, false), (3, 100, true)] {
+            image.apply(&broker(id, partitions, is_full));
+        }
+        let mut placement = Placement::new(&image, &Config::default());
+        let chosen: Vec<BrokerId> =
+            (0..8).flat_map(|_| placement.choose(1).expect("chosen")).collect();
+        let count = |id| chosen.iter().filter(|other| **other == id).count();
+        assert_eq!((count(1), count(2), count(3)), (2, 6, 0));
+        let all = placement.choose(3).expect("there are three");
+        assert_eq!(all.first(), Some(&2));
+        assert_eq!(all.len(), 3);
     }
 }

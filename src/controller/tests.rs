@@ -148,3 +148,70 @@ async fn a_topic_that_is_brought_back_has_the_id_and_the_epoch_that_it_is_to_hav
     let later = controller.alter_configs(&resource, &[set], false).await.expect_err("refused");
     assert!(later.to_string().contains("only where one is made"), "{later}");
 }
+
+fn holds(partitions: u32, is_full: bool) -> crate::metadata::Capacity {
+    crate::metadata::Capacity { partitions, by: "its 9 descriptors".to_owned(), is_full }
+}
+
+async fn say(controller: &Controller, capacity: crate::metadata::Capacity) {
+    let epoch = controller.image().brokers[&1].epoch;
+    let said = Command::Capacity { broker: 1, epoch, capacity };
+    controller.ask(said).await.expect("noted");
+}
+
+#[tokio::test]
+async fn topics_are_refused_that_a_broker_says_it_cannot_hold() {
+    let controller = open(&SimDisk::default()).await;
+    controller.create_topic(&topic("before", 2), false).await.expect("nothing was said yet");
+    say(&controller, holds(5, false)).await;
+    let why = refused(&controller, &topic("large", 4)).await;
+    assert!(
+        why.contains("broker 1 would have 6 replicas, and can hold 5 by its 9 descriptors"),
+        "{why}"
+    );
+    controller.create_topic(&topic("small", 3), false).await.expect("it fits");
+    let wish = NewPartitions { topic: "small".into(), count: 4, assignments: None };
+    let error = controller.create_partitions(&wish, false).await.expect_err("refused");
+    assert!(matches!(error, ControllerError::Limit(_)), "{error}");
+    // What it says last counts, over a new registration by one that says nothing as well.
+    say(&controller, holds(6, false)).await;
+    controller.create_partitions(&wish, false).await.expect("it fits now");
+    // One of an older process is not heard.
+    let late = Command::Capacity { broker: 1, epoch: -1, capacity: holds(100, false) };
+    controller.ask(late).await.expect("passed over");
+    assert_eq!(controller.image().brokers[&1].capacity, Some(holds(6, false)));
+}
+
+#[tokio::test]
+async fn topics_are_refused_while_a_broker_has_no_room_for_them() {
+    let controller = open(&SimDisk::default()).await;
+    say(&controller, holds(5, true)).await;
+    let error = controller.create_topic(&topic("a", 1), false).await.expect_err("refused");
+    assert!(matches!(&error, ControllerError::Storage(why) if why.contains("no room")), "{error}");
+    say(&controller, holds(5, false)).await;
+    controller.create_topic(&topic("a", 1), false).await.expect("made");
+}
+
+#[test]
+fn what_brokers_say_of_themselves_is_read_with_and_without_what_they_can_hold() {
+    let before = r#"{"broker":1,"epoch":2,"is_ready":true,"wants_to_stop":false}"#;
+    let heartbeat: Heartbeat = serde_json::from_str(before).expect("the release before says less");
+    assert_eq!(heartbeat.capacity, None);
+    let now = Heartbeat { capacity: Some(holds(5, false)), ..heartbeat };
+    let text = serde_json::to_string(&now).expect("written");
+    assert_eq!(serde_json::from_str::<Heartbeat>(&text).expect("read"), now);
+    let image = r#"{"epoch":1,"incarnation":"00000000-0000-0000-0000-000000000001","endpoints":[],"directories":[],"is_fenced":false,"later":7}"#;
+    let image: crate::metadata::BrokerImage = serde_json::from_str(image).expect("read");
+    assert_eq!(image.capacity, None);
+    assert!(!serde_json::to_string(&image).expect("written").contains("capacity"));
+}
+
+#[test]
+fn what_makes_room_is_carried_out_with_the_last_of_it_and_what_grows_is_not() {
+    use crate::quorum::Room;
+    let create =
+        Command::CreateTopic { topic: topic("a", 1), id: uuid::Uuid::nil(), validate_only: false };
+    assert_eq!(create.needs(), Room::Plenty);
+    assert_eq!(Command::ProducerIds.needs(), Room::Low);
+    assert_eq!(Command::DeleteTopic { id: uuid::Uuid::nil() }.needs(), Room::Scarce);
+}

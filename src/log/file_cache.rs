@@ -1,4 +1,4 @@
-//! Open files and indexes of closed segments, bounded.
+//! Open files and indexes of closed segments, and how many logs may be open, bounded.
 //!
 //! Invariants: at most `files_max` descriptors and `indexes_max` indexes are held; the least recently used goes. What is held
 //! belongs to one segment, not to a path: other files come under the same names (a topic that is made again, a replica that comes
@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use super::index::SegmentIndex;
+use crate::system::disk::out_of_descriptors;
 use crate::system::planted::{Bug, is_planted};
 use crate::system::{OpenMode, SharedDisk, SharedFile};
 
@@ -27,6 +28,18 @@ pub(crate) struct FileCache {
     ids: AtomicU64,
     files: Mutex<Lru<SharedFile>>,
     indexes: Mutex<Lru<Arc<SegmentIndex>>>,
+    logs: Arc<AtomicUsize>,
+    logs_max: usize,
+}
+
+/// Held by a log for as long as it is open.
+#[derive(Debug)]
+pub(super) struct OpenLog(Arc<AtomicUsize>);
+
+impl Drop for OpenLog {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -69,7 +82,30 @@ impl FileCache {
             ids: AtomicU64::new(0),
             files: Mutex::new(Lru::new(files_max)),
             indexes: Mutex::new(Lru::new(indexes_max)),
+            logs: Arc::default(),
+            logs_max: usize::MAX,
         }
+    }
+
+    /// The same where no more logs may be open: each of them holds a descriptor, and somebody else needs some too.
+    #[must_use]
+    pub(crate) fn with_logs_max(mut self, logs_max: usize) -> Self {
+        self.logs_max = logs_max;
+        self
+    }
+
+    /// Whether one more log may be open; the error is that of a system that has no descriptor left.
+    pub(crate) fn check_logs(&self) -> io::Result<()> {
+        let open = self.logs.load(Ordering::Relaxed);
+        if open < self.logs_max { Ok(()) } else { Err(out_of_descriptors()) }
+    }
+
+    /// Counts a log that is about to be opened.
+    pub(super) fn open_log(&self) -> io::Result<OpenLog> {
+        let more = |open: usize| (open < self.logs_max).then_some(open + 1);
+        let counted = self.logs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        counted.map_err(|_| out_of_descriptors())?;
+        Ok(OpenLog(Arc::clone(&self.logs)))
     }
 
     pub(crate) fn disk(&self) -> &SharedDisk {

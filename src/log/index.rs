@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::model::number::{be32, be64, to_i32, to_u32, to_u64};
 use crate::model::{NO_TIMESTAMP, Offset, Timestamp};
 use crate::record::BatchHeader;
-use crate::system::disk::read_file;
+use crate::system::disk::{is_no_room, read_file};
 use crate::system::{Disk, OpenMode};
 
 const OFFSET_ENTRY_BYTES: usize = 8;
@@ -147,6 +147,23 @@ impl SegmentIndex {
             times.extend_from_slice(&entry.offset.to_be_bytes());
         }
         (offsets, times)
+    }
+
+    /// Saves the index of a closed segment; where there is no room none is kept, and it is made again from the log.
+    pub(super) fn save_if_room(&mut self, disk: &dyn Disk, log_path: &Path) -> io::Result<()> {
+        match self.save(disk, log_path, true) {
+            Err(error) if is_no_room(&error) => {
+                Self::remove(disk, log_path);
+                Ok(())
+            }
+            saved => saved,
+        }
+    }
+
+    /// Removes its files.
+    pub(super) fn remove(disk: &dyn Disk, log_path: &Path) {
+        let _ = disk.remove(&log_path.with_extension("index"));
+        let _ = disk.remove(&log_path.with_extension("timeindex"));
     }
 
     /// Reads the files; `None` if they are missing or can't belong to a segment of `log_bytes`.

@@ -11,7 +11,7 @@ use super::age::Age;
 use super::append::RESERVE_FROM_BYTES;
 use super::checkpoint;
 use super::error::OpenError;
-use super::file_cache::{FileCache, SegmentId};
+use super::file_cache::{FileCache, OpenLog, SegmentId};
 use super::index::SegmentIndex;
 use super::leader_epochs::LeaderEpochs;
 use super::producer_state::ProducerStates;
@@ -19,6 +19,7 @@ use super::segment::{Segment, log_name};
 use super::snapshots::Snapshots;
 use crate::config::TopicConfig;
 use crate::model::{LeaderEpoch, Offset, Timestamp, TopicPartition};
+use crate::system::disk::is_no_room;
 use crate::system::{OpenMode, SharedFile, wait_here};
 
 const EPOCHS_FILE: &str = "leader-epoch-checkpoint";
@@ -106,6 +107,8 @@ pub(crate) struct Log {
     pub(super) roll_jitter_ms: i64,
     /// How often the log was truncated since it was opened.
     pub(super) cuts: u64,
+    #[expect(dead_code, reason = "what counts is when it goes")]
+    pub(super) open: OpenLog,
 }
 
 impl Log {
@@ -288,6 +291,21 @@ impl Log {
     /// What a clean stop leaves: flushed bytes, whole indexes, a snapshot.
     pub(crate) fn close(&mut self) -> Result<(), OpenError> {
         self.save_hints()?;
+        self.make_durable()
+    }
+
+    /// The same after a recovery, which a full disk does not keep from being read: without hints the next one reads as much again.
+    pub(super) fn close_recovered(&mut self) -> Result<(), OpenError> {
+        match self.save_hints() {
+            Err(error) if is_no_room(&error) => {
+                tracing::warn!(partition = %self.partition, %error, "no room for what a recovery learned: the next one begins anew");
+            }
+            saved => saved?,
+        }
+        self.make_durable()
+    }
+
+    fn make_durable(&mut self) -> Result<(), OpenError> {
         self.release()?;
         if let Some(job) = self.flush_job() {
             for file in &job.files {

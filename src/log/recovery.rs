@@ -54,6 +54,7 @@ impl Log {
         roll_jitter_ms: i64,
     ) -> Result<(Self, Recovered), OpenError> {
         let disk = Arc::clone(parts.cache.disk());
+        let open = parts.cache.open_log()?;
         if !disk.exists(&dir) {
             disk.create_dir_all(&dir)?;
             disk.sync_dir(dir.parent().unwrap_or(Path::new(".")))?;
@@ -83,6 +84,7 @@ impl Log {
         let epochs = Self::load_epochs(&parts, &dir)?;
         let are_epochs_lost = epochs.is_none();
         let mut log = Self {
+            open,
             partition,
             dir,
             log_start: point
@@ -115,7 +117,7 @@ impl Log {
         log.take_beginning()?;
         if recovered.bytes_checked > 0 || recovered.bytes_cut > 0 {
             // Flushed before it is served: the page cache alone may have survived the process, not the power.
-            log.close()?;
+            log.close_recovered()?;
         } else {
             log.recovery_point = log.log_end;
         }
@@ -150,9 +152,8 @@ impl Log {
             self.unflushed.push(file);
             self.parts.cache.forget(segment.id);
             let disk = Arc::clone(self.parts.cache.disk());
-            let _ = disk.remove(&segment.path.with_extension("index"));
-            let _ = disk.remove(&segment.path.with_extension("timeindex"));
-            index.save(&*disk, &segment.path, true)?;
+            SegmentIndex::remove(&*disk, &segment.path);
+            index.save_if_room(&*disk, &segment.path)?;
         }
         let (scan, index) = self.scan_active(point.offset)?;
         recovered.bytes_checked += scan.checked;

@@ -125,7 +125,7 @@ impl Segment {
             let mut index = self.rebuild()?;
             let retired = self.retired.lock();
             if !*retired {
-                index.save(disk, &self.path, true)?;
+                index.save_if_room(disk, &self.path)?;
             }
             Ok(index)
         })

@@ -43,6 +43,20 @@ pub(crate) struct BrokerEndpoint {
     pub port: u16,
 }
 
+/// More partitions than this were never tried on one broker: nobody is told of more.
+pub(crate) const PARTITIONS_TRIED: usize = 20_000;
+
+/// How many partitions a broker can hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Capacity {
+    pub partitions: u32,
+    /// What bounds it, in words.
+    pub by: String,
+    /// Whether none of its log directories has room for a new one.
+    #[serde(default)]
+    pub is_full: bool,
+}
+
 /// A registered broker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BrokerImage {
@@ -62,6 +76,9 @@ pub(crate) struct BrokerImage {
     /// The newest feature level that it knows.
     #[serde(default = "first_level")]
     pub level_max: i16,
+    /// What it can hold; `None`: it is of a release that does not say, or one wrote the record. Whoever does not know it passes it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
 }
 
 /// What brokers know that do not say it.

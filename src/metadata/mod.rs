@@ -11,7 +11,9 @@ mod record;
 mod tests;
 
 pub(crate) use features::{LEVEL_MIN, LEVEL_VOTERS, VERSION_FEATURE, know_one_less, level_max};
-pub(crate) use image::{BrokerEndpoint, BrokerImage, Image, PartitionImage, TopicImage};
+pub(crate) use image::{
+    BrokerEndpoint, BrokerImage, Capacity, Image, PARTITIONS_TRIED, PartitionImage, TopicImage,
+};
 pub(crate) use record::{ConfigResource, MetadataRecord};
 
 use crate::config::Config;

@@ -1,18 +1,24 @@
 //! The shape of every request, and a walk that checks a body against it before it is decoded.
 //!
 //! Invariants: the walk allocates nothing, never passes the end, and refuses a body whose decoded form could be
-//! much larger than its bytes. The shapes are in `shapes.txt`, made from Kafka's schemas by
-//! `integration/tools/shapes.py`.
+//! much larger than its bytes: it is their bytes that are bounded, not their number. The shapes are in `shapes.txt`,
+//! made from Kafka's schemas by `integration/tools/shapes.py`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::iter::Peekable;
 use std::str::Chars;
 use std::sync::LazyLock;
 
 use crate::model::number::to_usize;
 
-/// What one decoded element of an array is taken to need in memory, at most.
-const ELEMENT_BYTES: usize = 256;
+/// What a decoded string or byte string needs besides its bytes, which are the frame's; an array, besides its elements; and a
+/// structure, for tagged fields that nobody knows.
+const TEXT_BYTES: usize = size_of::<bytes::Bytes>();
+const ARRAY_BYTES: usize = size_of::<Vec<u8>>();
+const TAGS_BYTES: usize = size_of::<BTreeMap<i32, bytes::Bytes>>();
+/// What the first tagged field that nobody knows needs, and each one after it: they are kept in a tree.
+const FIRST_TAG_BYTES: usize = 512;
+const TAG_BYTES: usize = 128;
 /// Decoded elements may take this much whatever the size of the frame, and `FRAME_FACTOR` times the frame beyond it.
 const ALWAYS_ALLOWED_BYTES: usize = 16 << 20;
 const FRAME_FACTOR: usize = 16;
@@ -38,8 +44,28 @@ enum Kind {
     Fixed(usize),
     Str,
     Bytes,
-    Array(Box<Kind>),
-    Struct { fields: Vec<Field>, nullable: bool },
+    /// Its elements, and what one of them needs in memory when it is decoded.
+    Array(Box<Kind>, usize),
+    Struct {
+        fields: Vec<Field>,
+        nullable: bool,
+    },
+}
+
+impl Kind {
+    /// What one such value needs in memory when it is decoded, but for the elements of its arrays. All fields count: those that a
+    /// version lacks are there with their defaults.
+    fn decoded_bytes(&self) -> usize {
+        match self {
+            Kind::Fixed(bytes) => *bytes,
+            Kind::Str | Kind::Bytes => TEXT_BYTES,
+            Kind::Array(..) => ARRAY_BYTES,
+            Kind::Struct { fields, nullable } => {
+                let inside: usize = fields.iter().map(|field| field.kind.decoded_bytes()).sum();
+                (inside + TAGS_BYTES + usize::from(*nullable)).next_multiple_of(8)
+            }
+        }
+    }
 }
 
 /// Checks the body of a request of this key and version. What comes after it is nobody's, as in Apache Kafka: librdkafka
@@ -81,15 +107,12 @@ impl Walk<'_> {
                 let length = self.length(4)?;
                 self.skip(length.unwrap_or(0))
             }
-            Kind::Array(inner) => {
+            Kind::Array(inner, element_bytes) => {
                 let count = self.length(4)?.unwrap_or(0);
                 if count > self.rest.len() {
                     return Err("array is longer than the request");
                 }
-                self.budget = self
-                    .budget
-                    .checked_sub(count * ELEMENT_BYTES)
-                    .ok_or("too many elements for one request")?;
+                self.take(count.saturating_mul(*element_bytes))?;
                 (0..count).try_for_each(|_| self.value(inner))
             }
             Kind::Struct { fields, nullable } => {
@@ -101,14 +124,22 @@ impl Walk<'_> {
         }
     }
 
+    /// Counts what is about to be allocated.
+    fn take(&mut self, bytes: usize) -> Result<(), &'static str> {
+        self.budget = self
+            .budget
+            .checked_sub(bytes)
+            .ok_or("its elements would need too much memory for the bytes that it has")?;
+        Ok(())
+    }
+
     /// Tagged fields (KIP-482): known ones are walked, unknown ones skipped.
     fn tags(&mut self, fields: &[Field]) -> Result<(), &'static str> {
         let count = to_usize(self.varint()?);
         if count > self.rest.len() {
             return Err("more tagged fields than bytes");
         }
-        self.budget =
-            self.budget.checked_sub(count * ELEMENT_BYTES).ok_or("too many tagged fields")?;
+        let mut is_first = true;
         for _ in 0..count {
             let tag = self.varint()?;
             let length = to_usize(self.varint()?);
@@ -126,6 +157,9 @@ impl Walk<'_> {
                 };
                 walk.value(&field.kind)?;
                 self.budget = walk.budget;
+            } else {
+                self.take(if is_first { FIRST_TAG_BYTES } else { TAG_BYTES })?;
+                is_first = false;
             }
             self.rest = after;
         }
@@ -228,7 +262,8 @@ fn parse_kind(chars: &mut Peekable<Chars<'_>>) -> Option<Kind> {
         '[' => {
             let inner = parse_kind(chars)?;
             chars.next_if_eq(&']')?;
-            Kind::Array(Box::new(inner))
+            let element_bytes = inner.decoded_bytes();
+            Kind::Array(Box::new(inner), element_bytes)
         }
         '{' => parse_struct(chars, false)?,
         '?' => {
@@ -278,9 +313,76 @@ mod tests {
     }
 
     #[test]
-    fn many_tiny_elements_are_refused() {
-        let mut body = 900_000_i32.to_be_bytes().to_vec();
-        body.extend(std::iter::repeat_n([0, 0], 900_000).flatten());
-        assert_eq!(check(3, 1, &body), Err("too many elements for one request"));
+    fn what_is_bounded_is_memory_and_not_a_number_of_elements() {
+        let metadata = |count: i32, name: &[u8]| {
+            let length = i16::try_from(name.len()).expect("short").to_be_bytes();
+            let one = [&length[..], name].concat();
+            let names = one.repeat(usize::try_from(count).expect("positive"));
+            [&count.to_be_bytes()[..], &names].concat()
+        };
+        assert_eq!(check(3, 1, &metadata(100_000, b"topic-00001")), Ok(()));
+        assert_eq!(check(3, 1, &metadata(2_000_000, b"topic-00001")), Ok(()));
+        // Two bytes each.
+        assert!(check(3, 1, &metadata(100_000, b"")).is_ok());
+        let refused = check(3, 1, &metadata(900_000, b"")).expect_err("forty times its bytes");
+        assert!(refused.contains("too much memory"), "{refused}");
+    }
+
+    #[test]
+    fn tagged_fields_that_nobody_knows_are_counted_by_what_a_tree_of_them_needs() {
+        // Metadata 9: no topics, three booleans, and a million tagged fields of no bytes.
+        let tags = |count: u32| {
+            let mut body = vec![1, 0, 0, 0];
+            let mut varint = |mut value: u32| {
+                while value >= 0x80 {
+                    body.push(u8::try_from(value & 0x7f | 0x80).expect("a byte"));
+                    value >>= 7;
+                }
+                body.push(u8::try_from(value).expect("a byte"));
+            };
+            varint(count);
+            for tag in 0..count {
+                varint(tag + 100);
+                varint(0);
+            }
+            body
+        };
+        assert_eq!(check(3, 9, &tags(100_000)), Ok(()));
+        assert!(check(3, 9, &tags(2_000_000)).is_err());
+    }
+
+    #[test]
+    fn an_element_is_taken_to_need_at_least_what_it_needs() {
+        use kafka_protocol::messages as m;
+        /// What the first array of a request is taken to need for each element.
+        fn element(key: i16) -> usize {
+            fn first(fields: &[Field]) -> Option<usize> {
+                fields.iter().find_map(|field| match &field.kind {
+                    Kind::Array(_, bytes) => Some(*bytes),
+                    _ => None,
+                })
+            }
+            SHAPES.get(&key).and_then(|shape| first(&shape.fields)).expect("an array")
+        }
+        let sizes = [
+            (0, size_of::<m::produce_request::TopicProduceData>()),
+            (2, size_of::<m::list_offsets_request::ListOffsetsTopic>()),
+            (3, size_of::<m::metadata_request::MetadataRequestTopic>()),
+            (8, size_of::<m::offset_commit_request::OffsetCommitRequestTopic>()),
+            (10, size_of::<super::super::StrBytes>()),
+            (13, size_of::<m::leave_group_request::MemberIdentity>()),
+            (19, size_of::<m::create_topics_request::CreatableTopic>()),
+            (20, size_of::<m::delete_topics_request::DeleteTopicState>()),
+            (32, size_of::<m::describe_configs_request::DescribeConfigsResource>()),
+            (37, size_of::<m::create_partitions_request::CreatePartitionsTopic>()),
+            (44, size_of::<m::incremental_alter_configs_request::AlterConfigsResource>()),
+        ];
+        for (key, size) in sizes {
+            let taken = element(key);
+            assert!(
+                (size..=2 * size).contains(&taken),
+                "key {key}: {size} bytes, taken for {taken}"
+            );
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::log::{AppendError, OpenError, ReadError};
 use crate::model::{BrokerId, Offset};
+use crate::system::disk::is_no_room;
 
 /// Why the quorum's files can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,17 @@ pub(crate) enum StoreError {
     Snapshot(String),
     #[error("the quorum does not start: {0}")]
     Start(String),
+}
+
+impl StoreError {
+    /// Whether it was only room that was missing.
+    pub(super) fn is_no_room(&self) -> bool {
+        match self {
+            StoreError::Append(AppendError::NoRoom) => true,
+            StoreError::Disk(error) | StoreError::Open(OpenError::Disk(error)) => is_no_room(error),
+            _ => false,
+        }
+    }
 }
 
 /// Why a proposal is not known to stand in the log.

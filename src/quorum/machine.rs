@@ -235,7 +235,7 @@ fn panicked() -> StoreError {
 impl RaftSnapshotBuilder<TypeConfig> for Machine {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
         let machine = self.clone();
-        let built = blocking(move || machine.build()).await.unwrap_or_else(|| Err(panicked()));
+        let built = self.storage.until_there_is_room(move |_| machine.build()).await;
         built.map_err(|error| failed(ErrorVerb::Write, error))
     }
 }
@@ -273,10 +273,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
         snapshot: Box<Vec<String>>,
     ) -> Result<(), StorageError> {
         let (machine, meta) = (self.clone(), meta.clone());
-        let installed = blocking(move || machine.install(&meta, &snapshot)).await;
-        installed
-            .unwrap_or_else(|| Err(panicked()))
-            .map_err(|error| failed(ErrorVerb::Write, error))
+        let installed =
+            self.storage.until_there_is_room(move |_| machine.install(&meta, &snapshot));
+        installed.await.map_err(|error| failed(ErrorVerb::Write, error))
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {

@@ -11,6 +11,7 @@ mod machine;
 mod node;
 mod observer;
 mod peers;
+mod reserve;
 mod service;
 mod storage;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub(crate) use node::{LoadedQuorum, Quorum, QuorumSettings, QuorumStatus};
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use peers::read_message;
 pub(crate) use peers::{Identity, Peers};
+pub(crate) use reserve::Room;
 pub(crate) use service::{CommandHandler, PeerService};
 pub(crate) use storage::{METADATA_FOLDER, QuorumStorage};
 pub(crate) use transport::VoterDisks;

@@ -21,15 +21,16 @@ use super::error::{ProposeError, StoreError};
 use super::machine::{Machine, Progress, StateMachine};
 use super::observer::{Seen, follow};
 use super::peers::{Identity, Peers};
+use super::reserve::{Reserve, Room};
 use super::storage::QuorumStorage;
 use super::transport::{Transport, VoterDisks};
 use super::types::{Entry, LogId, Proposal, Raft, SnapshotMeta, Vote};
 use crate::model::number::to_u64;
 use crate::model::{BrokerId, Offset};
 use crate::system::Random;
-use crate::system::clock::{monotonic, timeout_at, uptime_ms};
+use crate::system::clock::{monotonic, sleep, timeout_at, uptime_ms};
 use crate::system::planted::{Bug, is_planted};
-use crate::system::tasks::{keep_service, part_of_node};
+use crate::system::tasks::{blocking, keep_job, keep_service, part_of_node};
 
 /// How long a new voter may take to get everything.
 const CATCH_UP: Duration = Duration::from_secs(30);
@@ -37,6 +38,8 @@ const CATCH_UP: Duration = Duration::from_secs(30);
 const LEFT_ALONE_MS: i64 = 2_000;
 /// How long the leader may take for what is passed on to it.
 const PASS_ON: Duration = Duration::from_secs(5);
+/// How often it is looked whether there is room for the reserve again.
+const REFILL: Duration = Duration::from_secs(1);
 /// Entries that are handed to an observer at a time.
 const FOLLOWED_MAX: usize = 1_000;
 /// Entries after which a snapshot is made, and those that stay for nodes that are a little behind.
@@ -151,6 +154,9 @@ impl LoadedQuorum {
         } else {
             Seat::Observer(Mutex::default())
         };
+        if storage.reserve().is_some() {
+            keep_job("reserve of the metadata", refill(storage.clone()));
+        }
         let quorum = Arc::new(Quorum { settings, storage, machine, progress, transport, seat });
         match &quorum.seat {
             // A lone voter that nobody could reach stays alone.
@@ -161,6 +167,15 @@ impl LoadedQuorum {
             Seat::Observer(_) => keep_service("metadata reader", follow(Arc::clone(&quorum))),
         }
         Ok(quorum)
+    }
+}
+
+/// Makes the reserve whole again once there is room.
+async fn refill(storage: QuorumStorage) {
+    loop {
+        sleep(REFILL).await;
+        let storage = storage.clone();
+        blocking(move || storage.reserve().map(Reserve::refill)).await;
     }
 }
 
@@ -448,8 +463,14 @@ impl Quorum {
         member.metrics.borrow().running_state.as_ref().err().map(ToString::to_string)
     }
 
+    /// How much may still be written to the log here.
+    pub(crate) fn room(&self) -> Room {
+        self.storage.room()
+    }
+
     /// Takes no part any more.
     pub(crate) async fn stop(&self) {
+        self.storage.stop();
         let Some(member) = self.member() else { return };
         if let Err(error) = member.raft.shutdown().await {
             tracing::warn!(%error, "the quorum did not stop by itself");

@@ -7,19 +7,23 @@
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{BasicNode, EntryPayload, ErrorSubject, ErrorVerb, RaftLogReader, StorageIOError};
 use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
+use super::reserve::{Reserve, Room};
 use super::types::{Entry, LogId, StorageError, TypeConfig, Vote};
 use crate::config::{Config, TopicConfig};
 use crate::log::{FileCache, FlushJob, Log, LogParts, NewBatch, RecoveryPoint, Stamp, checkpoint};
 use crate::model::number::{to_i32, to_i64};
 use crate::model::{BrokerId, Offset, TopicPartition};
 use crate::record::{BatchBuilder, BatchHeader, Records, next_batch};
+use crate::system::clock::{monotonic, sleep};
 use crate::system::disk::{is_named, not_named};
 use crate::system::planted::{Bug, is_planted};
 use crate::system::tasks::blocking;
@@ -32,6 +36,9 @@ const STATE_KIND: &str = "strandline-quorum-state";
 const READ_BYTES: usize = 1 << 20;
 /// What is known to be committed is noted once it grew by this much; at start the rest is learned from the leader.
 const COMMITTED_STEP: u64 = 1_000;
+/// Pause before it is tried again to write what finds no room, and how often somebody is told of that.
+const ROOM_PAUSE: Duration = Duration::from_millis(200);
+const TELL: Duration = Duration::from_secs(10);
 
 /// What is kept beside the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,12 +61,28 @@ pub(crate) struct QuorumStorage {
     state: Arc<Patient<State>>,
     disk: SharedDisk,
     folder: PathBuf,
+    reserve: Arc<OnceLock<Reserve>>,
+    /// Whether nobody waits for room any more.
+    is_stopping: Arc<AtomicBool>,
 }
 
 impl QuorumStorage {
     /// Opens the log below `directory`, or makes it.
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) fn open(disk: &SharedDisk, directory: &Path) -> Result<Self, StoreError> {
+        Self::open_with(disk, directory, 0)
+    }
+
+    /// The same, where so much room is kept for what has to be written when nobody finds any.
+    pub(crate) fn open_with(
+        disk: &SharedDisk,
+        directory: &Path,
+        reserve_bytes: u64,
+    ) -> Result<Self, StoreError> {
         let folder = directory.join(METADATA_FOLDER);
+        let reserve = OnceLock::new();
+        // A log that is there may need some of it to be opened; the folder of a new one is made with it.
+        keep_reserve(&reserve, (disk, &folder), reserve_bytes);
         let kept = read_kept(disk, &folder)?;
         let cache = Arc::new(FileCache::new(Arc::clone(disk), 2, 2));
         let mut config = TopicConfig::resolve(&Config::default(), &BTreeMap::new());
@@ -75,10 +98,68 @@ impl QuorumStorage {
             log_start,
             has_producers: false,
         };
-        let (log, _) = Log::open(name, folder.clone(), parts, point, 0)?;
+        let open = || Ok(Log::open(name.clone(), folder.clone(), parts.clone(), point, 0)?);
+        let (log, _) = match reserve.get() {
+            Some(reserve) => reserve.lend(StoreError::is_no_room, open)?,
+            None => open()?,
+        };
+        keep_reserve(&reserve, (disk, &folder), reserve_bytes);
         let entries = read_entries(&log)?;
         let state = State { log, entries, kept };
-        Ok(Self { state: Arc::new(Patient::new(state)), disk: Arc::clone(disk), folder })
+        Ok(Self {
+            state: Arc::new(Patient::new(state)),
+            disk: Arc::clone(disk),
+            folder,
+            reserve: Arc::new(reserve),
+            is_stopping: Arc::default(),
+        })
+    }
+
+    pub(super) fn reserve(&self) -> Option<&Reserve> {
+        self.reserve.get()
+    }
+
+    /// How much may still be written.
+    pub(super) fn room(&self) -> Room {
+        self.reserve().map_or(Room::Plenty, Reserve::room)
+    }
+
+    /// Writes something; if it finds no room, once more with room from the reserve.
+    fn lend<T>(&self, mut write: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match self.reserve() {
+            Some(reserve) => reserve.lend(StoreError::is_no_room, write),
+            None => write(),
+        }
+    }
+
+    /// Whoever waits for room gives up.
+    pub(super) fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+    }
+
+    /// Does what may find no room on a thread that may block, until there is some: nothing is lost meanwhile, and a node that left the
+    /// quorum for it would need a restart.
+    pub(super) async fn until_there_is_room<T: Send + 'static>(
+        &self,
+        work: impl Fn(&Self) -> Result<T, StoreError> + Send + Sync + 'static,
+    ) -> Result<T, StoreError> {
+        let work = Arc::new(work);
+        let mut tell_at = monotonic();
+        loop {
+            let (storage, work) = (self.clone(), Arc::clone(&work));
+            let done = blocking(move || work(&storage)).await;
+            let done = done.unwrap_or_else(|| Err(std::io::Error::other("it panicked").into()));
+            match done {
+                Err(error) if error.is_no_room() && !self.is_stopping.load(Ordering::Acquire) => {
+                    if monotonic() >= tell_at {
+                        tracing::error!(%error, "the metadata waits for room");
+                        tell_at = monotonic() + TELL;
+                    }
+                    sleep(ROOM_PAUSE).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -155,23 +236,28 @@ impl QuorumStorage {
         state.entries.last_key_value().map(|(_, entry)| entry.log_id).or(state.kept.purged)
     }
 
-    fn keep(&self, change: impl FnOnce(&mut Kept)) -> std::io::Result<()> {
+    fn keep(&self, change: impl FnOnce(&mut Kept)) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         let mut kept = state.kept.clone();
         change(&mut kept);
-        let line = serde_json::to_string(&kept)?;
+        let lines = [serde_json::to_string(&kept).map_err(std::io::Error::from)?];
         if !is_planted(Bug::VoteBeforeFlush) {
             let path = self.folder.join(STATE_FILE);
-            checkpoint::write(&*self.disk, &path, STATE_KIND, 1, &[line])?;
+            self.lend(|| Ok(checkpoint::write(&*self.disk, &path, STATE_KIND, 1, &lines)?))?;
         }
         state.kept = kept;
         Ok(())
     }
 
-    fn write(&self, entries: Vec<Entry>) -> Result<Option<FlushJob>, StoreError> {
+    /// Appends what is not there yet: it may be tried again.
+    fn write(&self, entries: &[Entry]) -> Result<Option<FlushJob>, StoreError> {
         let mut state = self.state.lock();
         for entry in entries {
-            let value = serde_json::to_vec(&entry).map_err(std::io::Error::other)?;
+            let known = state.entries.get(&entry.log_id.index);
+            if known.is_some_and(|known| known.log_id == entry.log_id) {
+                continue;
+            }
+            let value = serde_json::to_vec(entry).map_err(std::io::Error::other)?;
             let batch = BatchBuilder::new().record(0, None, Some(&value)).build();
             let header = BatchHeader::parse(&batch)
                 .ok_or_else(|| std::io::Error::other("built batch is cut"))?;
@@ -182,9 +268,10 @@ impl QuorumStorage {
             }
             assert!(index == state.log.log_end(), "quorum_log_has_no_gaps: {index}");
             let term = to_i32(entry.log_id.leader_id.term);
-            let (mut outcomes, new) = (Vec::new(), NewBatch { header, bytes: &batch });
-            state.log.append_all(&[new], Stamp { leader_epoch: term, now_ms: 0 }, &mut outcomes)?;
-            state.entries.insert(entry.log_id.index, entry);
+            let (stamp, new) =
+                (Stamp { leader_epoch: term, now_ms: 0 }, [NewBatch { header, bytes: &batch }]);
+            self.lend(|| Ok(state.log.append_all(&new, stamp, &mut Vec::new())?))?;
+            state.entries.insert(entry.log_id.index, entry.clone());
         }
         Ok(state.log.flush_job())
     }
@@ -229,6 +316,17 @@ impl QuorumStorage {
             let _ = self.disk.remove(path);
         }
         Ok(())
+    }
+}
+
+/// Keeps so much room from now on, if there is a folder for it.
+fn keep_reserve(kept: &OnceLock<Reserve>, (disk, folder): (&SharedDisk, &Path), bytes: u64) {
+    if bytes == 0 || kept.get().is_some() || !disk.exists(folder) {
+        return;
+    }
+    match Reserve::open(disk, folder, bytes) {
+        Ok(reserve) => drop(kept.set(reserve)),
+        Err(error) => tracing::error!(%error, "no reserve is kept for the metadata"),
     }
 }
 
@@ -310,10 +408,10 @@ impl RaftLogStorage<TypeConfig> for QuorumStorage {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
-        let (storage, vote) = (self.clone(), *vote);
-        let saved = blocking(move || storage.keep(|kept| kept.vote = Some(vote))).await;
-        let saved = saved.unwrap_or_else(|| Err(std::io::Error::other("the writer panicked")));
-        saved.map_err(|error| failed(ErrorVerb::Write, error))
+        let vote = *vote;
+        let saved =
+            self.until_there_is_room(move |storage| storage.keep(|kept| kept.vote = Some(vote)));
+        saved.await.map_err(|error| failed(ErrorVerb::Write, error))
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
@@ -326,10 +424,9 @@ impl RaftLogStorage<TypeConfig> for QuorumStorage {
         if index(&committed) < index(&known) + COMMITTED_STEP {
             return Ok(());
         }
-        let storage = self.clone();
-        let saved = blocking(move || storage.keep(|kept| kept.committed = committed)).await;
-        let saved = saved.unwrap_or_else(|| Err(std::io::Error::other("the writer panicked")));
-        saved.map_err(|error| failed(ErrorVerb::Write, error))
+        let saved = self
+            .until_there_is_room(move |storage| storage.keep(|kept| kept.committed = committed));
+        saved.await.map_err(|error| failed(ErrorVerb::Write, error))
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
@@ -346,15 +443,18 @@ impl RaftLogStorage<TypeConfig> for QuorumStorage {
         I::IntoIter: Send,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
-        let storage = self.clone();
-        let written = blocking(move || {
-            let job = storage.write(entries)?;
-            let job = job.filter(|_| !is_planted(Bug::QuorumAcksBeforeFlush));
-            storage.flush(job).map_err(StoreError::from)
-        });
-        let written = written
-            .await
-            .unwrap_or_else(|| Err(StoreError::Disk(std::io::Error::other("the writer panicked"))));
+        let written = self.until_there_is_room(move |storage| storage.write(&entries)).await;
+        let written = match written {
+            Ok(job) => {
+                let job = job.filter(|_| !is_planted(Bug::QuorumAcksBeforeFlush));
+                let storage = self.clone();
+                // What a flush may have lost is not written again by another one.
+                let flushed = blocking(move || storage.flush(job)).await;
+                let panicked = || Err(std::io::Error::other("the writer panicked"));
+                flushed.unwrap_or_else(panicked).map_err(StoreError::from)
+            }
+            Err(error) => Err(error),
+        };
         match written {
             Ok(()) => {
                 callback.log_io_completed(Ok(()));
@@ -375,10 +475,7 @@ impl RaftLogStorage<TypeConfig> for QuorumStorage {
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
-        let storage = self.clone();
-        let purged = blocking(move || storage.purge_to(log_id)).await;
-        purged
-            .unwrap_or_else(|| Err(std::io::Error::other("the writer panicked").into()))
-            .map_err(|error| failed(ErrorVerb::Delete, error))
+        let purged = self.until_there_is_room(move |storage| storage.purge_to(log_id)).await;
+        purged.map_err(|error| failed(ErrorVerb::Delete, error))
     }
 }

@@ -152,3 +152,38 @@ async fn a_log_that_is_damaged_where_it_was_committed_is_refused() {
 fn raft(quorum: &Quorum) -> &Raft {
     &quorum.member().expect("a member").raft
 }
+
+#[tokio::test]
+async fn a_log_that_finds_no_room_waits_for_it_and_goes_on() {
+    use crate::system::sim_disk::Faults;
+    let disk = SimDisk::default();
+    let (quorum, words) = open(&disk).await;
+    say(&quorum, 0).await.expect("agreed");
+    disk.set_faults(Faults { room: Some(0), ..Faults::default() });
+    let base = quorum.progress().borrow().data;
+    let data = RawValue::from_string("1".to_owned()).expect("a number");
+    let waits = quorum.propose(base, data, Duration::from_millis(500)).await;
+    assert!(matches!(waits, Err(ProposeError::TimedOut)), "{waits:?}");
+    assert_eq!(quorum.failure(), None, "nobody leaves the quorum for want of room");
+    disk.set_faults(Faults::default());
+    while words.0.lock().len() < 2 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    say(&quorum, 2).await.expect("agreed");
+    assert_eq!(*words.0.lock(), numbers(3));
+    quorum.stop().await;
+    let (_, words) = open(&disk).await;
+    assert_eq!(*words.0.lock(), numbers(3));
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_room() {
+    use crate::system::sim_disk::Faults;
+    let disk = SimDisk::default();
+    let (quorum, _) = open(&disk).await;
+    disk.set_faults(Faults { room: Some(0), ..Faults::default() });
+    let base = quorum.progress().borrow().data;
+    let data = RawValue::from_string("1".to_owned()).expect("a number");
+    let _ = quorum.propose(base, data, Duration::from_millis(50)).await;
+    quorum.stop().await;
+}

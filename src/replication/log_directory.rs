@@ -25,7 +25,7 @@ use super::removing::Rubbish;
 use crate::log::{FileCache, checkpoint};
 use crate::model::{BrokerId, TopicPartition};
 use crate::system::clock::uptime_ms;
-use crate::system::disk::{is_named, is_shortage, not_named};
+use crate::system::disk::{ROOM_MIN, is_named, is_shortage, not_named};
 use crate::system::{Random, SharedDisk, SharedFile, Space, wait_here};
 
 const META_FILE: &str = "meta.properties";
@@ -65,6 +65,8 @@ pub(crate) struct LogDirectory {
     pub(super) points_changed: AtomicBool,
     offline: AtomicBool,
     full: AtomicBool,
+    /// Whether there is no room for a new log.
+    no_room: AtomicBool,
     pace: Pace,
     lock: SharedFile,
     /// When it was last said that something ran out.
@@ -136,6 +138,7 @@ impl LogDirectory {
             points_changed: AtomicBool::new(false),
             offline: AtomicBool::new(false),
             full: AtomicBool::new(false),
+            no_room: AtomicBool::new(false),
             pace: Pace::default(),
             lock,
             shortage_said_ms: AtomicI64::new(i64::MIN / 2),
@@ -153,6 +156,16 @@ impl LogDirectory {
 
     pub(crate) fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is no room for a new log.
+    pub(super) fn has_no_room(&self) -> bool {
+        self.no_room.load(Ordering::Relaxed)
+    }
+
+    /// Notes how much room there is.
+    pub(super) fn note_room(&self, usable: u64) {
+        self.no_room.store(usable < ROOM_MIN, Ordering::Relaxed);
     }
 
     pub(crate) fn space(&self) -> Option<Space> {

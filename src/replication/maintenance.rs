@@ -153,6 +153,7 @@ impl Replicas {
         for directory in &self.directories {
             if let Some(space) = directory.space() {
                 directory.set_full(space.usable < free_bytes_min);
+                directory.note_room(space.usable);
             }
         }
     }

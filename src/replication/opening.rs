@@ -13,12 +13,18 @@ use crate::model::TopicPartition;
 use crate::model::number::to_u64;
 use crate::system::disk::is_shortage;
 
+/// Partitions that somebody is told by name at a time.
+const NAMED_MAX: usize = 20;
+
 impl Replicas {
     pub(super) fn open_log(
         &self,
         spec: &PartitionSpec,
         directory: &Arc<LogDirectory>,
     ) -> OpenedLog {
+        if let Err(error) = directory.cache.check_logs() {
+            return self.open_later(spec, directory, &error);
+        }
         let dir = directory.path.join(spec.name.to_string());
         let parts =
             LogParts { cache: Arc::clone(&directory.cache), config: Arc::clone(&spec.config) };
@@ -65,6 +71,18 @@ impl Replicas {
         directory.note_shortage(error);
         self.local.unopened.lock().insert(spec.name.clone());
         (None, 0)
+    }
+
+    /// Whether no log directory has room for a new log.
+    pub(crate) fn have_no_room(&self) -> bool {
+        let mut usable = self.directories.iter().filter(|directory| !directory.is_offline());
+        usable.all(|directory| directory.has_no_room())
+    }
+
+    /// How many logs could not be opened, and the first of them.
+    pub(crate) fn unopened(&self) -> (usize, Vec<TopicPartition>) {
+        let unopened = self.local.unopened.lock();
+        (unopened.len(), unopened.iter().take(NAMED_MAX).cloned().collect())
     }
 
     /// Partitions whose logs could not be opened for want of something; told once.

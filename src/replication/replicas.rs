@@ -24,8 +24,10 @@ use crate::config::TopicConfig;
 use crate::log::{FileCache, Log};
 use crate::model::{BrokerId, Offset, PartitionId, TopicId, TopicPartition};
 use crate::system::tasks::parallel;
-use crate::system::{Awake, Clock, Random, SharedDisk};
+use crate::system::{Awake, Clock, Random, SharedDisk, Shares};
 
+/// Most indexes of closed segments that are kept.
+const INDEXES_MAX: usize = 1_000;
 const DELETED_ENDING: &str = "-delete";
 
 /// What the replicas need from the configuration.
@@ -133,7 +135,9 @@ impl Replicas {
         (clock, random): (Clock, Random),
         (lease, mut cluster_id): (Lease, Option<String>),
     ) -> Result<Arc<Self>, StartError> {
-        let cache = Arc::new(FileCache::new(Arc::clone(disk), 1000, 1000));
+        let shares = Shares::here();
+        let cache = FileCache::new(Arc::clone(disk), shares.closed_segments(), INDEXES_MAX);
+        let cache = Arc::new(cache.with_logs_max(shares.logs_most()));
         // A folder that has an identity tells it to those that are new.
         for path in &settings.directories {
             if let Ok(Some(meta)) = read_meta(disk, path) {

@@ -223,6 +223,7 @@ impl Node {
             advertised: HashMap::from([("PLAINTEXT".into(), (name.clone(), 9092))]),
             peers: Peers::new(identity, Arc::clone(&dialer)),
             service,
+            metadata_reserve_bytes: 0,
             broker_dialer: Arc::clone(&dialer),
             dialer,
         };

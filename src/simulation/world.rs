@@ -105,6 +105,7 @@ async fn start(disk: &SimDisk, random: &Random) -> Broker {
         advertised: HashMap::from([("SIM".into(), ("sim".to_owned(), 1))]),
         peers: Peers::new(identity.clone(), Arc::clone(&dialer)),
         service: PeerService::new(identity),
+        metadata_reserve_bytes: 0,
         broker_dialer: Arc::clone(&dialer),
         dialer,
     };

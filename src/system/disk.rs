@@ -95,17 +95,29 @@ pub(crate) fn is_named(disk: &dyn Disk, path: &Path, file: &dyn DiskFile) -> io:
     }
 }
 
+/// Whether there was no room for what was to be written.
+pub(crate) fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
 /// Whether something ran out that may be there again later: room, descriptors, memory.
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
     let kind = error.kind();
-    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::OutOfMemory)
-        || is_out_of_descriptors(error)
+    is_no_room(error) || kind == ErrorKind::OutOfMemory || is_out_of_descriptors(error)
+}
+
+/// With less room than this on a file system nothing new is made there.
+pub(crate) const ROOM_MIN: u64 = 1 << 20;
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+
+/// What is said where none of the descriptors that there are may be used for this.
+pub(crate) fn out_of_descriptors() -> io::Error {
+    io::Error::from_raw_os_error(EMFILE)
 }
 
 /// Whether no descriptor was to be had: nothing was opened, so nothing was done.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
-    const ENFILE: i32 = 23;
-    const EMFILE: i32 = 24;
     matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod clock;
 mod descriptors;
 pub(crate) mod disk;
 pub(crate) mod life;
+mod memory;
 mod os_disk;
 mod patient;
 pub(crate) mod planted;
@@ -23,8 +24,9 @@ mod throttle;
 
 pub(crate) use awake::Awake;
 pub(crate) use clock::Clock;
-pub(crate) use descriptors::descriptors_max;
+pub(crate) use descriptors::{Shares, descriptors_max};
 pub(crate) use disk::{Disk, DiskFile, OpenMode, SharedDisk, SharedFile, Space};
+pub(crate) use memory::memory_max;
 pub(crate) use os_disk::OsDisk;
 pub(crate) use patient::{Patient, wait_here};
 pub(crate) use random::Random;
