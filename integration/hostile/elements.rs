@@ -10,7 +10,7 @@ use kafka_protocol::messages::{
     CreateTopicsRequest, FindCoordinatorRequest, ListOffsetsRequest, MetadataRequest,
 };
 
-use super::partitions::Good;
+use super::good::Good;
 use crate::broker::{Broker, folder};
 use crate::first_run::create;
 use crate::kit::eventually;
@@ -93,7 +93,7 @@ fn a_hundred_thousand_of_anything_is_answered_as_by_apache_kafka() {
     let broker = Broker::start(&data);
     create(&broker, "there", &[]);
     create(&broker, "good", &[]);
-    let good = Good::start(&broker, "good");
+    let good = Good::begin(&broker, "good", 100);
     let mut wire = Wire::connect(&broker.address);
     let before = broker.resident_kib();
     let found = timed("metadata", || metadata(&mut wire, |n| format!("none{n}")));
@@ -125,7 +125,7 @@ fn a_hundred_thousand_of_anything_is_answered_as_by_apache_kafka() {
     assert_eq!(refused, [((42, "Duplicate topic name.".to_owned()), 5_000)].into());
     let valid = timed("5000 topics", || topics(&mut wire, 5_000, 1, |n| format!("new{n}")));
     assert_eq!(valid, [((0, String::new()), 5_000)].into());
-    good.stop();
+    good.end(&broker);
     let more = broker.resident_kib().saturating_sub(before);
     println!("{} MiB more are resident", more >> 10);
     assert!(more < 200 << 10, "{more} KiB");

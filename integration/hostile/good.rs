@@ -11,9 +11,8 @@ use crate::wire::{Wire, batch, produce};
 
 /// A pause between two requests.
 const PAUSE: Duration = Duration::from_millis(5);
-/// How much longer than before a request in a hundred may take under attack.
-const FACTOR: u32 = 3;
-/// What it may take anyway: a machine of two cores that tests, attackers and the broker share.
+/// How long a request in a hundred may take under attack: on a machine of two cores that tests, attackers and the broker share, and with
+/// a build that is not optimized, three times of what it takes alone says nothing.
 const ANYWAY: Duration = Duration::from_millis(250);
 
 /// A client on a thread of its own.
@@ -24,9 +23,8 @@ pub(crate) struct Good {
 }
 
 impl Good {
-    /// Writes records of `bytes` one after the other, each acknowledged, until it is told to stop.
+    /// Writes records of `bytes` to a topic one after the other, each acknowledged, until it is told to stop.
     pub(crate) fn begin(broker: &Broker, topic: &str, bytes: usize) -> Self {
-        create(broker, topic, &["retention.ms=-1"]);
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, address, name) =
             (Arc::clone(&stop), broker.address.clone(), topic.to_owned());
@@ -45,19 +43,25 @@ impl Good {
         Self { stop, writing, topic: topic.to_owned() }
     }
 
-    /// How long requests took; everything that was acknowledged is read.
+    /// How long requests took: one in a hundred more than `ANYWAY` at most. Everything that was acknowledged is read.
     pub(crate) fn end(self, broker: &Broker) -> Vec<Duration> {
         self.stop.store(true, Ordering::Relaxed);
         let took = self.writing.join().expect("the good client has no errors");
         let arguments = ["consume", &self.topic, "-o", "start", "-e"];
         let read = crate::first_run::cli(broker, &arguments).lines().count();
         assert_eq!(read, took.len(), "records that were acknowledged, and that are read");
+        let slow = p99(&took);
+        println!(
+            "the good client: {read} records, p99 {slow:?}, the longest {:?}",
+            took.iter().max()
+        );
+        assert!(slow <= ANYWAY, "p99 {slow:?}");
         took
     }
 }
 
 /// The time within which 99 of 100 requests were answered.
-pub(crate) fn p99(took: &[Duration]) -> Duration {
+fn p99(took: &[Duration]) -> Duration {
     let mut sorted = took.to_vec();
     sorted.sort_unstable();
     sorted[(sorted.len() * 99 / 100).min(sorted.len() - 1)]
@@ -81,26 +85,30 @@ fn heartbeats(broker: &Broker, within: &str) -> (u64, u64) {
 }
 
 /// How many came too late meanwhile, and of how many.
-fn late_heartbeats(before: &(u64, u64), after: &(u64, u64)) -> (u64, u64) {
+fn late_heartbeats(before: (u64, u64), after: (u64, u64)) -> (u64, u64) {
     let all = after.1 - before.1;
     (all - (after.0 - before.0), all)
 }
 
 /// Runs `attack` beside a good client that writes records of `bytes`.
-pub(crate) fn beside_a_good_client(broker: &Broker, bytes: usize, attack: impl FnOnce()) {
-    let alone = Good::begin(broker, &format!("alone-{bytes}"), bytes);
+pub(crate) fn beside_a_good_client<T>(
+    broker: &Broker,
+    bytes: usize,
+    attack: impl FnOnce() -> T,
+) -> T {
+    let (alone, beside) = (format!("alone-{bytes}"), format!("beside-{bytes}"));
+    create(broker, &alone, &["retention.ms=-1"]);
+    create(broker, &beside, &["retention.ms=-1"]);
+    let alone = Good::begin(broker, &alone, bytes);
     std::thread::sleep(Duration::from_secs(1));
-    let alone = p99(&alone.end(broker));
+    alone.end(broker);
     let before = ["0.1", HEARTBEAT].map(|within| heartbeats(broker, within));
-    let beside = Good::begin(broker, &format!("beside-{bytes}"), bytes);
-    attack();
-    let took = beside.end(broker);
-    let beside = p99(&took);
+    let beside = Good::begin(broker, &beside, bytes);
+    let done = attack();
+    beside.end(broker);
     let after = ["0.1", HEARTBEAT].map(|within| heartbeats(broker, within));
-    let [(slow, _), (late, all)] = [0, 1].map(|at: usize| late_heartbeats(&before[at], &after[at]));
+    let [(slow, _), (late, all)] = [0, 1].map(|at: usize| late_heartbeats(before[at], after[at]));
     println!("of {all} heartbeats {slow} took more than 0.1 s, {late} more than {HEARTBEAT}");
     assert!(late * 100 <= all, "{late} of {all} heartbeats took more than {HEARTBEAT} s");
-    println!("{} requests of {bytes} bytes: p99 {beside:?}; alone {alone:?}", took.len());
-    let most = (alone * FACTOR).max(ANYWAY);
-    assert!(beside <= most, "p99 {beside:?} under attack, {alone:?} without; at most {most:?}");
+    done
 }

@@ -2,58 +2,20 @@
 //! is answered, and the rest is served.
 
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{CreatePartitionsRequest, DeleteTopicsRequest, MetadataRequest};
 
+use super::good::Good;
 use crate::broker::{Broker, folder};
 use crate::first_run::{consume, get};
 use crate::kit::{after, eventually};
-use crate::wire::{Wire, batch, create, name, produce};
+use crate::wire::{Wire, create, name};
 
 const POLICY_VIOLATION: i16 = 44;
 const LEADER_NOT_AVAILABLE: i16 = 5;
-
-/// A client that does nothing wrong, beside one that does.
-pub(super) struct Good {
-    stopping: Arc<AtomicBool>,
-    thread: JoinHandle<(usize, Duration)>,
-}
-
-impl Good {
-    /// Produces one record after the other to a topic that is there; none of them may be refused.
-    pub(super) fn start(broker: &Broker, topic: &'static str) -> Self {
-        let stopping = Arc::new(AtomicBool::new(false));
-        let (stop, mut wire) = (Arc::clone(&stopping), Wire::connect(&broker.address));
-        let thread = std::thread::spawn(move || {
-            let (mut sent, mut longest) = (0, Duration::ZERO);
-            while !stop.load(Ordering::Relaxed) {
-                let begun = Instant::now();
-                let answer = wire.ask(9, &produce(topic, -1, batch(1, 100, -1)));
-                assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
-                longest = longest.max(begun.elapsed());
-                sent += 1;
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            (sent, longest)
-        });
-        Self { stopping, thread }
-    }
-
-    /// How many records were taken; panics if one was not.
-    pub(super) fn stop(self) -> usize {
-        self.stopping.store(true, Ordering::Relaxed);
-        let (sent, longest) = self.thread.join().expect("the good client was refused something");
-        println!("the good client: {sent} records, the longest took {longest:?}");
-        assert!(sent > 0);
-        sent
-    }
-}
 
 /// A broker that may open so many files; what it says goes to a file.
 fn start(data: &std::path::Path, descriptors: usize, settings: &[&str]) -> Broker {
@@ -97,7 +59,7 @@ fn partitions_that_the_descriptors_are_too_few_for_are_refused_before_they_are_m
     let broker = start(&data, 1_024, &[]);
     let mut wire = Wire::connect(&broker.address);
     assert_eq!(make(&mut wire, "good", 1).0, 0);
-    let good = Good::start(&broker, "good");
+    let good = Good::begin(&broker, "good", 100);
     let (code, why) = make(&mut wire, "large", 2_000);
     assert_eq!(code, POLICY_VIOLATION, "{why}");
     assert!(why.contains("can hold 320 by its 1024 descriptors (ulimit -n)"), "{why}");
@@ -124,7 +86,7 @@ fn partitions_that_the_descriptors_are_too_few_for_are_refused_before_they_are_m
     for topic in ["t1", "t5", "instead"] {
         assert_eq!(led(&mut wire, topic), (50, 0), "{topic}");
     }
-    let sent = good.stop();
+    let sent = good.end(&broker).len();
     assert_eq!(get(&broker, "/readyz"), "ok\n");
     assert!(broker.terminate().success());
     let broker = start(&data, 1_024, &[]);
@@ -182,7 +144,7 @@ fn topics_that_are_asked_for_too_fast_wait_for_their_turn_and_everybody_else_is_
     let broker = Broker::start_with(&data, &settings);
     let mut wire = Wire::connect(&broker.address);
     assert_eq!(make(&mut wire, "good", 1).0, 0);
-    let good = Good::start(&broker, "good");
+    let good = Good::begin(&broker, "good", 100);
     let ask = |wire: &mut Wire, from: usize, to: usize| {
         let topic = |n| MetadataRequestTopic::default().with_name(Some(name(&format!("n{n}"))));
         let topics = (from..to).map(topic).collect();
@@ -207,7 +169,7 @@ fn topics_that_are_asked_for_too_fast_wait_for_their_turn_and_everybody_else_is_
     assert!((40..=40 + 4 * (seconds + 2)).contains(&made), "{made} in {seconds} s");
     // Whoever asks for one that is there, or makes one, is not held up.
     assert_eq!(make(&mut wire, "asked-for", 1).0, 0);
-    good.stop();
+    good.end(&broker);
     // One who asks on gets what it asks for in the end.
     eventually("its turn comes", || ask(&mut wire, 1_990, 2_000).iter().all(|code| *code == 0));
     assert!(broker.terminate().success());

@@ -15,6 +15,7 @@ use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{GroupId, HeartbeatRequest, ListOffsetsRequest, MetadataRequest};
 
 use self::poison::{CODECS, NOW, bomb, good, idempotent, poisons};
+use super::good::{OFTEN, beside_a_good_client};
 use crate::broker::{Broker, folder};
 use crate::compacted::every_family_reads;
 use crate::first_run::create as create_with;
@@ -335,53 +336,56 @@ fn a_connections_batches_are_stored_in_their_order_however_long_each_takes_to_ch
 #[test]
 fn bombs_hold_up_nobody_and_take_bounded_memory() {
     let (_folder, data) = folder();
-    let broker = Broker::start(&data);
+    let broker = Broker::start_with(&data, &[OFTEN]);
     create_with(&broker, "bombs", &["retention.bytes=1000000"]);
     create_with(&broker, "packed", &["compression.type=lz4"]);
     create_with(&broker, "t", &[]);
     let is_over = AtomicBool::new(false);
     let bomb = bomb("zstd", 200 << 20);
-    let (slowest, asked) = thread::scope(|scope| {
-        let bombs: Vec<_> = (0..8)
-            .map(|number| {
-                let (bomb, address, is_over) = (&bomb, &broker.address, &is_over);
-                scope.spawn(move || {
-                    let mut wire = Wire::connect(address);
-                    let topic = if number % 2 == 0 { "bombs" } else { "packed" };
-                    let mut sent = 0;
-                    while !is_over.load(Ordering::Relaxed) {
-                        let answer = send(&mut wire, topic, bomb);
-                        assert_eq!(answer.error_code, 0, "{answer:?}");
-                        sent += 1;
-                    }
-                    sent
+    let attack = || {
+        thread::scope(|scope| {
+            let bombs: Vec<_> = (0..8)
+                .map(|number| {
+                    let (bomb, address, is_over) = (&bomb, &broker.address, &is_over);
+                    scope.spawn(move || {
+                        let mut wire = Wire::connect(address);
+                        let topic = if number % 2 == 0 { "bombs" } else { "packed" };
+                        let mut sent = 0;
+                        while !is_over.load(Ordering::Relaxed) {
+                            let answer = send(&mut wire, topic, bomb);
+                            assert_eq!(answer.error_code, 0, "{answer:?}");
+                            sent += 1;
+                        }
+                        sent
+                    })
                 })
-            })
-            .collect();
-        let over = Over(&is_over);
-        let found = beside(&broker.address, "t", || {
-            let mut wire = Wire::connect(&broker.address);
-            let heartbeat = HeartbeatRequest::default()
-                .with_group_id(GroupId(text("g")))
-                .with_member_id(text("nobody"));
-            let (mut slowest, mut asked) = (Duration::ZERO, 0);
-            let begun = Instant::now();
-            while begun.elapsed() < Duration::from_secs(8) {
-                let at = Instant::now();
-                wire.ask(3, &heartbeat);
-                wire.ask(8, &MetadataRequest::default().with_topics(None));
-                slowest = slowest.max(at.elapsed());
-                asked += 1;
-                thread::sleep(Duration::from_millis(10));
-            }
-            (slowest, asked)
-        });
-        drop(over);
-        let sent: i32 = bombs.into_iter().map(|client| client.join().expect("no error")).sum();
-        assert!(sent >= 8, "{sent} bombs");
-        println!("{sent} bombs");
-        found
-    });
+                .collect();
+            let over = Over(&is_over);
+            let found = beside(&broker.address, "t", || {
+                let mut wire = Wire::connect(&broker.address);
+                let heartbeat = HeartbeatRequest::default()
+                    .with_group_id(GroupId(text("g")))
+                    .with_member_id(text("nobody"));
+                let (mut slowest, mut asked) = (Duration::ZERO, 0);
+                let begun = Instant::now();
+                while begun.elapsed() < Duration::from_secs(8) {
+                    let at = Instant::now();
+                    wire.ask(3, &heartbeat);
+                    wire.ask(8, &MetadataRequest::default().with_topics(None));
+                    slowest = slowest.max(at.elapsed());
+                    asked += 1;
+                    thread::sleep(Duration::from_millis(10));
+                }
+                (slowest, asked)
+            });
+            drop(over);
+            let sent: i32 = bombs.into_iter().map(|client| client.join().expect("no error")).sum();
+            assert!(sent >= 8, "{sent} bombs");
+            println!("{sent} bombs");
+            found
+        })
+    };
+    let (slowest, asked) = beside_a_good_client(&broker, 1_000, attack);
     println!("{asked} times asked, the slowest {slowest:?}; {} KiB", broker.resident_kib());
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     assert!(broker.resident_kib() < 400 << 10, "{} KiB", broker.resident_kib());
