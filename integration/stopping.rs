@@ -6,10 +6,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
-use kafka_protocol::messages::{FindCoordinatorRequest, GroupId, OffsetCommitRequest};
+use kafka_protocol::messages::{
+    FindCoordinatorRequest, GroupId, JoinGroupRequest, OffsetCommitRequest,
+};
 
 use crate::broker::{BINARY, Broker, folder, run};
 use crate::first_run::{cli, consume, create};
@@ -17,7 +20,7 @@ use crate::kit::eventually;
 use crate::plans::Plan;
 use crate::tier::S3;
 use crate::tiering::files;
-use crate::wire::{Wire, name, text};
+use crate::wire::{Wire, fetch, name, text};
 
 /// A stop takes no longer, but for what the machine needs for itself.
 const STOP_MAX: Duration = Duration::from_secs(3);
@@ -101,10 +104,28 @@ fn a_stop_waits_for_nobody_who_only_holds_a_connection() {
         open(&broker.address, b""),
         open(&broker.address, &[0, 0, 0, 90, 0, 3]),
     ];
+    // One that waits for records for minutes.
+    create(&broker, "t", &[]);
+    let mut parked = Wire::connect(&broker.address);
+    let sent = parked.send(11, &fetch("t", 200_000, 1));
+    // And one that waits for another member of its group.
+    let mut joining = Wire::connect(&broker.address);
+    let coordinator = FindCoordinatorRequest::default().with_key(text("g"));
+    eventually("there is a coordinator", || joining.ask(0, &coordinator).error_code == 0);
+    let range = JoinGroupRequestProtocol::default().with_name(text("range"));
+    let join = JoinGroupRequest::default()
+        .with_group_id(GroupId(text("g")))
+        .with_session_timeout_ms(30_000)
+        .with_rebalance_timeout_ms(200_000)
+        .with_protocol_type(text("consumer"))
+        .with_protocols(vec![range]);
+    let mut first = Wire::connect(&broker.address);
+    eventually("one is in the group", || first.ask(2, &join).error_code == 0);
+    let waits = joining.send(2, &join);
     std::thread::sleep(Duration::from_millis(300));
     stop("connections", broker);
     assert!(data.join("clean-shutdown").exists());
-    drop(held);
+    drop((held, parked, sent, waits));
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{
-    CreateTopicsRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, RequestHeader,
-    ResponseHeader, TopicName,
+    CreateTopicsRequest, FetchRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest,
+    RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use kafka_protocol::records::{
@@ -182,6 +182,19 @@ pub(crate) fn produce(topic: &str, acks: i16, batch: Bytes) -> ProduceRequest {
     let topic =
         TopicProduceData::default().with_name(name(topic)).with_partition_data(vec![partition]);
     ProduceRequest::default().with_acks(acks).with_timeout_ms(10_000).with_topic_data(vec![topic])
+}
+
+/// Fetches partition 0 from its start, without a session.
+pub(crate) fn fetch(topic: &str, max_wait_ms: i32, min_bytes: i32) -> FetchRequest {
+    use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+    let partition = FetchPartition::default().with_partition(0).with_partition_max_bytes(100 << 20);
+    let topic = FetchTopic::default().with_topic(name(topic)).with_partitions(vec![partition]);
+    FetchRequest::default()
+        .with_max_wait_ms(max_wait_ms)
+        .with_min_bytes(min_bytes)
+        .with_max_bytes(100 << 20)
+        .with_session_epoch(-1)
+        .with_topics(vec![topic])
 }
 
 /// Makes a topic.

@@ -5,8 +5,6 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kafka_protocol::messages::FetchRequest;
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
 use super::good::{OFTEN, beside_a_good_client};
@@ -14,7 +12,7 @@ use super::header;
 use crate::broker::{Broker, folder};
 use crate::first_run::{create, get};
 use crate::kit::eventually;
-use crate::wire::{Wire, batch, name, produce};
+use crate::wire::{Wire, batch, fetch, produce};
 
 /// A connection from another address of this machine.
 fn from(address: [u8; 4], broker: &Broker) -> TcpStream {
@@ -35,17 +33,6 @@ fn taken(broker: &Broker) -> u64 {
         metrics.lines().find(|line| line.starts_with("strandline_request_bytes_in_progress"));
     let value = line.and_then(|line| line.split_whitespace().last()).expect("a value");
     value.parse::<f64>().expect("a number").round().to_string().parse().expect("whole")
-}
-
-fn fetch(topic: &str, max_wait_ms: i32, min_bytes: i32) -> FetchRequest {
-    let partition = FetchPartition::default().with_partition(0).with_partition_max_bytes(100 << 20);
-    let topic = FetchTopic::default().with_topic(name(topic)).with_partitions(vec![partition]);
-    FetchRequest::default()
-        .with_max_wait_ms(max_wait_ms)
-        .with_min_bytes(min_bytes)
-        .with_max_bytes(100 << 20)
-        .with_session_epoch(-1)
-        .with_topics(vec![topic])
 }
 
 #[test]

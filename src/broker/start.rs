@@ -53,6 +53,8 @@ pub(crate) type Advertised = HashMap<Arc<str>, (String, u16)>;
 /// How long a stop waits for connections to end by themselves.
 const DRAIN: Duration = Duration::from_secs(10);
 const FAILURE_CHECK: Duration = Duration::from_millis(100);
+/// How long members of groups wait for one another when the broker stops.
+const SETTLE: Duration = Duration::from_millis(300);
 /// How long a stop waits until others lead what this broker led.
 const LEAVE: Duration = Duration::from_secs(10);
 /// How long what was broken off may take to end.
@@ -335,7 +337,12 @@ impl Broker {
         if let Err(names) = self.life.ended(deadline).await {
             tracing::warn!(names, "not ended yet");
         }
+        let patience = monotonic() + SETTLE;
         while self.limits.open() > 0 && monotonic() < deadline {
+            if monotonic() > patience {
+                // What is left waits for other clients.
+                self.context.groups.forget();
+            }
             sleep(Duration::from_millis(5)).await;
         }
         self.life.enter(Phase::Closing);

@@ -27,6 +27,14 @@ const FAILED_RETRY: Duration = Duration::from_secs(1);
 /// Batches here are the broker's own; this only bounds what a damaged one could claim.
 const PLAIN_BYTES_MAX: usize = 256 << 20;
 
+impl Shard {
+    fn forget(&self) {
+        self.is_over.store(true, Ordering::Release);
+        // Whoever waits in a group here is told by its end.
+        self.groups.lock().clear();
+    }
+}
+
 impl Groups {
     /// A partition of the groups' topic has another leader, or another epoch: what this broker leads now is loaded,
     /// what it leads no more is forgotten.
@@ -39,6 +47,13 @@ impl Groups {
         run_errand("group loading", async move { groups.load(shard).await });
     }
 
+    /// Forgets all groups, as if others led them now: members that wait for one another are told to look for their coordinator.
+    pub(crate) fn forget(&self) {
+        for shard in std::mem::take(&mut *self.shards.write()).into_values() {
+            shard.forget();
+        }
+    }
+
     /// The shard that has to be loaded, if there is one.
     fn change_shard(&self, name: &TopicPartition) -> Option<Arc<Shard>> {
         let partition = self.replicas.partition(name);
@@ -48,9 +63,7 @@ impl Groups {
             return None;
         }
         if let Some(old) = shards.remove(&name.partition) {
-            old.is_over.store(true, Ordering::Release);
-            // Whoever waits in a group here is told by its end.
-            old.groups.lock().clear();
+            old.forget();
         }
         let partition = partition.filter(|_| leading >= 0)?;
         let shard = Arc::new(Shard {
