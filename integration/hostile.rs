@@ -3,8 +3,10 @@
 mod elements;
 mod full_disk;
 mod good;
+mod mix;
 mod names;
 mod partitions;
+mod poison;
 mod records;
 mod requests;
 

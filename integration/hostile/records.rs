@@ -1,8 +1,5 @@
 //! Batches with a true checksum whose records no client could read: what another client writes stops nobody.
 
-#[path = "poison.rs"]
-mod poison;
-
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,8 +11,8 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{GroupId, HeartbeatRequest, ListOffsetsRequest, MetadataRequest};
 
-use self::poison::{CODECS, NOW, bomb, good, idempotent, poisons};
 use super::good::{OFTEN, beside_a_good_client};
+use super::poison::{CODECS, NOW, bomb, good, idempotent, poisons};
 use crate::broker::{Broker, folder};
 use crate::compacted::every_family_reads;
 use crate::first_run::create as create_with;

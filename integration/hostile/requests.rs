@@ -15,7 +15,7 @@ use crate::kit::eventually;
 use crate::wire::{Wire, batch, fetch, produce};
 
 /// A connection from another address of this machine.
-fn from(address: [u8; 4], broker: &Broker) -> TcpStream {
+pub(super) fn from(address: [u8; 4], broker: &Broker) -> TcpStream {
     let (source, target) =
         (std::net::SocketAddr::from((address, 0)), broker.address.parse::<std::net::SocketAddr>());
     let made = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
@@ -27,7 +27,7 @@ fn from(address: [u8; 4], broker: &Broker) -> TcpStream {
 }
 
 /// Bytes that requests in progress take now.
-fn taken(broker: &Broker) -> u64 {
+pub(super) fn taken(broker: &Broker) -> u64 {
     let metrics = get(broker, "/metrics");
     let line =
         metrics.lines().find(|line| line.starts_with("strandline_request_bytes_in_progress"));
@@ -60,7 +60,7 @@ fn fetches_that_wait_for_weeks_with_large_fields_that_nobody_knows_hold_no_bytes
 }
 
 /// A frame of so many bytes, and as much of it as is to be sent.
-fn part_of_a_frame(whole: usize, part: usize) -> Vec<u8> {
+pub(super) fn part_of_a_frame(whole: usize, part: usize) -> Vec<u8> {
     let mut bytes = u32::try_from(whole).expect("fits").to_be_bytes().to_vec();
     bytes.extend_from_slice(&header(0, 9));
     bytes.resize(part, 7);
