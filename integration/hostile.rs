@@ -9,6 +9,7 @@ mod partitions;
 mod poison;
 mod records;
 mod requests;
+mod users;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
