@@ -11,7 +11,7 @@ use crate::broker::{Broker, folder};
 use crate::devices::sh;
 use crate::first_run::{cli, create, get};
 use crate::kit::eventually;
-use crate::wire::{Wire, batch, name, produce};
+use crate::wire::{Wire, name};
 
 /// Lets a process open nothing more, or as much as it could.
 fn limit_descriptors(broker: &Broker, to: Option<u32>) {
@@ -21,11 +21,6 @@ fn limit_descriptors(broker: &Broker, to: Option<u32>) {
     let hard = files.split_whitespace().nth(1).expect("a hard limit").to_owned();
     let soft = to.map_or(hard, |to| to.to_string());
     sh(&format!("prlimit --pid {} --nofile={soft}:", broker.pid())).expect("limited");
-}
-
-fn error_of(wire: &mut Wire, topic: &str, acks: i16, bytes: usize) -> i16 {
-    let answer = wire.ask(9, &produce(topic, acks, batch(1, bytes, -1)));
-    answer.responses[0].partition_responses[0].error_code
 }
 
 fn leader_error(wire: &mut Wire, topic: &str) -> i16 {
@@ -45,14 +40,14 @@ fn a_broker_without_descriptors_refuses_for_a_while_and_takes_no_directory_offli
     let mut wire = Wire::connect(&broker.address);
     let mut acked = 0;
     for topic in ["t", "quiet", "gone"] {
-        assert_eq!(error_of(&mut wire, topic, -1, 100), 0);
+        assert_eq!(wire.produce_one(topic, -1, 100), 0);
     }
     for _ in 0..2 {
         limit_descriptors(&broker, Some(5));
         // Everything that needs a file: a segment is closed and another one begun, a topic made, one deleted.
         let mut refused = 0;
         for _ in 0..60 {
-            match error_of(&mut wire, "t", -1, 200_000) {
+            match wire.produce_one("t", -1, 200_000) {
                 0 => acked += 1,
                 error => {
                     assert_eq!(error, STORAGE_ERROR);
@@ -61,7 +56,7 @@ fn a_broker_without_descriptors_refuses_for_a_while_and_takes_no_directory_offli
             }
         }
         assert!(refused > 30, "{refused} of 60 were refused");
-        assert_eq!(error_of(&mut wire, "quiet", -1, 100), 0, "it needs no descriptor");
+        assert_eq!(wire.produce_one("quiet", -1, 100), 0, "it needs no descriptor");
         let made = format!("made-{acked}");
         let answer = wire.ask(5, &crate::wire::create(&made, 1, 1));
         println!("made without descriptors: {}", answer.topics[0].error_code);
@@ -73,11 +68,11 @@ fn a_broker_without_descriptors_refuses_for_a_while_and_takes_no_directory_offli
         // Longer than checkpoints, retention and the looks at the directory take to come round.
         std::thread::sleep(Duration::from_secs(4));
         limit_descriptors(&broker, None);
-        eventually("it takes records again", || error_of(&mut wire, "t", -1, 200_000) == 0);
+        eventually("it takes records again", || wire.produce_one("t", -1, 200_000) == 0);
         acked += 1;
         if answer.topics[0].error_code == 0 {
             eventually("a topic that was made meanwhile is served", || {
-                leader_error(&mut wire, &made) == 0 && error_of(&mut wire, &made, -1, 100) == 0
+                leader_error(&mut wire, &made) == 0 && wire.produce_one(&made, -1, 100) == 0
             });
         }
     }
@@ -108,7 +103,7 @@ fn half_sent_http_requests_take_few_descriptors_and_do_so_for_seconds_only() {
     };
     let mut streams: Vec<TcpStream> = (0..200).map(half).collect();
     eventually("those over the limit are closed", || descriptors() <= before + KEPT_MAX + 2);
-    assert_eq!(error_of(&mut Wire::connect(&broker.address), "t", -1, 100), 0);
+    assert_eq!(Wire::connect(&broker.address).produce_one("t", -1, 100), 0);
     let begun = Instant::now();
     eventually("the rest is closed too", || descriptors() <= before + 2);
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());

@@ -9,22 +9,17 @@ use crate::devices::sh;
 use crate::first_run::{consume, create, get};
 use crate::judges::Judge;
 use crate::kit::{eventually, eventually_within};
-use crate::wire::{Wire, batch, produce};
+use crate::wire::Wire;
 
 /// The longest that records may be acknowledged into a folder that is gone, and some time for a busy machine.
 const SEEN: Duration = Duration::from_secs(3);
 const STORAGE_ERROR: i16 = 56;
 
-fn error_of(wire: &mut Wire, topic: &str, acks: i16) -> i16 {
-    let answer = wire.ask(9, &produce(topic, acks, batch(1, 100, -1)));
-    answer.responses[0].partition_responses[0].error_code
-}
-
 /// Produces until it is refused; how long that took.
 fn refused(broker: &Broker, topic: &str, acks: i16) -> Duration {
     let (mut wire, begun) = (Wire::connect(&broker.address), Instant::now());
     loop {
-        match error_of(&mut wire, topic, acks) {
+        match wire.produce_one(topic, acks, 100) {
             0 => assert!(begun.elapsed() < SEEN, "acknowledged though nothing is there"),
             error => {
                 assert_eq!(error, STORAGE_ERROR);
@@ -35,7 +30,7 @@ fn refused(broker: &Broker, topic: &str, acks: i16) -> Duration {
 }
 
 fn is_served(broker: &Broker, topic: &str) -> bool {
-    error_of(&mut Wire::connect(&broker.address), topic, -1) == 0
+    Wire::connect(&broker.address).produce_one(topic, -1, 100) == 0
 }
 
 #[test]

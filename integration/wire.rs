@@ -113,6 +113,12 @@ impl Wire {
         self.try_receive(&sent)
     }
 
+    /// Produces one record of so many bytes to partition 0; the partition's error.
+    pub(crate) fn produce_one(&mut self, topic: &str, acks: i16, bytes: usize) -> i16 {
+        let answer = self.ask(9, &produce(topic, acks, batch(1, bytes, -1)));
+        answer.responses[0].partition_responses[0].error_code
+    }
+
     /// Asks two things in one go.
     pub(crate) fn ask_both<A: Request, B: Request>(
         &mut self,

@@ -13,7 +13,7 @@ use crate::broker::{Broker, folder};
 use crate::devices::sh;
 use crate::first_run::{consume, create as make, get};
 use crate::kit::eventually;
-use crate::wire::{Wire, batch, create, name, produce};
+use crate::wire::{Wire, create, name};
 
 const STORAGE_ERROR: i16 = 56;
 
@@ -71,11 +71,6 @@ fn delete_topic(broker: &Broker, topic: &str) -> i16 {
     answer.responses[0].error_code
 }
 
-fn produced(wire: &mut Wire, topic: &str, bytes: usize) -> i16 {
-    let answer = wire.ask(9, &produce(topic, -1, batch(1, bytes, -1)));
-    answer.responses[0].partition_responses[0].error_code
-}
-
 /// Fetches a topic's first records, over and over; how often, and whether they always came.
 fn reader(address: &str, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<usize> {
     use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -107,7 +102,7 @@ fn is_full_and_serves(broker: &Broker, gone: &str) {
         assert_eq!(code, STORAGE_ERROR, "{why}");
         assert!(why.contains("no room left"), "{why}");
         // Whoever goes on writing gets nothing of what is kept for the metadata.
-        let codes: Vec<i16> = (0..40).map(|_| produced(&mut wire, "kept", 20_000)).collect();
+        let codes: Vec<i16> = (0..40).map(|_| wire.produce_one("kept", -1, 20_000)).collect();
         assert!(codes.iter().all(|code| [0, STORAGE_ERROR].contains(code)), "{codes:?}");
         assert!(codes.contains(&STORAGE_ERROR), "there is room");
         std::thread::sleep(Duration::from_millis(100));
@@ -135,7 +130,7 @@ fn a_disk_without_room_takes_nothing_offline_and_topics_can_be_deleted_before_an
     }
     let mut wire = Wire::connect(&broker.address);
     for _ in 0..100 {
-        assert_eq!(produced(&mut wire, "kept", 100), 0);
+        assert_eq!(wire.produce_one("kept", -1, 100), 0);
     }
     volume.fill();
     is_full_and_serves(&broker, "first");
@@ -153,12 +148,12 @@ fn a_disk_without_room_takes_nothing_offline_and_topics_can_be_deleted_before_an
     volume.empty();
     eventually("topics are made again", || make_topic(&broker, "again").0 == 0);
     let mut wire = Wire::connect(&broker.address);
-    eventually("records are taken again", || produced(&mut wire, "kept", 100) == 0);
+    eventually("records are taken again", || wire.produce_one("kept", -1, 100) == 0);
     eventually("the reserve is whole", || {
         let file = data.join("__cluster_metadata-0/reserve");
         std::fs::metadata(file).is_ok_and(|file| file.len() == 4 << 20)
     });
-    assert_eq!(produced(&mut wire, "again", 100), 0);
+    assert_eq!(wire.produce_one("again", -1, 100), 0);
     assert_eq!(get(&broker, "/readyz"), "ok\n");
     assert!(consume(&broker, "kept").lines().count() > read);
     assert!(broker.terminate().success());
@@ -173,7 +168,7 @@ fn a_node_whose_metadata_folder_is_gone_says_so_at_once_and_serves_what_it_has()
     let broker = Broker::start(&data);
     make(&broker, "t", &[]);
     let mut wire = Wire::connect(&broker.address);
-    assert_eq!(produced(&mut wire, "t", 100), 0);
+    assert_eq!(wire.produce_one("t", -1, 100), 0);
     let aside = folder.path().join("aside");
     std::fs::rename(data.join("__cluster_metadata-0"), &aside).expect("moved");
     for topic in ["a", "b"] {

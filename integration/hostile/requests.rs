@@ -12,7 +12,7 @@ use super::header;
 use crate::broker::{Broker, folder};
 use crate::first_run::{create, get};
 use crate::kit::eventually;
-use crate::wire::{Wire, batch, fetch, produce};
+use crate::wire::{Wire, fetch};
 
 /// A connection from another address of this machine.
 pub(super) fn from(address: [u8; 4], broker: &Broker) -> TcpStream {
@@ -92,8 +92,7 @@ fn half_sent_requests_take_bounded_memory_and_go_first_where_others_need_it() {
     let begun = Instant::now();
     let mut large = Wire::connect(&broker.address);
     for _ in 0..20 {
-        let answer = large.ask(9, &produce("large", -1, batch(1, 10_000_000, -1)));
-        assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
+        assert_eq!(large.produce_one("large", -1, 10_000_000), 0);
     }
     println!("200 MB beside them in {:?}", begun.elapsed());
     drop(attackers);
@@ -123,8 +122,7 @@ fn one_that_announces_much_and_sends_little_is_given_up_when_another_waits() {
     }
     assert_eq!(taken(&broker), 6_000_000);
     let mut wire = Wire::connect(&broker.address);
-    let answer = wire.ask(9, &produce("t", -1, batch(1, 2_000_000, -1)));
-    assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
+    assert_eq!(wire.produce_one("t", -1, 2_000_000), 0);
     let ended = liars.iter_mut().filter_map(|liar| liar.read(&mut [0; 10]).ok());
     assert!(ended.filter(|bytes| *bytes == 0).count() >= 1, "one of them was given up");
 }
@@ -137,8 +135,7 @@ fn a_reader_gets_its_answer_however_slowly_it_reads() {
     create(&broker, "t", &[]);
     let mut wire = Wire::connect(&broker.address);
     for _ in 0..BYTES / 1_000_000 {
-        let answer = wire.ask(9, &produce("t", -1, batch(1, 1_000_000, -1)));
-        assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
+        assert_eq!(wire.produce_one("t", -1, 1_000_000), 0);
     }
     let mut slow = Wire::connect(&broker.address);
     let sent = slow.send(11, &fetch("t", 0, 1));

@@ -8,7 +8,7 @@ use crate::broker::{BINARY, Broker, folder};
 use crate::devices::sh;
 use crate::first_run::{create, get};
 use crate::kit::{after, eventually, has_tools};
-use crate::wire::{Wire, batch, produce};
+use crate::wire::Wire;
 
 /// Nobody's id, where tests run as root: root may write whatever the permissions say.
 const NOBODY: &str = "65534";
@@ -31,11 +31,6 @@ fn start(home: &Path, data: &Path) -> Broker {
     Broker::start_command(after(&words, &own))
 }
 
-fn error_of(wire: &mut Wire, topic: &str, bytes: usize) -> i16 {
-    let answer = wire.ask(9, &produce(topic, -1, batch(1, bytes, -1)));
-    answer.responses[0].partition_responses[0].error_code
-}
-
 #[test]
 fn an_ordinary_users_broker_refuses_what_it_may_not_write_and_has_all_of_it_after_a_restart() {
     const STORAGE_ERROR: i16 = 56;
@@ -53,12 +48,12 @@ fn an_ordinary_users_broker_refuses_what_it_may_not_write_and_has_all_of_it_afte
     let mut wire = Wire::connect(&broker.address);
     let mut acked = 0;
     while acked < 3 {
-        assert_eq!(error_of(&mut wire, "t", 100_000), 0);
+        assert_eq!(wire.produce_one("t", -1, 100_000), 0);
         acked += 1;
     }
     // Nothing new can be made there: the segment that is open is written on until it is full.
     mode(&data.join("t-0"), 0o555);
-    let refused = (0..20).find(|_| match error_of(&mut wire, "t", 200_000) {
+    let refused = (0..20).find(|_| match wire.produce_one("t", -1, 200_000) {
         0 => {
             acked += 1;
             false
@@ -75,7 +70,7 @@ fn an_ordinary_users_broker_refuses_what_it_may_not_write_and_has_all_of_it_afte
     let broker = start(home.path(), &data);
     assert_eq!(get(&broker, "/readyz"), "ok\n");
     let mut wire = Wire::connect(&broker.address);
-    assert_eq!(error_of(&mut wire, "t", 100_000), 0);
+    assert_eq!(wire.produce_one("t", -1, 100_000), 0);
     let read = crate::first_run::cli(&broker, &["consume", "t", "-o", "start", "-e"]);
     assert_eq!(read.lines().count(), acked + 1, "all that was acknowledged, and one more");
     assert!(broker.terminate().success());
