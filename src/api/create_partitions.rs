@@ -1,12 +1,12 @@
 //! CreatePartitions (KIP-195).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 
 use super::{
     Call, Context, PARTITIONS_AT_ONCE_MAX, Reply, TOGETHER, TOO_MANY_PARTITIONS, is_internal,
+    named_twice,
 };
 use crate::controller::NewPartitions;
 use crate::error::ErrorCode;
@@ -49,12 +49,9 @@ async fn extend_all(
         let refused = |topic| result(topic, ErrorCode::PolicyViolation, TOO_MANY_PARTITIONS);
         return request.topics.iter().map(refused).collect();
     }
-    let mut counts: HashMap<&str, usize> = HashMap::with_capacity(request.topics.len());
-    for topic in &request.topics {
-        *counts.entry(topic.name.as_str()).or_default() += 1;
-    }
+    let twice = named_twice(request.topics.iter().map(|topic| topic.name.as_str()));
     let extend = async |topic: &CreatePartitionsTopic| {
-        if counts.get(topic.name.as_str()).is_some_and(|count| *count > 1) {
+        if twice.contains(topic.name.as_str()) {
             return result(topic, ErrorCode::InvalidRequest, "Duplicate topic name.");
         }
         extend(context, call, topic, request.validate_only).await

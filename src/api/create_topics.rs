@@ -1,11 +1,13 @@
 //! CreateTopics.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use super::{Call, Context, PARTITIONS_AT_ONCE_MAX, Reply, TOGETHER, TOO_MANY_PARTITIONS};
+use super::{
+    Call, Context, PARTITIONS_AT_ONCE_MAX, Reply, TOGETHER, TOO_MANY_PARTITIONS, named_twice,
+};
 use crate::config::topic_entries;
 use crate::controller::{ControllerError, NewTopic};
 use crate::error::ErrorCode;
@@ -46,12 +48,9 @@ async fn create_all(
             |topic| refuse(result(topic), ErrorCode::PolicyViolation, TOO_MANY_PARTITIONS);
         return request.topics.iter().map(refused).collect();
     }
-    let mut counts: HashMap<&str, usize> = HashMap::with_capacity(request.topics.len());
-    for topic in &request.topics {
-        *counts.entry(topic.name.as_str()).or_default() += 1;
-    }
+    let twice = named_twice(request.topics.iter().map(|topic| topic.name.as_str()));
     let create = async |topic: &CreatableTopic| {
-        if counts.get(topic.name.as_str()).is_some_and(|count| *count > 1) {
+        if twice.contains(topic.name.as_str()) {
             let message = "Duplicate topic name.";
             return refuse(result(topic), ErrorCode::InvalidRequest, message);
         }

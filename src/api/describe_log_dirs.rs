@@ -1,13 +1,12 @@
 //! DescribeLogDirs: what lies where, how large, how much room (KIP-113, KIP-827).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Call, Context, Reply};
 use crate::error::ErrorCode;
 use crate::model::number::to_i64;
-use crate::protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use crate::protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
@@ -49,18 +48,15 @@ fn describe(
         return result.with_error_code(ErrorCode::KafkaStorageError.code());
     }
     let named = request.topics.as_ref().map(|topics| {
-        let each = |topic: &'_ DescribableLogDirTopic| {
-            let name = topic.topic.to_string();
-            topic
-                .partitions
-                .iter()
-                .map(move |partition| (name.clone(), *partition))
-                .collect::<Vec<_>>()
-        };
-        topics.iter().flat_map(each).collect::<HashSet<(String, i32)>>()
+        let mut named: HashMap<&str, HashSet<i32>> = HashMap::new();
+        for topic in topics {
+            named.entry(&topic.topic).or_default().extend(&topic.partitions);
+        }
+        named
     });
     let is_wanted = |topic: &str, partition: i32| {
-        named.as_ref().is_none_or(|named| named.contains(&(topic.to_owned(), partition)))
+        let Some(named) = &named else { return true };
+        named.get(topic).is_some_and(|partitions| partitions.contains(&partition))
     };
     let mut topics: BTreeMap<Arc<str>, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
     for partition in directory.partitions() {

@@ -364,13 +364,9 @@ where
     Q: Decodable,
     R: Encodable + Send + 'static,
 {
-    if body.len() < LARGE_BYTES {
-        let request = decode(head, &mut body)?;
-        return reply_to(head, handle(request));
-    }
-    let request = wait_here(|| decode(head, &mut body))?;
-    let reply = wait_here(|| handle(request));
-    wait_here(|| reply_to(head, reply))
+    let is_large = body.len() >= LARGE_BYTES;
+    let serve = || reply_to(head, handle(decode(head, &mut body)?));
+    if is_large { wait_here(serve) } else { serve() }
 }
 
 /// Encodes what a handler replied.

@@ -2,10 +2,10 @@
 //!
 //! Invariants: what a leader acknowledged before the question counts, if nothing but its own flush holds it back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Call, Context, MANY, Reply, flushed};
+use super::{Call, Context, MANY, Reply, flushed, named_twice};
 use crate::error::ErrorCode;
 use crate::log::FoundRecord;
 use crate::model::{PartitionId, TopicPartition};
@@ -121,15 +121,10 @@ fn respond(
     request: &ListOffsetsRequest,
     by_time: &ByTime,
 ) -> ListOffsetsResponse {
-    let (mut once, mut twice) = (HashSet::new(), Twice::new());
-    for topic in &request.topics {
-        for asked in &topic.partitions {
-            let key = (topic.name.as_str(), asked.partition_index);
-            if !once.insert(key) {
-                twice.insert(key, false);
-            }
-        }
-    }
+    let all = request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|asked| (topic.name.as_str(), asked.partition_index))
+    });
+    let mut twice: Twice<'_> = named_twice(all).into_iter().map(|key| (key, false)).collect();
     let describe = |topic| describe((context, call), topic, by_time, &mut twice);
     let topics = request.topics.iter().map(describe);
     ListOffsetsResponse::default().with_topics(topics.collect())

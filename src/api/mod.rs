@@ -41,8 +41,9 @@ mod refused;
 mod unregister_broker;
 mod update_features;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
+use std::hash::Hash;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -88,6 +89,12 @@ const TOGETHER: usize = 100;
 /// Partitions that one request may make, and what is said of more, as by Apache Kafka.
 const PARTITIONS_AT_ONCE_MAX: usize = 10_000;
 const TOO_MANY_PARTITIONS: &str = "Excessively large number of partitions per request.";
+
+/// Whatever is named more than once.
+fn named_twice<K: Eq + Hash + Copy>(names: impl Iterator<Item = K>) -> HashSet<K> {
+    let mut once = HashSet::new();
+    names.filter(|name| !once.insert(*name)).collect()
+}
 
 /// What handlers work with.
 #[derive(Debug)]

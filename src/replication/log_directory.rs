@@ -26,15 +26,13 @@ use crate::log::{FileCache, checkpoint};
 use crate::model::{BrokerId, TopicPartition};
 use crate::system::clock::uptime_ms;
 use crate::system::disk::{ROOM_MIN, is_named, is_shortage, not_named};
-use crate::system::{Random, SharedDisk, SharedFile, Space, wait_here};
+use crate::system::{Random, SharedDisk, SharedFile, Space, Telling, wait_here};
 
 const META_FILE: &str = "meta.properties";
 const META_KIND: &str = "strandline-meta";
 #[cfg(any(test, feature = "internals"))]
 pub(super) const META: (&str, &str) = (META_FILE, META_KIND);
 const LOCK_FILE: &str = ".lock";
-/// How often it is said at most that something ran out.
-const SHORTAGE_SAID_MS: i64 = 10_000;
 /// For how long it is taken for granted that the path names the folder.
 const LOOK_MS: i64 = 1_000;
 /// Where logs are not flushed for acknowledgements (`write.caching`), they are in the background once a directory holds
@@ -69,8 +67,8 @@ pub(crate) struct LogDirectory {
     no_room: AtomicBool,
     pace: Pace,
     lock: SharedFile,
-    /// When it was last said that something ran out.
-    shortage_said_ms: AtomicI64,
+    /// Who was told that something ran out.
+    shortages: Telling,
     /// When it was last seen that the path names this folder.
     seen_ms: AtomicI64,
 }
@@ -141,7 +139,7 @@ impl LogDirectory {
             no_room: AtomicBool::new(false),
             pace: Pace::default(),
             lock,
-            shortage_said_ms: AtomicI64::new(i64::MIN / 2),
+            shortages: Telling::default(),
             seen_ms: AtomicI64::new(uptime_ms()),
         }))
     }
@@ -216,11 +214,9 @@ impl LogDirectory {
 
     /// Notes that something was not done for want of descriptors, memory or room, and will be tried again. Said from time to time only.
     pub(super) fn note_shortage(&self, error: &dyn std::fmt::Display) {
-        let (now_ms, said_ms) = (uptime_ms(), self.shortage_said_ms.load(Ordering::Relaxed));
-        if now_ms - said_ms >= SHORTAGE_SAID_MS {
-            self.shortage_said_ms.store(now_ms, Ordering::Relaxed);
+        if let Some(untold) = self.shortages.turn() {
             let directory = self.path.display();
-            tracing::error!(%directory, %error, "requests are refused for want of resources: raise the limit (ulimit -n) or have fewer partitions and connections");
+            tracing::error!(%directory, %error, untold, "requests are refused for want of resources: raise the limit (ulimit -n) or have fewer partitions and connections");
         }
     }
 
