@@ -183,21 +183,37 @@ impl Cluster {
         self.nodes[index].take().expect("running").kill();
     }
 
-    /// Waits until every partition has a leader and all its replicas in sync.
+    /// Waits until every running node knows the same topics, every partition has a leader, and all its replicas are in
+    /// sync. A node that has not yet heard of a topic finds nothing wrong with it.
     pub(crate) fn wait_healthy(&self) {
         let bootstrap = self.bootstrap();
         let begun = Instant::now();
-        loop {
-            let mut words = self.places[0].prefix.clone();
-            words.extend([BINARY, "cluster", "health", "-b", &bootstrap].map(str::to_owned));
-            let output = Command::new(&words[0]).args(&words[1..]).output().expect("runs");
-            if output.status.success() {
-                return;
+        let mut why = String::from("nodes know different topics");
+        while begun.elapsed() < Duration::from_mins(1) {
+            let running = self.places.iter().zip(&self.nodes).filter(|(_, node)| node.is_some());
+            let mut known = running.map(|(place, _)| {
+                let address = format!("{}:{}", place.host, place.kafka);
+                self.ask(&["topic", "ls", "--format", "json", "-b", &address]).ok()
+            });
+            let first = known.next().flatten();
+            if first.is_some() && known.all(|topics| topics == first) {
+                match self.ask(&["cluster", "health", "-b", &bootstrap]) {
+                    Ok(_) => return,
+                    Err(found) => why = found,
+                }
             }
-            let why = String::from_utf8_lossy(&output.stderr);
-            assert!(begun.elapsed() < Duration::from_mins(1), "not healthy: {why}");
             std::thread::sleep(Duration::from_millis(50));
         }
+        panic!("not healthy: {why}");
+    }
+
+    /// What the command line prints where the first node stands; what it complains of as the error.
+    fn ask(&self, words: &[&str]) -> Result<String, String> {
+        let mut all = self.places[0].prefix.clone();
+        all.extend([BINARY].iter().chain(words).map(|word| (*word).to_owned()));
+        let output = Command::new(&all[0]).args(&all[1..]).output().expect("runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
     /// Stops every node, and says which partitions of a topic are not the same bytes on all of them.
