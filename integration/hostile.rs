@@ -3,6 +3,7 @@
 mod elements;
 mod full_disk;
 mod good;
+mod kept;
 mod mix;
 mod names;
 mod partitions;

@@ -41,6 +41,11 @@ impl Wire {
         Ok(Self { stream, id: 0 })
     }
 
+    /// Over a stream that was connected elsewhere.
+    pub(crate) fn over(stream: TcpStream) -> Self {
+        Self { stream, id: 0 }
+    }
+
     fn frame<R: Request>(&mut self, version: i16, request: &R) -> (Bytes, Sent<R>) {
         self.id += 1;
         let header = RequestHeader::default()

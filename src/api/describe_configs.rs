@@ -22,38 +22,59 @@ use crate::security::{Operation, Resource};
 pub(super) const TOPIC: i8 = 2;
 pub(super) const BROKER: i8 = 4;
 
+/// So many resources take some 200 microseconds: between more of them others have their turn.
+const AT_ONCE: usize = 4;
+
 pub(super) fn handle(
     context: &Arc<Context>,
     call: &Call,
     request: DescribeConfigsRequest,
 ) -> Reply<DescribeConfigsResponse> {
-    let describe = |resource: &DescribeConfigsResource| {
-        let result = DescribeConfigsResult::default()
-            .with_resource_type(resource.resource_type)
-            .with_resource_name(resource.resource_name.clone())
-            .with_error_message(None);
-        match entries(context, call, resource) {
-            Ok(entries) => {
-                let wanted = resource.configuration_keys.as_ref().filter(|keys| !keys.is_empty());
-                let wanted: Option<HashSet<&str>> =
-                    wanted.map(|keys| keys.iter().map(|key| &**key).collect());
-                let is_wanted = |entry: &Described| {
-                    wanted.as_ref().is_none_or(|keys| keys.contains(&*entry.name))
-                };
-                let shown = entries
-                    .into_iter()
-                    .filter(is_wanted)
-                    .map(|entry| show(entry, call, &request))
-                    .collect();
-                result.with_configs(shown)
-            }
-            Err((code, message)) => {
-                result.with_error_code(code.code()).with_error_message(Some(text(message)))
-            }
+    let response = |results| DescribeConfigsResponse::default().with_results(results);
+    if request.resources.len() <= AT_ONCE {
+        let results =
+            request.resources.iter().map(|asked| describe(context, call, &request, asked));
+        return Reply::Now(response(results.collect()));
+    }
+    let (context, call) = (Arc::clone(context), call.clone());
+    Reply::later(async move {
+        let mut results = Vec::with_capacity(request.resources.len());
+        for some in request.resources.chunks(AT_ONCE) {
+            results.extend(some.iter().map(|asked| describe(&context, &call, &request, asked)));
+            tokio::task::yield_now().await;
         }
-    };
-    let results = request.resources.iter().map(describe).collect();
-    Reply::Now(DescribeConfigsResponse::default().with_results(results))
+        response(results)
+    })
+}
+
+fn describe(
+    context: &Context,
+    call: &Call,
+    request: &DescribeConfigsRequest,
+    resource: &DescribeConfigsResource,
+) -> DescribeConfigsResult {
+    let result = DescribeConfigsResult::default()
+        .with_resource_type(resource.resource_type)
+        .with_resource_name(resource.resource_name.clone())
+        .with_error_message(None);
+    match entries(context, call, resource) {
+        Ok(entries) => {
+            let wanted = resource.configuration_keys.as_ref().filter(|keys| !keys.is_empty());
+            let wanted: Option<HashSet<&str>> =
+                wanted.map(|keys| keys.iter().map(|key| &**key).collect());
+            let is_wanted =
+                |entry: &Described| wanted.as_ref().is_none_or(|keys| keys.contains(&*entry.name));
+            let shown = entries
+                .into_iter()
+                .filter(is_wanted)
+                .map(|entry| show(entry, call, request))
+                .collect();
+            result.with_configs(shown)
+        }
+        Err((code, message)) => {
+            result.with_error_code(code.code()).with_error_message(Some(text(message)))
+        }
+    }
 }
 
 fn entries(

@@ -20,11 +20,11 @@ use crate::model::Turn;
 use crate::network::{Answer, Output, Peer, Service};
 use crate::protocol::messages::{ConsumerGroupHeartbeatRequest, DescribeAclsRequest};
 use crate::protocol::{
-    ApiKey, Decodable, DecodeError, Encodable, RequestHead, SERVED, decode, encode, key_number,
-    parse_head, turn_of,
+    ApiKey, Decodable, DecodeError, Encodable, RequestHead, SERVED, decode_counted, encode,
+    key_number, parse_head, turn_of,
 };
 use crate::system::clock::{Instant, monotonic};
-use crate::system::{Telling, wait_here};
+use crate::system::{Grant, Telling, wait_here};
 
 /// The Kafka protocol behind a listener.
 #[derive(Debug)]
@@ -156,12 +156,14 @@ impl KafkaService {
             client_id: head.client_id.clone(),
             address: peer.address,
             listener: Arc::clone(&peer.listener),
+            kept: Arc::clone(&peer.kept),
         };
         if head.key != ApiKey::Produce {
             return Ok(Some((head, call, frame)));
         }
-        let request = decode(&head, &mut frame)?;
-        produces.push((head, ProduceCall { call, request }));
+        let (request, bytes) = decode_counted(&head, &mut frame)?;
+        let kept = keep_decoded(&call, &head, bytes)?;
+        produces.push((head, ProduceCall { call, request, _kept: kept }));
         Ok(None)
     }
 
@@ -211,31 +213,43 @@ fn route(
     match head.key {
         ApiKey::Fetch => fetch::handle(context, call, head, body),
         ApiKey::ListOffsets => {
-            serve(head, body, |request| list_offsets::handle(context, call, request))
+            serve(call, head, body, |request| list_offsets::handle(context, call, request))
         }
-        ApiKey::Metadata => serve(head, body, |request| metadata::handle(context, call, request)),
+        ApiKey::Metadata => {
+            serve(call, head, body, |request| metadata::handle(context, call, request))
+        }
         ApiKey::OffsetCommit => {
-            serve(head, body, |request| offsets::commit(context, call, request))
+            serve(call, head, body, |request| offsets::commit(context, call, request))
         }
-        ApiKey::OffsetFetch => serve(head, body, |request| offsets::fetch(context, call, request)),
+        ApiKey::OffsetFetch => {
+            serve(call, head, body, |request| offsets::fetch(context, call, request))
+        }
         ApiKey::FindCoordinator => {
-            serve(head, body, |request| find_coordinator::handle(context, call, request))
+            serve(call, head, body, |request| find_coordinator::handle(context, call, request))
         }
-        ApiKey::JoinGroup => serve(head, body, |request| groups::join(context, call, request)),
+        ApiKey::JoinGroup => {
+            serve(call, head, body, |request| groups::join(context, call, request))
+        }
         ApiKey::Heartbeat => {
-            serve(head, body, |request| groups::heartbeat(context, call, &request))
+            serve(call, head, body, |request| groups::heartbeat(context, call, &request))
         }
-        ApiKey::LeaveGroup => serve(head, body, |request| groups::leave(context, call, request)),
-        ApiKey::SyncGroup => serve(head, body, |request| groups::sync(context, call, request)),
+        ApiKey::LeaveGroup => {
+            serve(call, head, body, |request| groups::leave(context, call, request))
+        }
+        ApiKey::SyncGroup => {
+            serve(call, head, body, |request| groups::sync(context, call, request))
+        }
         ApiKey::DescribeGroups => {
-            serve(head, body, |request| groups::describe(context, call, &request))
+            serve(call, head, body, |request| groups::describe(context, call, &request))
         }
-        ApiKey::ListGroups => serve(head, body, |request| groups::list(context, call, &request)),
+        ApiKey::ListGroups => {
+            serve(call, head, body, |request| groups::list(context, call, &request))
+        }
         ApiKey::ApiVersions if head.is_future_api_versions => {
             Ok(Answer::Now(Output::bytes(encode(head, &api_versions::unsupported())?)))
         }
         ApiKey::ApiVersions => {
-            serve(head, body, |request| api_versions::handle(context, call, &request))
+            serve(call, head, body, |request| api_versions::handle(context, call, &request))
         }
         _ => route_admin(context, call, head, body),
     }
@@ -250,48 +264,50 @@ fn route_admin(
 ) -> Result<Answer, DecodeError> {
     match head.key {
         ApiKey::CreateTopics => {
-            serve(head, body, |request| create_topics::handle(context, call, request))
+            serve(call, head, body, |request| create_topics::handle(context, call, request))
         }
         ApiKey::DeleteTopics => {
-            serve(head, body, |request| delete_topics::handle(context, call, request))
+            serve(call, head, body, |request| delete_topics::handle(context, call, request))
         }
         ApiKey::DeleteRecords => {
-            serve(head, body, |request| delete_records::handle(context, call, request))
+            serve(call, head, body, |request| delete_records::handle(context, call, request))
         }
         ApiKey::InitProducerId => {
-            serve(head, body, |request| init_producer_id::handle(context, call, &request))
+            serve(call, head, body, |request| init_producer_id::handle(context, call, &request))
         }
-        ApiKey::OffsetForLeaderEpoch => {
-            serve(head, body, |request| offset_for_leader_epoch::handle(context, call, request))
-        }
+        ApiKey::OffsetForLeaderEpoch => serve(call, head, body, |request| {
+            offset_for_leader_epoch::handle(context, call, request)
+        }),
         ApiKey::DescribeConfigs => {
-            serve(head, body, |request| describe_configs::handle(context, call, request))
+            serve(call, head, body, |request| describe_configs::handle(context, call, request))
         }
         ApiKey::AlterConfigs => {
-            serve(head, body, |request| alter_configs::replace(context, call, request))
+            serve(call, head, body, |request| alter_configs::replace(context, call, request))
         }
         ApiKey::DescribeLogDirs => {
-            serve(head, body, |request| describe_log_dirs::handle(context, call, request))
+            serve(call, head, body, |request| describe_log_dirs::handle(context, call, request))
         }
         ApiKey::CreatePartitions => {
-            serve(head, body, |request| create_partitions::handle(context, call, request))
+            serve(call, head, body, |request| create_partitions::handle(context, call, request))
         }
-        ApiKey::DeleteGroups => serve(head, body, |request| groups::delete(context, call, request)),
+        ApiKey::DeleteGroups => {
+            serve(call, head, body, |request| groups::delete(context, call, request))
+        }
         ApiKey::IncrementalAlterConfigs => {
-            serve(head, body, |request| alter_configs::alter(context, call, request))
+            serve(call, head, body, |request| alter_configs::alter(context, call, request))
         }
         ApiKey::OffsetDelete => {
-            serve(head, body, |request| offsets::delete(context, call, request))
+            serve(call, head, body, |request| offsets::delete(context, call, request))
         }
         ApiKey::DescribeProducers => {
-            serve(head, body, |request| describe_producers::handle(context, call, request))
+            serve(call, head, body, |request| describe_producers::handle(context, call, request))
         }
-        ApiKey::ListConfigResources => {
-            serve(head, body, |request| list_config_resources::handle(context, call, &request))
-        }
-        ApiKey::DescribeTopicPartitions => {
-            serve(head, body, |request| describe_topic_partitions::handle(context, call, request))
-        }
+        ApiKey::ListConfigResources => serve(call, head, body, |request| {
+            list_config_resources::handle(context, call, &request)
+        }),
+        ApiKey::DescribeTopicPartitions => serve(call, head, body, |request| {
+            describe_topic_partitions::handle(context, call, request)
+        }),
         _ => route_cluster(context, call, head, body),
     }
 }
@@ -305,47 +321,49 @@ fn route_cluster(
 ) -> Result<Answer, DecodeError> {
     match head.key {
         ApiKey::DescribeQuorum => {
-            serve(head, body, |request| describe_quorum::handle(context, call, request))
+            serve(call, head, body, |request| describe_quorum::handle(context, call, request))
         }
         ApiKey::UpdateFeatures => {
-            serve(head, body, |request| update_features::handle(context, call, request))
+            serve(call, head, body, |request| update_features::handle(context, call, request))
         }
         ApiKey::DescribeCluster => {
-            serve(head, body, |request| describe_cluster::handle(context, call, &request))
+            serve(call, head, body, |request| describe_cluster::handle(context, call, &request))
         }
         ApiKey::ElectLeaders => {
-            serve(head, body, |request| elect_leaders::handle(context, call, request))
+            serve(call, head, body, |request| elect_leaders::handle(context, call, request))
         }
-        ApiKey::AlterPartitionReassignments => {
-            serve(head, body, |request| partition_reassignments::alter(context, call, request))
-        }
+        ApiKey::AlterPartitionReassignments => serve(call, head, body, |request| {
+            partition_reassignments::alter(context, call, request)
+        }),
         ApiKey::ListPartitionReassignments => {
-            serve(head, body, |request| partition_reassignments::list(context, call, request))
+            serve(call, head, body, |request| partition_reassignments::list(context, call, request))
         }
-        ApiKey::AlterReplicaLogDirs => {
-            serve(head, body, |request| alter_replica_log_dirs::handle(context, call, request))
-        }
+        ApiKey::AlterReplicaLogDirs => serve(call, head, body, |request| {
+            alter_replica_log_dirs::handle(context, call, request)
+        }),
         ApiKey::AddRaftVoter => {
-            serve(head, body, |request| raft_voters::add(context, call, request))
+            serve(call, head, body, |request| raft_voters::add(context, call, request))
         }
         ApiKey::RemoveRaftVoter => {
-            serve(head, body, |request| raft_voters::remove(context, call, request))
+            serve(call, head, body, |request| raft_voters::remove(context, call, request))
         }
         ApiKey::UnregisterBroker => {
-            serve(head, body, |request| unregister_broker::handle(context, call, &request))
+            serve(call, head, body, |request| unregister_broker::handle(context, call, &request))
         }
         ApiKey::DescribeAcls => {
-            serve(head, body, |_: DescribeAclsRequest| refused::describe_acls(context, call))
+            serve(call, head, body, |_: DescribeAclsRequest| refused::describe_acls(context, call))
         }
         ApiKey::CreateAcls => {
-            serve(head, body, |request| refused::create_acls(context, call, &request))
+            serve(call, head, body, |request| refused::create_acls(context, call, &request))
         }
         ApiKey::DeleteAcls => {
-            serve(head, body, |request| refused::delete_acls(context, call, &request))
+            serve(call, head, body, |request| refused::delete_acls(context, call, &request))
         }
-        ApiKey::ConsumerGroupHeartbeat => serve(head, body, |_: ConsumerGroupHeartbeatRequest| {
-            refused::consumer_group_heartbeat()
-        }),
+        ApiKey::ConsumerGroupHeartbeat => {
+            serve(call, head, body, |_: ConsumerGroupHeartbeatRequest| {
+                refused::consumer_group_heartbeat()
+            })
+        }
         other => Err(DecodeError::NotServed {
             key: key_number(other),
             version: call.version,
@@ -356,6 +374,7 @@ fn route_cluster(
 
 /// Decodes, calls the handler, encodes.
 fn serve<Q, R>(
+    call: &Call,
     head: &RequestHead,
     mut body: Bytes,
     handle: impl FnOnce(Q) -> Reply<R>,
@@ -365,8 +384,39 @@ where
     R: Encodable + Send + 'static,
 {
     let is_large = body.len() >= LARGE_BYTES;
-    let serve = || reply_to(head, handle(decode(head, &mut body)?));
+    let serve = || {
+        let (request, bytes) = decode_counted(head, &mut body)?;
+        let kept = keep_decoded(call, head, bytes)?;
+        let answer = reply_to(head, handle(request))?;
+        Ok(match (answer, kept) {
+            (Answer::Later(output), Some(kept)) => Answer::Later(Box::pin(async move {
+                let output = output.await;
+                drop(kept);
+                output
+            })),
+            (answer, _) => answer,
+        })
+    };
     if is_large { wait_here(serve) } else { serve() }
+}
+
+/// Counts what a request takes when it is decoded, where that is much.
+fn keep_decoded(
+    call: &Call,
+    head: &RequestHead,
+    bytes: usize,
+) -> Result<Option<Grant>, DecodeError> {
+    if bytes < LARGE_BYTES {
+        return Ok(None);
+    }
+    let no_memory = || DecodeError::Malformed {
+        key: key_number(head.key),
+        version: head.version,
+        why: format!(
+            "no memory for its elements ({bytes} bytes) besides what is kept for its address"
+        ),
+    };
+    call.keep(bytes).map(Some).ok_or_else(no_memory)
 }
 
 /// Encodes what a handler replied.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::fetch_answer::assemble;
-use super::fetch_sessions::{Ask, Followed, Plan, TopicKey};
+use super::fetch_sessions::{Ask, Followed, Plan, TopicKey, each_once};
 use super::{Call, Context, deadline, flushed};
 use crate::error::ErrorCode;
 use crate::log::LogSlice;
@@ -27,6 +27,8 @@ use crate::system::clock::{Instant, millis, monotonic, timeout_at, uptime_ms};
 use crate::system::tasks::blocking;
 
 const BY_ID_VERSION: i16 = 13;
+/// What a partition takes for which a fetch waits.
+const WAITING_BYTES: usize = size_of::<Followed>() + size_of::<Found>();
 /// Consumers of this version may read from followers (KIP-392).
 const FOLLOWERS_VERSION: i16 = 11;
 
@@ -112,10 +114,11 @@ pub(super) fn handle(
     let request: FetchRequest = decode(head, &mut body)?;
     let by_id = head.version >= BY_ID_VERSION;
     let ask = Ask {
+        call,
         session_id: request.session_id,
         epoch: request.session_epoch,
         by_id,
-        wanted: wanted(&request, by_id),
+        wanted: each_once(wanted(&request, by_id)),
         forgotten: forgotten(&request, by_id),
     };
     let plan = match context.sessions.plan(ask, context.clock.now_ms()) {
@@ -271,22 +274,24 @@ impl Fetching {
         blocking(look).await
     }
 
-    /// Answers, or waits until there is enough.
+    /// Answers, or waits until there is enough, if there is memory for one more that waits.
     fn answer_in_time(self, found: Vec<Found>, deadline: Option<Instant>) -> Answer {
-        match deadline {
-            Some(deadline) if !self.is_enough(&found) => {
-                Answer::Later(Box::pin(self.wait(found, deadline)))
-            }
-            _ => {
-                let Some(waiter) = self.own_flushes(&found) else { return self.answer(found) };
-                Answer::Later(Box::pin(async move {
-                    flushed(&waiter).await;
-                    let found = self.look(false);
-                    let (fetching, found) = self.look_at_cold(found).await?;
-                    settled(fetching.answer(found)).await
-                }))
-            }
+        let deadline = deadline.filter(|_| !self.is_enough(&found));
+        let kept = deadline.and_then(|_| self.call.keep(found.len() * WAITING_BYTES));
+        if let Some((deadline, kept)) = deadline.zip(kept) {
+            return Answer::Later(Box::pin(async move {
+                let output = self.wait(found, deadline).await;
+                drop(kept);
+                output
+            }));
         }
+        let Some(waiter) = self.own_flushes(&found) else { return self.answer(found) };
+        Answer::Later(Box::pin(async move {
+            flushed(&waiter).await;
+            let found = self.look(false);
+            let (fetching, found) = self.look_at_cold(found).await?;
+            settled(fetching.answer(found)).await
+        }))
     }
 
     fn topic(&self, key: &TopicKey) -> Option<Arc<Topic>> {

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::Call;
 use crate::error::ErrorCode;
 use crate::model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId};
-use crate::system::Random;
+use crate::system::{Grant, Random};
 
 /// A session that was used within this time is not given up for a new one (KIP-227's default).
 const EVICTABLE_AFTER_MS: i64 = 120_000;
@@ -44,11 +45,43 @@ struct Session {
     by_id: bool,
     used_ms: Timestamp,
     followed: Vec<Followed>,
+    /// Of what it takes.
+    kept: Grant,
+}
+
+impl Followed {
+    /// What it takes in memory.
+    fn bytes(&self) -> usize {
+        let name = match &self.topic {
+            TopicKey::Name(name) => name.len(),
+            TopicKey::Id(_) => 0,
+        };
+        size_of::<Self>() + name
+    }
+}
+
+/// Each partition once, as it was named last: a fetch means one of each, as in Apache Kafka.
+pub(super) fn each_once(named: Vec<Followed>) -> Vec<Followed> {
+    if named.len() < 2 {
+        return named;
+    }
+    let mut places = HashMap::with_capacity(named.len());
+    let mut once: Vec<Followed> = Vec::with_capacity(named.len());
+    for followed in named {
+        let place =
+            *places.entry((followed.topic.clone(), followed.partition)).or_insert(once.len());
+        match once.get_mut(place) {
+            Some(before) => *before = followed,
+            None => once.push(followed),
+        }
+    }
+    once
 }
 
 /// What a request asks of its session.
 #[derive(Debug)]
-pub(super) struct Ask {
+pub(super) struct Ask<'a> {
+    pub call: &'a Call,
     pub session_id: i32,
     pub epoch: i32,
     pub by_id: bool,
@@ -84,7 +117,7 @@ impl FetchSessions {
     }
 
     /// Resolves a request to what it means.
-    pub(super) fn plan(&self, ask: Ask, now_ms: Timestamp) -> Result<Plan, ErrorCode> {
+    pub(super) fn plan(&self, ask: Ask<'_>, now_ms: Timestamp) -> Result<Plan, ErrorCode> {
         let mut sessions = self.sessions.lock();
         if ask.epoch <= 0 {
             sessions.remove(&ask.session_id);
@@ -104,7 +137,10 @@ impl FetchSessions {
         }
         session.epoch = next_epoch(ask.epoch);
         session.used_ms = now_ms;
-        session.change(ask.wanted, &ask.forgotten);
+        if !session.change(ask.wanted, &ask.forgotten, ask.call) {
+            sessions.remove(&ask.session_id);
+            return Err(ErrorCode::FetchSessionIdNotFound);
+        }
         Ok(Plan {
             session_id: ask.session_id,
             is_incremental: true,
@@ -138,7 +174,7 @@ impl FetchSessions {
         session.followed.append(&mut last);
     }
 
-    fn start(&self, sessions: &mut HashMap<i32, Session>, ask: &Ask, now_ms: Timestamp) -> i32 {
+    fn start(&self, sessions: &mut HashMap<i32, Session>, ask: &Ask<'_>, now_ms: Timestamp) -> i32 {
         if sessions.len() >= self.slots {
             let oldest = sessions.iter().min_by_key(|(_, session)| session.used_ms);
             match oldest
@@ -149,28 +185,37 @@ impl FetchSessions {
                 None => return 0,
             };
         }
+        let Some(kept) = ask.call.keep(ask.wanted.iter().map(Followed::bytes).sum()) else {
+            return 0;
+        };
         let id = loop {
             let id = i32::try_from(self.random.below(0x7fff_fffe)).unwrap_or(0) + 1;
             if !sessions.contains_key(&id) {
                 break id;
             }
         };
-        let session =
-            Session { epoch: 1, by_id: ask.by_id, used_ms: now_ms, followed: ask.wanted.clone() };
+        let followed = ask.wanted.clone();
+        let session = Session { epoch: 1, by_id: ask.by_id, used_ms: now_ms, followed, kept };
         sessions.insert(id, session);
         id
     }
 }
 
 impl Session {
-    fn change(&mut self, wanted: Vec<Followed>, forgotten: &[(TopicKey, PartitionId)]) {
+    /// `false`: there is no memory for what is new.
+    fn change(
+        &mut self,
+        wanted: Vec<Followed>,
+        forgotten: &[(TopicKey, PartitionId)],
+        call: &Call,
+    ) -> bool {
         if !forgotten.is_empty() {
             let forgotten: HashSet<(&TopicKey, PartitionId)> =
                 forgotten.iter().map(|(topic, partition)| (topic, *partition)).collect();
             self.followed.retain(|f| !forgotten.contains(&(&f.topic, f.partition)));
         }
         if wanted.is_empty() {
-            return;
+            return true;
         }
         let places: HashMap<(TopicKey, PartitionId), usize> = self
             .followed
@@ -187,9 +232,11 @@ impl Session {
                     old.leader_epoch = new.leader_epoch;
                     old.last_epoch = new.last_epoch;
                 }
-                None => self.followed.push(new),
+                None if self.kept.grow(new.bytes(), call.address) => self.followed.push(new),
+                None => return false,
             }
         }
+        true
     }
 }
 
@@ -199,7 +246,10 @@ fn next_epoch(epoch: i32) -> i32 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
+    use crate::system::Budgets;
 
     fn followed(partition: PartitionId) -> Followed {
         Followed {
@@ -215,8 +265,46 @@ mod tests {
         }
     }
 
-    fn ask(session_id: i32, epoch: i32, wanted: Vec<Followed>) -> Ask {
-        Ask { session_id, epoch, by_id: false, wanted, forgotten: Vec::new() }
+    fn call(kept_bytes: usize) -> Call {
+        Call {
+            version: 12,
+            client_id: None,
+            address: ([127, 0, 0, 1], 1).into(),
+            listener: "T".into(),
+            kept: Budgets::new(0, kept_bytes).kept.account(Arc::default()),
+        }
+    }
+
+    static CALL: LazyLock<Call> = LazyLock::new(|| call(1 << 20));
+
+    fn ask(session_id: i32, epoch: i32, wanted: Vec<Followed>) -> Ask<'static> {
+        Ask { call: &CALL, session_id, epoch, by_id: false, wanted, forgotten: Vec::new() }
+    }
+
+    #[test]
+    fn a_partition_that_is_named_twice_is_fetched_once_as_it_was_named_last() {
+        let further = Followed { offset: 7, ..followed(0) };
+        let once = each_once(vec![followed(0), followed(1), further]);
+        let places: Vec<_> = once.iter().map(|f| (f.partition, f.offset)).collect();
+        assert_eq!(places, [(0, 7), (1, 0)]);
+    }
+
+    #[test]
+    fn a_client_for_which_much_is_kept_gets_no_session_and_one_that_grows_too_much_loses_it() {
+        let sessions = FetchSessions::new(10, Random::seeded(1));
+        let (one, bytes) = (call(4000), followed(0).bytes());
+        let some = (4000 / 2 - bytes / 2) / bytes;
+        let many = |count: usize| (0..).map(followed).take(count).collect::<Vec<_>>();
+        let start = |count| Ask { call: &one, ..ask(0, 0, many(count)) };
+        let id = sessions.plan(start(some), 0).expect("new").session_id;
+        assert!(id > 0);
+        assert_eq!(sessions.plan(start(some), 0).expect("whole").session_id, 0);
+        let unchanged = Ask { call: &one, ..ask(id, 1, many(some)) };
+        assert_eq!(sessions.plan(unchanged, 0).expect("nothing new").followed.len(), some);
+        let more = Ask { call: &one, ..ask(id, 2, many(some + 2)) };
+        assert_eq!(sessions.plan(more, 0).expect_err("lost"), ErrorCode::FetchSessionIdNotFound);
+        assert_eq!(sessions.count(), 0);
+        assert!(sessions.plan(start(some), 0).expect("it was given back").session_id > 0);
     }
 
     #[test]

@@ -50,7 +50,12 @@ pub(super) fn join(
         return refuse(ErrorCode::GroupAuthorizationFailed);
     }
     let session_timeout_ms = request.session_timeout_ms;
-    // What a group keeps is a copy: it must not keep the whole request.
+    let offered = request.protocols.into_iter();
+    let Some(protocols) =
+        offered.map(|p| Some((p.name.to_string(), keep(call, &p.metadata)?))).collect()
+    else {
+        return refuse(ErrorCode::CoordinatorNotAvailable);
+    };
     let asked = JoinRequest {
         group: request.group_id.to_string(),
         member_id: member_id.clone(),
@@ -65,11 +70,7 @@ pub(super) fn join(
             session_timeout_ms
         },
         protocol_type: request.protocol_type.to_string(),
-        protocols: request
-            .protocols
-            .into_iter()
-            .map(|p| (p.name.to_string(), Bytes::copy_from_slice(&p.metadata)))
-            .collect(),
+        protocols,
         id_required: version >= 4,
         can_skip_assignment: version >= 9,
     };
@@ -114,6 +115,15 @@ fn joined(version: i16, joined: Joined) -> JoinGroupResponse {
     response
 }
 
+/// What a member takes besides its bytes.
+const MEMBER_BYTES: usize = 1 << 10;
+
+/// A copy for a group to keep, which is counted until it lets it go: it must not keep the whole request. `None`: there is no room.
+fn keep(call: &Call, bytes: &Bytes) -> Option<Bytes> {
+    let grant = call.keep(MEMBER_BYTES + bytes.len())?;
+    Some(grant.count(Bytes::copy_from_slice(bytes)))
+}
+
 pub(super) fn sync(
     context: &Arc<Context>,
     call: &Call,
@@ -125,17 +135,19 @@ pub(super) fn sync(
         return Reply::Now(refuse(ErrorCode::GroupAuthorizationFailed));
     }
     let protocol = (owned(request.protocol_type.as_ref()), owned(request.protocol_name.as_ref()));
+    let given = request.assignments.into_iter();
+    let Some(assignments) =
+        given.map(|a| Some((a.member_id.to_string(), keep(call, &a.assignment)?))).collect()
+    else {
+        return Reply::Now(refuse(ErrorCode::CoordinatorNotAvailable));
+    };
     let asked = SyncRequest {
         group: request.group_id.to_string(),
         generation: request.generation_id,
         member_id: request.member_id.to_string(),
         instance_id: owned(request.group_instance_id.as_ref()),
         protocol: (version >= 5).then_some(protocol),
-        assignments: request
-            .assignments
-            .into_iter()
-            .map(|a| (a.member_id.to_string(), Bytes::copy_from_slice(&a.assignment)))
-            .collect(),
+        assignments,
     };
     match context.groups.sync(&asked) {
         Err(error) => Reply::Now(refuse(ErrorCode::from(&error))),

@@ -18,6 +18,7 @@ use crate::replication::{
     AckWaiter, AppendRequest, Appending, PartitionError, PartitionHandle, Topic, follow_move,
 };
 use crate::security::{Operation, Resource};
+use crate::system::Grant;
 use crate::system::clock::timeout_at;
 
 /// Older clients can't read zstd, so they may not write it either (KIP-110).
@@ -29,6 +30,8 @@ const BY_ID_VERSION: i16 = 13;
 pub(super) struct ProduceCall {
     pub call: Call,
     pub request: ProduceRequest,
+    /// What its elements take, where that is much.
+    pub _kept: Option<Grant>,
 }
 
 impl ProduceCall {

@@ -1,4 +1,4 @@
-//! How many partitions this broker can hold, as it tells the controller with its registration and its heartbeats.
+//! How much this broker can hold: partitions, as it tells the controller with its registration and its heartbeats, and memory for clients.
 //!
 //! Invariants: what the operator says counts as it is (`broker.partitions.max`); else it is what the scarcest resource of the machine gives.
 //! Left to others: refusing what would be more (the controller), opening no more logs than there are descriptors for (the replicas).
@@ -13,6 +13,21 @@ use crate::system::{Shares, descriptors_max, memory_max};
 const PARTITION_BYTES: u64 = 32 << 10;
 /// The share of the memory that partitions may need in all; the rest is for requests, for what is read, and for the page cache.
 const MEMORY_SHARE: u64 = 4;
+
+/// The share of the memory that may be kept for clients besides their requests.
+const KEPT_SHARE: u64 = 8;
+/// What may be kept for them in any case.
+const KEPT_BYTES_MIN: u64 = 32 << 20;
+
+/// How many bytes may be kept for clients besides their requests (`client.memory.max.bytes`).
+pub(super) fn kept_bytes_max(config: &Config) -> usize {
+    let wanted = config.size("client.memory.max.bytes");
+    if wanted > 0 {
+        return wanted;
+    }
+    let share = memory_max().map_or(u64::MAX, |bytes| bytes / KEPT_SHARE);
+    usize::try_from(share.max(KEPT_BYTES_MIN)).unwrap_or(usize::MAX)
+}
 
 /// What this broker can hold now.
 pub(super) fn capacity(config: &Config, replicas: &Replicas) -> Capacity {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::capacity::capacity;
+use super::capacity::{capacity, kept_bytes_max};
 use super::check;
 use super::error::BrokerError;
 use super::fetcher::Fetchers;
@@ -28,7 +28,7 @@ use crate::http::{self, Hosts, Http};
 use crate::metadata::{BrokerEndpoint, Publisher, level_max};
 use crate::metrics::{Metrics, Name};
 use crate::network::{
-    Budget, ConnectionLimits, ConnectionRules, Dialer, Listening, TcpDialer, Tls, listen,
+    ConnectionLimits, ConnectionRules, Dialer, Listening, TcpDialer, Tls, listen,
 };
 use crate::quorum::{
     Identity, LoadedQuorum, METADATA_FOLDER, PeerService, Peers, Quorum, QuorumStorage,
@@ -39,7 +39,7 @@ use crate::security::AllowAll;
 use crate::system::clock::{millis, monotonic, sleep, timeout_at};
 use crate::system::life::{Life, Phase};
 use crate::system::tasks::{Background, Yielding, blocking, cores, run_errand};
-use crate::system::{Clock, Random, SharedDisk, descriptors_max};
+use crate::system::{Budgets, Clock, Random, SharedDisk, descriptors_max};
 
 /// The largest message between nodes: a snapshot of the metadata.
 const PEER_FRAME_BYTES_MAX: usize = 256 << 20;
@@ -67,7 +67,7 @@ const CLOSE: Duration = Duration::from_secs(25);
 pub(crate) struct Broker {
     context: Arc<Context>,
     limits: Arc<ConnectionLimits>,
-    budget: Arc<Budget>,
+    budgets: Budgets,
     metrics: Arc<Metrics>,
     /// `None`: this node is a controller only.
     membership: Option<Arc<Membership>>,
@@ -229,7 +229,7 @@ impl Broker {
         Ok(Broker {
             context,
             limits,
-            budget: Budget::new(config.size("queued.max.request.bytes")),
+            budgets: Budgets::new(config.size("queued.max.request.bytes"), kept_bytes_max(&config)),
             metrics,
             membership,
             quorum,
@@ -250,7 +250,7 @@ impl Broker {
         let rules = ConnectionRules {
             frame_bytes_max: config.size("socket.request.max.bytes"),
             idle: millis(config.long("connections.max.idle.ms")),
-            budget: Arc::clone(&self.budget),
+            budgets: self.budgets.clone(),
         };
         let counts = RequestCounts::new(&self.metrics);
         (Arc::new(KafkaService { context: Arc::clone(&self.context), counts }), rules)
@@ -285,7 +285,7 @@ impl Broker {
         let http = Arc::new(Http {
             context: Arc::clone(&self.context),
             limits: Arc::clone(&self.limits),
-            budget: Arc::clone(&self.budget),
+            budgets: self.budgets.clone(),
             metrics: Arc::clone(&self.metrics),
             scrapes: Arc::new(Semaphore::new(http::SCRAPES_MAX)),
             hosts: self.hosts(),
@@ -521,7 +521,7 @@ fn peer_rules() -> ConnectionRules {
     ConnectionRules {
         frame_bytes_max: PEER_FRAME_BYTES_MAX,
         idle: Duration::from_mins(10),
-        budget: Budget::new(4 * PEER_FRAME_BYTES_MAX),
+        budgets: Budgets::new(4 * PEER_FRAME_BYTES_MAX, 16 * PEER_FRAME_BYTES_MAX),
     }
 }
 

@@ -84,6 +84,7 @@ pub(crate) const BROKER_ROWS: &[Row] = rows! {
     "broker.partitions.max" Int, "0", 0, INT, true, "Most replicas on a broker; what would make more is refused. 0: as many as its machine holds by its descriptors (ulimit -n) and memory.";
     "broker.rack" Str, "", 0, 0, false, "The rack or zone of this broker, shown in metadata.";
     "broker.session.timeout.ms" Int, "1200", 50, INT, false, "A broker that was not heard of for this long is fenced: others lead what it led.";
+    "client.memory.max.bytes" Long, "0", 0, MAX, false, "Memory that is kept for clients besides requests in progress: members of groups, fetches that wait, fetch sessions, answers that are not taken; half of it for one address. 0: an eighth of the machine's.";
     "cluster.partitions.max" Int, "200000", 1, INT, true, "Most partitions in the cluster; what would make more is refused.";
     "compression.gzip.level" Int, "-1", -1, 9, true, "Level of gzip where the broker compresses (compression.type); -1: gzip's own.";
     "compression.lz4.level" Int, "9", 1, 17, true, "Kept for whoever copies settings: lz4 has one level here, the fast one.";

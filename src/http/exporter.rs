@@ -26,7 +26,8 @@ fn broker(http: &Http, found: &mut Scrape) {
     found.show(Name::BuildInfo, &[env!("CARGO_PKG_VERSION")], 1.0);
     found.show(Name::Ready, &[], 1.0);
     found.show(Name::Connections, &[], count(http.limits.open()));
-    found.show(Name::RequestBytes, &[], count(http.budget.used()));
+    found.show(Name::RequestBytes, &[], count(http.budgets.requests.used()));
+    found.show(Name::KeptBytes, &[], count(http.budgets.kept.used()));
     found.show(Name::FetchSessions, &[], count(http.context.sessions.count()));
     let image = http.context.controller.image();
     let alive = image.brokers.iter().filter(|(_, broker)| !broker.is_fenced);

@@ -18,7 +18,8 @@ use super::hosts::{self, Hosts};
 use crate::api::Context;
 use crate::config::{BROKER_ROWS, is_secret, parse_address};
 use crate::metrics::Metrics;
-use crate::network::{Budget, ConnectionLimits};
+use crate::network::ConnectionLimits;
+use crate::system::Budgets;
 use crate::system::tasks::{Kind, blocking, keep};
 
 /// Scrapes that are worked out at a time: those that wait for a disk must not take all threads that may.
@@ -29,7 +30,7 @@ pub(crate) const SCRAPES_MAX: usize = 2;
 pub(crate) struct Http {
     pub context: Arc<Context>,
     pub limits: Arc<ConnectionLimits>,
-    pub budget: Arc<Budget>,
+    pub budgets: Budgets,
     pub metrics: Arc<Metrics>,
     pub scrapes: Arc<Semaphore>,
     pub hosts: Arc<Hosts>,

@@ -54,6 +54,7 @@ metrics! {
     RequestSeconds "strandline_request_seconds" Histogram ["api"] "Time from a request's arrival until its answer is ready to leave; long polls and the wait for durability are in it.";
     RefusedFrames "strandline_refused_frames_total" Counter [] "Frames that closed their connection: malformed, or of an API or version that is not served.";
     Connections "strandline_connections" Gauge [] "Open connections.";
+    KeptBytes "strandline_kept_bytes" Gauge [] "Memory that is kept for clients besides requests in progress: members of groups, fetches that wait, fetch sessions, answers that are not taken. See client.memory.max.bytes.";
     RequestBytes "strandline_request_bytes_in_progress" Gauge [] "Bytes of requests in progress; see queued.max.request.bytes.";
     HeartbeatSeconds "strandline_broker_heartbeat_seconds" Histogram [] "From when a heartbeat of this broker is due until the controller has answered it. Alert when it comes near broker.session.timeout.ms.";
     FetchSessions "strandline_fetch_sessions" Gauge [] "Incremental fetch sessions.";

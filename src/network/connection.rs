@@ -15,21 +15,32 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::budget::{Budget, Grant, Pool};
+use super::limits::Taken;
 use super::output::Output;
 use super::receiver::{self, Receiver};
 use super::stream::Stream;
 use crate::model::Turn;
-use crate::system::clock::{monotonic, sleep_until};
+use crate::system::clock::{monotonic, sleep_until, timeout_at};
+use crate::system::{Account, Budgets, Grant};
 
 /// Requests of one connection in progress at a time.
 const PIPELINE_MAX: usize = 100;
 
-/// Who is at the other end, and where it came in.
+/// Answers that have not left may take so many bytes in memory: then no request is begun before they have.
+const READY_BYTES_MAX: usize = 1 << 20;
+/// How long a connection's requests are handled before others have their turn.
+const TURN: Duration = Duration::from_micros(200);
+/// An answer of fewer bytes in memory is not counted while its peer takes it, and none that is taken this soon.
+const SMALL_ANSWER_BYTES: usize = 64 << 10;
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// Who is at the other end, where it came in, and what it may take.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
     pub address: SocketAddr,
     pub listener: Arc<str>,
+    pub requests: Arc<Account>,
+    pub kept: Arc<Account>,
 }
 
 /// What became of a request.
@@ -71,7 +82,16 @@ pub(crate) trait Service: Send + Sync + 'static {
 pub(crate) struct ConnectionRules {
     pub frame_bytes_max: usize,
     pub idle: Duration,
-    pub budget: Arc<Budget>,
+    pub budgets: Budgets,
+}
+
+impl ConnectionRules {
+    /// A peer whose address has taken what `taken` says.
+    pub(crate) fn peer(&self, address: SocketAddr, listener: Arc<str>, taken: &Taken) -> Peer {
+        let requests = self.budgets.requests.account(Arc::clone(&taken.requests));
+        let kept = self.budgets.kept.account(Arc::clone(&taken.kept));
+        Peer { address, listener, requests, kept }
+    }
 }
 
 enum Slot {
@@ -86,17 +106,17 @@ struct Pending {
     grant: Option<Grant>,
 }
 
-/// Serves a connection until it ends; `Err` says why, if it was not the peer's clean close. `address` is what all connections of
-/// its address have taken of the budget.
+/// Serves a connection until it ends; `Err` says why, if it was not the peer's clean close.
 pub(crate) async fn serve<S: Service>(
     mut stream: Stream,
-    (peer, address): (Peer, Arc<Pool>),
+    peer: Peer,
     service: &S,
     rules: &ConnectionRules,
     mut stopping: watch::Receiver<bool>,
 ) -> io::Result<()> {
+    let (kept, address) = (Arc::clone(&peer.kept), peer.address);
+    let mut frames = Receiver::new(rules.frame_bytes_max, Arc::clone(&peer.requests));
     let mut session = service.open(peer);
-    let mut frames = Receiver::new(rules.frame_bytes_max, rules.budget.account(address));
     let mut pending: VecDeque<Pending> = VecDeque::new();
     let mut next = Next::Read;
     let idle = sleep_until(monotonic() + rules.idle);
@@ -106,7 +126,12 @@ pub(crate) async fn serve<S: Service>(
         if next != Next::Close {
             next = take_requests(service, &mut session, &mut frames, &mut pending)?;
         }
-        write_ready(&mut stream, &mut pending).await?;
+        write_ready(&mut stream, &mut pending, (&kept, address)).await?;
+        if next == Next::Write {
+            // Other connections have their turn.
+            tokio::task::yield_now().await;
+            continue;
+        }
         let is_stopping = *stopping.borrow();
         if pending.is_empty() && (next == Next::Close || is_stopping) {
             return Ok(());
@@ -159,6 +184,8 @@ enum Next {
     Read,
     /// A request is there whose turn has not come.
     Wait,
+    /// A request may be there, but much was done: what is answered is to leave first.
+    Write,
     /// A request is there that others' requests leave no room for.
     WaitForRoom,
     Close,
@@ -171,10 +198,15 @@ fn take_requests<S: Service>(
     frames: &mut Receiver,
     pending: &mut VecDeque<Pending>,
 ) -> io::Result<Next> {
+    let begun = monotonic();
     loop {
         let first = frames.upcoming().map(|frame| service.turn(frame));
         if first.is_some_and(|turn| !may_begin(turn, pending)) {
             return Ok(Next::Wait);
+        }
+        if first.is_some() && hold_much(pending) {
+            let may_leave = matches!(pending.front().map(|p| &p.slot), Some(Slot::Ready(_)));
+            return Ok(if may_leave { Next::Write } else { Next::Wait });
         }
         let (mut taken, mut grants) = (Vec::new(), Vec::new());
         let mut then = Next::Read;
@@ -208,6 +240,9 @@ fn take_requests<S: Service>(
             };
             pending.push_back(Pending { slot, turn, grant });
         }
+        if monotonic().saturating_duration_since(begun) > TURN {
+            return Ok(Next::Write);
+        }
     }
 }
 
@@ -221,7 +256,21 @@ fn may_begin(turn: Turn, pending: &VecDeque<Pending>) -> bool {
         })
 }
 
-async fn write_ready(stream: &mut Stream, pending: &mut VecDeque<Pending>) -> io::Result<()> {
+/// Whether answers that have not left take so much memory that no more are to be made.
+fn hold_much(pending: &VecDeque<Pending>) -> bool {
+    let ready = pending.iter().map(|p| match &p.slot {
+        Slot::Ready(output) => output.memory_bytes(),
+        Slot::Waiting(_) => 0,
+    });
+    ready.sum::<usize>() > READY_BYTES_MAX
+}
+
+/// Writes the answers whose turn it is. What a peer does not take at once is kept for it, as far as it may have something kept.
+async fn write_ready(
+    stream: &mut Stream,
+    pending: &mut VecDeque<Pending>,
+    (kept, address): (&Arc<Account>, SocketAddr),
+) -> io::Result<()> {
     let ready = pending.iter().take_while(|p| matches!(p.slot, Slot::Ready(_))).count();
     if ready == 0 {
         return Ok(());
@@ -234,7 +283,19 @@ async fn write_ready(stream: &mut Stream, pending: &mut VecDeque<Pending>) -> io
             outputs.push(output);
         }
     }
-    stream.write(&outputs).await
+    let bytes: usize = outputs.iter().map(Output::memory_bytes).sum();
+    let write = stream.write(&outputs);
+    if bytes < SMALL_ANSWER_BYTES {
+        return write.await;
+    }
+    tokio::pin!(write);
+    if let Ok(written) = timeout_at(monotonic() + AT_ONCE, write.as_mut()).await {
+        return written;
+    }
+    let no_room =
+        || io::Error::other("it does not take its answers, and too much is kept for its address");
+    let _kept = kept.keep(bytes, address).ok_or_else(no_room)?;
+    write.await
 }
 
 /// The first waiting answer; pends for ever if there is none.
@@ -247,6 +308,8 @@ async fn front(pending: &mut VecDeque<Pending>) -> Option<Output> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -282,6 +345,54 @@ mod tests {
         }
     }
 
+    /// Answers `w` when it is told to, and anything else at once with half of what may be ready.
+    #[derive(Default)]
+    struct Large {
+        begun: AtomicUsize,
+        go: Arc<tokio::sync::Notify>,
+    }
+
+    impl Service for Large {
+        type Session = ();
+
+        fn open(&self, _: Peer) {}
+
+        fn turn(&self, frame: &[u8]) -> Turn {
+            if frame == b"w" { Turn::HoldsUpNobody } else { Turn::Alone }
+        }
+
+        fn requests(&self, (): &mut (), frames: Vec<Bytes>) -> Vec<Answer> {
+            let answer = |frame: Bytes| {
+                self.begun.fetch_add(1, Ordering::Relaxed);
+                let output = Output::bytes(vec![1; READY_BYTES_MAX / 2]);
+                if &*frame != b"w" {
+                    return Answer::Now(output);
+                }
+                let go = Arc::clone(&self.go);
+                Answer::Later(Box::pin(async move {
+                    go.notified().await;
+                    Some(output)
+                }))
+            };
+            frames.into_iter().map(answer).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn few_answers_are_made_while_one_before_them_is_waited_for_and_all_afterwards() {
+        let large = Large::default();
+        let input = [&frame(b"w")[..], &frame(b"x").repeat(20)].concat();
+        let talk = exchange_with(&large, input, 21 * READY_BYTES_MAX / 2);
+        let watch = async {
+            sleep_until(monotonic() + Duration::from_millis(50)).await;
+            let begun = large.begun.load(Ordering::Relaxed);
+            large.go.notify_one();
+            begun
+        };
+        let (_, begun) = tokio::join!(talk, watch);
+        assert_eq!((begun, large.begun.load(Ordering::Relaxed)), (4, 21));
+    }
+
     async fn exchange(input: Vec<u8>, expected: usize) -> Vec<u8> {
         exchange_with(&Echo, input, expected).await
     }
@@ -291,11 +402,11 @@ mod tests {
         let rules = ConnectionRules {
             frame_bytes_max: 1 << 20,
             idle: Duration::from_mins(1),
-            budget: Budget::new(1 << 20),
+            budgets: Budgets::new(1 << 20, 1 << 20),
         };
         let (_stopping, stop) = watch::channel(false);
-        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), listener: "T".into() };
-        let serving = serve(Stream::Memory(theirs), (peer, Arc::default()), service, &rules, stop);
+        let peer = rules.peer(([127, 0, 0, 1], 1).into(), "T".into(), &Taken::default());
+        let serving = serve(Stream::Memory(theirs), peer, service, &rules, stop);
         let talking = async {
             ours.write_all(&input).await.expect("taken");
             let mut answer = vec![0; expected];

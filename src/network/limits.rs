@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::budget::Pool;
+use crate::system::Pool;
 use crate::system::clock::{Instant, monotonic};
+
+/// Addresses without a connection that are looked through for those of which nothing is kept.
+const GONE_MAX: usize = 64;
 
 /// Counts connections, in all and by address, and new ones in a second.
 #[derive(Debug)]
@@ -26,25 +29,39 @@ struct State {
     in_second: usize,
 }
 
-/// Connections of one address, and what they have taken of the budget for requests.
+/// What all connections of one address have taken.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Taken {
+    pub requests: Arc<Pool>,
+    /// What is kept for them also when they are gone.
+    pub kept: Arc<Pool>,
+}
+
+/// Connections of one address.
 #[derive(Debug, Default)]
 struct Address {
     open: usize,
-    taken: Arc<Pool>,
+    taken: Taken,
 }
 
-/// A counted connection; uncounted when it is dropped.
+impl Address {
+    fn is_forgotten(&self) -> bool {
+        self.open == 0 && Arc::strong_count(&self.taken.kept) == 1
+    }
+}
+
+/// A counted connection; uncounted when it is dropped, which is to be the last that is left of it.
 #[derive(Debug)]
 pub(crate) struct Counted {
     limits: Arc<ConnectionLimits>,
     address: IpAddr,
-    taken: Arc<Pool>,
+    taken: Taken,
 }
 
 impl Counted {
-    /// What all connections of the same address have taken of the budget for requests.
-    pub(crate) fn taken(&self) -> Arc<Pool> {
-        Arc::clone(&self.taken)
+    /// What all connections of the same address have taken.
+    pub(crate) fn taken(&self) -> &Taken {
+        &self.taken
     }
 }
 
@@ -84,12 +101,16 @@ impl ConnectionLimits {
         if state.in_second >= state.rate_max {
             return Err("max.connection.creation.rate");
         }
+        // Addresses whose connections are gone stay for as long as something is kept for them.
+        if state.by_address.len() > 2 * state.open + GONE_MAX {
+            state.by_address.retain(|_, from| !from.is_forgotten());
+        }
         let from = state.by_address.entry(address).or_default();
         if from.open >= state.per_address_max {
             return Err("max.connections.per.ip");
         }
         from.open += 1;
-        let taken = Arc::clone(&from.taken);
+        let taken = from.taken.clone();
         state.open += 1;
         state.in_second += 1;
         Ok(Counted { limits: Arc::clone(self), address, taken })
@@ -102,11 +123,12 @@ impl ConnectionLimits {
 
 impl Drop for Counted {
     fn drop(&mut self) {
+        self.taken = Taken::default();
         let mut state = self.limits.state.lock();
         state.open -= 1;
         if let Some(from) = state.by_address.get_mut(&self.address) {
             from.open -= 1;
-            if from.open == 0 {
+            if from.is_forgotten() {
                 state.by_address.remove(&self.address);
             }
         }

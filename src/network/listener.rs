@@ -11,7 +11,6 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::watch;
 
-use super::budget::Pool;
 use super::connection::{ConnectionRules, Peer, Service, serve};
 use super::limits::{ConnectionLimits, Counted};
 use super::stream::Stream;
@@ -71,13 +70,11 @@ impl Listening {
             let name: Arc<str> = self.endpoint.name.as_str().into();
             let (mut stop, refusals) = (stopping.clone(), Telling::default());
             while let Some((tcp, address)) = next_connection(&self.listener, &mut stop).await {
-                let peer = Peer { address, listener: Arc::clone(&name) };
-                let Some(counted) = admit(&tcp, &peer, &limits, &refusals) else { continue };
+                let Some(counted) = admit(&tcp, address, &limits, &refusals) else { continue };
+                let peer = rules.peer(address, Arc::clone(&name), counted.taken());
                 let (service, wrapping) = (Arc::clone(&service), wrapping.clone());
                 let (rules, stopping) = (rules.clone(), stopping.clone());
                 spawn_connection(async move {
-                    let address = peer.address;
-                    let peer = (peer, counted.taken());
                     let served = run(tcp, wrapping, peer, &*service, &rules, stopping).await;
                     if let Err(error) = served {
                         tracing::debug!(peer = %address, %error, "connection ended");
@@ -117,15 +114,15 @@ pub(crate) async fn next_connection(
 /// Counts a connection; `None` where there are too many.
 fn admit(
     tcp: &TcpStream,
-    peer: &Peer,
+    peer: SocketAddr,
     limits: &Arc<ConnectionLimits>,
     refusals: &Telling,
 ) -> Option<Counted> {
-    let counted = match limits.count(peer.address.ip().to_canonical()) {
+    let counted = match limits.count(peer.ip().to_canonical()) {
         Ok(counted) => counted,
         Err(limit) => {
             if let Some(untold) = refusals.turn() {
-                tracing::warn!(peer = %peer.address, limit, untold, "connection refused: raise the limit, or look at who opens so many");
+                tracing::warn!(%peer, limit, untold, "connection refused: raise the limit, or look at who opens so many");
             }
             return None;
         }
@@ -139,7 +136,7 @@ fn admit(
 async fn run<S: Service>(
     tcp: TcpStream,
     wrapping: Wrapping,
-    peer: (Peer, Arc<Pool>),
+    peer: Peer,
     service: &S,
     rules: &ConnectionRules,
     stopping: watch::Receiver<bool>,

@@ -4,7 +4,6 @@
 //! progress; nothing that one connection does stops another.
 //! Absent: what the bytes mean (the `Service` knows).
 
-mod budget;
 pub(crate) mod client;
 mod connection;
 mod dial;
@@ -16,7 +15,6 @@ mod receiver;
 mod stream;
 mod tls;
 
-pub(crate) use budget::Budget;
 #[cfg(test)]
 pub(crate) use connection::serve;
 pub(crate) use connection::{Answer, ConnectionRules, Peer, Service};
@@ -26,6 +24,8 @@ pub(crate) use dial::{Dialer, TcpDialer};
 #[cfg(any(test, feature = "internals"))]
 pub(crate) use frames::Frames;
 pub(crate) use limits::ConnectionLimits;
+#[cfg(test)]
+pub(crate) use limits::Taken;
 pub(crate) use listener::{Listening, Wrapping, listen, next_connection};
 pub(crate) use output::{Output, Part};
 #[cfg(test)]

@@ -23,6 +23,15 @@ impl Output {
         Self { head: head.into(), rest: Vec::new() }
     }
 
+    /// Bytes of it that lie in memory.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let part = |part: &Part| match part {
+            Part::Bytes(bytes) => bytes.len(),
+            Part::File { .. } => 0,
+        };
+        self.head.len() + self.rest.iter().map(part).sum::<usize>()
+    }
+
     /// Bytes that will leave.
     pub(crate) fn len(&self) -> usize {
         let part = |part: &Part| match part {

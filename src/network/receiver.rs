@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::budget::{Account, Grant};
 use super::frames::{FrameLengthError, Frames};
 use super::stream::Stream;
 use crate::model::number::to_u64;
 use crate::system::clock::{monotonic, timeout_at};
+use crate::system::{Account, Grant};
 
 /// So much of a frame that is not whole is not counted: what a connection may cost anyway.
 const UNCOUNTED_BYTES: usize = 16 << 10;

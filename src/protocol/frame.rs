@@ -125,11 +125,20 @@ fn check_head(frame: &[u8], header_version: i16) -> Result<(), &'static str> {
 
 /// Decodes a body that `parse_head` left.
 pub(crate) fn decode<R: Decodable>(head: &RequestHead, body: &mut Bytes) -> Result<R, DecodeError> {
+    decode_counted(head, body).map(|(request, _)| request)
+}
+
+/// The same, and how many bytes its elements take besides those of the frame.
+pub(crate) fn decode_counted<R: Decodable>(
+    head: &RequestHead,
+    body: &mut Bytes,
+) -> Result<(R, usize), DecodeError> {
     let key = key_number(head.key);
     let malformed = |why: String| DecodeError::Malformed { key, version: head.version, why };
     let version = codec_version(key, head.version);
-    shapes::check(key, version, body).map_err(|why| malformed(why.to_owned()))?;
-    R::decode(body, version).map_err(|error| malformed(error.to_string()))
+    let bytes = shapes::check(key, version, body).map_err(|why| malformed(why.to_owned()))?;
+    let request = R::decode(body, version).map_err(|error| malformed(error.to_string()))?;
+    Ok((request, bytes))
 }
 
 /// Encodes a response with its length and header.

@@ -18,7 +18,7 @@ pub(crate) use client::{decode_response, encode_request};
 pub(crate) use fetch_response::{
     FetchNode, FetchedPartition, FetchedRecords, FetchedTopic, encode_fetch,
 };
-pub(crate) use frame::{DecodeError, RequestHead, decode, encode, parse_head};
+pub(crate) use frame::{DecodeError, RequestHead, decode, decode_counted, encode, parse_head};
 pub(crate) use kafka_protocol::messages;
 pub(crate) use kafka_protocol::messages::ApiKey;
 pub(crate) use kafka_protocol::protocol::{Decodable, Encodable, Request, StrBytes};

@@ -12,14 +12,14 @@ use super::net::{Accept, SimDialer, SimNet};
 use crate::broker::{Broker, Parts, replica_settings};
 use crate::config::{Config, Origin};
 use crate::controller::Controller;
-use crate::network::{Budget, ConnectionRules, Dialer, Peer, Service, Stream, serve};
+use crate::network::{ConnectionRules, Dialer, Service, Stream, Taken, serve};
 use crate::quorum::{Identity, METADATA_FOLDER, PeerService, Peers};
 use crate::replication::{Lease, Replicas};
 use crate::system::clock::sleep;
 use crate::system::disk::{Disk as _, OpenMode};
 use crate::system::sim_disk::{Faults, SimDisk};
 use crate::system::sim_nodes::{kill, pause, spawn_free, spawn_on};
-use crate::system::{Clock, Random, SharedDisk};
+use crate::system::{Budgets, Clock, Random, SharedDisk};
 
 const CLUSTER: &str = "SimulatedClusterAAAAAA";
 /// The slowest flush.
@@ -81,11 +81,10 @@ const KEYS: &str = "a=AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
 fn acceptor<S: Service>(machine: u32, service: Arc<S>, rules: ConnectionRules) -> Accept {
     Arc::new(move |stream| {
         let (service, rules) = (Arc::clone(&service), rules.clone());
-        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), listener: "PLAINTEXT".into() };
+        let peer = rules.peer(([127, 0, 0, 1], 1).into(), "PLAINTEXT".into(), &Taken::default());
         drop(spawn_on(machine, async move {
             let (_stopping, stop) = watch::channel(false);
-            let _ = serve(Stream::Memory(stream), (peer, Arc::default()), &*service, &rules, stop)
-                .await;
+            let _ = serve(Stream::Memory(stream), peer, &*service, &rules, stop).await;
         }));
     })
 }
@@ -207,7 +206,7 @@ impl Node {
         let rules = ConnectionRules {
             frame_bytes_max: 64 << 20,
             idle: Duration::from_mins(10),
-            budget: Budget::new(64 << 20),
+            budgets: Budgets::new(64 << 20, 64 << 20),
         };
         if self.role != Role::Broker {
             let address = format!("n{}:9093", self.id);

@@ -10,7 +10,7 @@ use super::client::{Client, TOPIC};
 use crate::broker::{Broker, Parts, replica_settings};
 use crate::config::{Config, Origin};
 use crate::controller::{ControllerError, NewTopic};
-use crate::network::{Dialer, Peer, Stream, TcpDialer, serve};
+use crate::network::{Dialer, Stream, Taken, TcpDialer, serve};
 use crate::quorum::{Identity, PeerService, Peers};
 use crate::replication::{Lease, Replicas};
 use crate::system::clock::{monotonic, sleep};
@@ -115,11 +115,10 @@ async fn start(disk: &SimDisk, random: &Random) -> Broker {
 fn connect(broker: &Broker, stop: &watch::Receiver<bool>) -> tokio::io::DuplexStream {
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let (service, rules) = broker.service();
-    let peer = Peer { address: ([127, 0, 0, 1], 1).into(), listener: "SIM".into() };
+    let peer = rules.peer(([127, 0, 0, 1], 1).into(), "SIM".into(), &Taken::default());
     let stop = stop.clone();
     spawn(async move {
-        let _ =
-            serve(Stream::Memory(theirs), (peer, Arc::default()), &*service, &rules, stop).await;
+        let _ = serve(Stream::Memory(theirs), peer, &*service, &rules, stop).await;
     });
     ours
 }

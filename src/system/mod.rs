@@ -5,6 +5,7 @@
 //! Left to others: what the files mean.
 
 mod awake;
+mod budget;
 pub(crate) mod clock;
 mod descriptors;
 pub(crate) mod disk;
@@ -23,6 +24,7 @@ mod telling;
 mod throttle;
 
 pub(crate) use awake::Awake;
+pub(crate) use budget::{Account, Budgets, Grant, Pool};
 pub(crate) use clock::Clock;
 pub(crate) use descriptors::{Shares, descriptors_max};
 pub(crate) use disk::{Disk, DiskFile, OpenMode, SharedDisk, SharedFile, Space};

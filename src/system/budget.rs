@@ -1,8 +1,11 @@
-//! Bytes of requests that are being received or in progress, over all connections.
+//! A bound on the memory that clients may take, over all connections: one for requests that are being received or in progress, and one
+//! for what is kept of them afterwards.
 //!
-//! Invariants: at least one request always passes, so a request larger than the budget can't wait for ever; one address has at most
-//! half of it; large requests leave a quarter of either to small ones; bytes are given back when nothing keeps them any more.
+//! Invariants: where nothing is taken anything passes, so what is larger than the budget can't wait for ever; one address has at most
+//! half of it; what is large leaves a quarter of either to what is small; bytes are given back when nothing keeps them any more.
+//! Left to others: which budget, and what is refused where there is no room.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,13 +14,14 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::system::clock::{Instant, monotonic};
+use super::Telling;
+use super::clock::{Instant, monotonic};
 
-/// Up to this size a request is small: clients that send nothing else go on while large ones take all that they can.
+/// Up to this size something is small: clients that want nothing else go on while large ones take all that they can.
 const SMALL_BYTES: usize = 64 << 10;
 /// One address has at most one in so many of all bytes.
 const ADDRESS_SHARE: usize = 2;
-/// Of which large requests leave one in so many to small ones.
+/// Of which what is large leaves one in so many to what is small.
 const SMALL_SHARE: usize = 4;
 
 /// A bound on bytes; `Grant`s give theirs back when they are dropped.
@@ -27,6 +31,16 @@ pub(crate) struct Budget {
     limit: usize,
     waiting: AtomicUsize,
     freed: Notify,
+    refusals: Telling,
+}
+
+/// The bounds of a listener.
+#[derive(Debug, Clone)]
+pub(crate) struct Budgets {
+    /// Of requests that are being received or in progress.
+    pub requests: Arc<Budget>,
+    /// Of what is kept for clients besides: members of groups, fetches that wait, fetch sessions, answers that are not taken.
+    pub kept: Arc<Budget>,
 }
 
 /// What was taken of a bound, and since when somebody waits for more.
@@ -56,7 +70,7 @@ pub(crate) struct Grant {
     bytes: usize,
 }
 
-/// A request's bytes, which are counted for as long as somebody keeps any of them.
+/// Bytes that are counted for as long as somebody keeps any of them.
 struct Counted {
     bytes: Bytes,
     _grant: Grant,
@@ -68,10 +82,22 @@ impl AsRef<[u8]> for Counted {
     }
 }
 
+impl Budgets {
+    /// So many bytes of either.
+    pub(crate) fn new(requests: usize, kept: usize) -> Self {
+        Self { requests: Budget::new(requests), kept: Budget::new(kept) }
+    }
+}
+
 impl Budget {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        let (waiting, freed) = (AtomicUsize::new(0), Notify::new());
-        Arc::new(Self { all: Pool::default(), limit, waiting, freed })
+        Arc::new(Self {
+            all: Pool::default(),
+            limit,
+            waiting: AtomicUsize::new(0),
+            freed: Notify::new(),
+            refusals: Telling::default(),
+        })
     }
 
     pub(crate) fn used(&self) -> usize {
@@ -139,7 +165,27 @@ impl Account {
         self.take_now(bytes).ok()
     }
 
+    /// The same for what is kept of a peer; the log says now and then who has too much.
+    pub(crate) fn keep(self: &Arc<Self>, bytes: usize, peer: SocketAddr) -> Option<Grant> {
+        let grant = self.try_take(bytes);
+        if grant.is_none() {
+            self.refuse(bytes, peer);
+        }
+        grant
+    }
+
+    fn refuse(&self, bytes: usize, peer: SocketAddr) {
+        let Some(untold) = self.budget.refusals.turn() else { return };
+        let address_bytes = self.address.used.load(Ordering::Relaxed);
+        let (all_bytes, max_bytes) = (self.budget.used(), self.budget.limit);
+        tracing::warn!(%peer, bytes, address_bytes, all_bytes, max_bytes, untold, "no memory to keep more for clients: look at what this one keeps, or raise client.memory.max.bytes");
+    }
+
     fn take_now(self: &Arc<Self>, bytes: usize) -> Result<Grant, &Pool> {
+        self.reserve(bytes).map(|()| Grant { account: Arc::clone(self), bytes })
+    }
+
+    fn reserve(&self, bytes: usize) -> Result<(), &Pool> {
         let budget = &*self.budget;
         if !self.address.try_take(bytes, budget.limit / ADDRESS_SHARE) {
             return Err(&self.address);
@@ -148,7 +194,7 @@ impl Account {
             self.address.give_back(bytes);
             return Err(&budget.all);
         }
-        Ok(Grant { account: Arc::clone(self), bytes })
+        Ok(())
     }
 
     /// Takes `bytes`, waiting until they fit.
@@ -177,6 +223,17 @@ impl Account {
 }
 
 impl Grant {
+    /// Takes more, if it fits now.
+    pub(crate) fn grow(&mut self, bytes: usize, peer: SocketAddr) -> bool {
+        let fits = self.account.reserve(bytes).is_ok();
+        if fits {
+            self.bytes += bytes;
+        } else {
+            self.account.refuse(bytes, peer);
+        }
+        fits
+    }
+
     /// The same bytes, counted until the last of them is let go.
     pub(crate) fn count(self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(Counted { bytes, _grant: self })
@@ -196,8 +253,8 @@ impl Drop for Grant {
 
 #[cfg(test)]
 mod tests {
+    use super::super::clock::timeout_at;
     use super::*;
-    use crate::system::clock::timeout_at;
 
     fn soon() -> Instant {
         monotonic() + Duration::from_millis(10)
