@@ -15,7 +15,7 @@ use super::requests::from;
 use crate::broker::{Broker, folder};
 use crate::first_run::{create, get};
 use crate::kit::eventually;
-use crate::wire::{Wire, fetch, text};
+use crate::wire::{Wire, commit, committed, fetch, text};
 
 /// Bytes that are kept for clients now.
 fn kept(broker: &Broker) -> u64 {
@@ -113,6 +113,43 @@ fn members_of_groups_take_the_memory_that_there_is_for_them_and_leave_room_to_ot
     eventually("their room is given back", || kept(&broker) < 1 << 20);
     let mut again = Wire::over(from([127, 0, 5, 1], &broker));
     assert_eq!(again.ask(3, &join("large-0", 10 << 20)).error_code, 0);
+    assert!(broker.terminate().success());
+}
+
+#[test]
+fn committed_offsets_take_the_memory_that_there_is_for_them_and_groups_that_are_there_go_on() {
+    const COORDINATOR_NOT_AVAILABLE: i16 = 15;
+    let (_folder, data) = folder();
+    let settings = ["client.memory.max.bytes=1048576"];
+    let broker = Broker::start_with(&data, &settings);
+    create(&broker, "t", &[]);
+    let commit_note = |wire: &mut Wire, group: &str, offset: i64, bytes: usize| {
+        let mut request = commit(group, "t", offset);
+        request.topics[0].partitions[0].committed_metadata = Some(text(&"n".repeat(bytes)));
+        wire.ask(2, &request).topics[0].partitions[0].error_code
+    };
+    let mut good = Wire::connect(&broker.address);
+    let find = FindCoordinatorRequest::default().with_key(text("good"));
+    eventually("groups are kept", || good.ask(1, &find).error_code == 0);
+    eventually("they are loaded", || commit_note(&mut good, "good", 1, 10) == 0);
+    let mut bad = Wire::over(from([127, 0, 8, 1], &broker));
+    let codes: Vec<i16> =
+        (0..200).map(|n| commit_note(&mut bad, &format!("bad-{n}"), 1, 4000)).collect();
+    let stored = codes.iter().filter(|code| **code == 0).count();
+    println!("{stored} of {} groups have committed; {} kept", codes.len(), kept(&broker));
+    assert!((100..150).contains(&stored), "half of a megabyte in pieces of 4 KiB: {stored}");
+    assert!(codes.iter().all(|code| [0, COORDINATOR_NOT_AVAILABLE].contains(code)));
+    assert_eq!(commit_note(&mut bad, "bad-0", 2, 4000), 0, "it needs no more than it has");
+    assert_eq!(commit_note(&mut good, "another", 1, 4000), 0, "others have their own half");
+    let before = kept(&broker);
+    (0..50).for_each(|offset| assert_eq!(commit_note(&mut good, "good", offset, 10), 0));
+    assert_eq!(kept(&broker), before, "what is replaced is given back");
+    assert!(broker.terminate().success());
+    let broker = Broker::start_with(&data, &settings);
+    let mut good = Wire::connect(&broker.address);
+    eventually("they are loaded", || commit_note(&mut good, "good", 50, 10) == 0);
+    let answer = good.ask(8, &committed("bad-0"));
+    assert_eq!(answer.groups[0].topics[0].partitions[0].committed_offset, 2);
     assert!(broker.terminate().success());
 }
 

@@ -1,10 +1,10 @@
 //! OffsetCommit, OffsetFetch, OffsetDelete.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Call, Context, Reply};
-use crate::coordinator::{CommitRequest, CommittedOffset, GroupError};
+use crate::coordinator::{CommitRequest, CommittedOffset, GroupError, commit_bytes};
 use crate::error::ErrorCode;
 use crate::protocol::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
@@ -35,7 +35,7 @@ pub(super) fn commit(
         instance_id: request.group_instance_id.as_ref().map(ToString::to_string),
         generation: request.generation_id_or_member_epoch,
         retention_ms: Some(request.retention_time_ms).filter(|ms| *ms != -1),
-        offsets: Vec::new(),
+        ..CommitRequest::default()
     };
     let is_allowed = context.allows(call, Operation::Read, Resource::Group(&asked.group));
     let mut codes: Vec<Vec<(i32, ErrorCode)>> = Vec::new();
@@ -66,11 +66,15 @@ pub(super) fn commit(
     }
     let names: Vec<TopicName> = request.topics.into_iter().map(|topic| topic.name).collect();
     let version = call.version;
-    let begun = if is_allowed {
-        context.groups.commit(asked).map_err(|e| refusal(e, version))
-    } else {
+    if !is_allowed {
         return Reply::Now(committed(names, codes, ErrorCode::None));
-    };
+    }
+    let notes = asked.offsets.iter();
+    asked.kept = call.keep(notes.map(|(topic, _, _, _, note)| commit_bytes(topic, note)).sum());
+    if asked.kept.is_none() && !has_committed(context, &asked) {
+        return Reply::Now(committed(names, codes, ErrorCode::CoordinatorNotAvailable));
+    }
+    let begun = context.groups.commit(asked).map_err(|e| refusal(e, version));
     match begun {
         Ok(done) => Reply::later(async move {
             let failed = done.await.err().map_or(ErrorCode::None, |error| refusal(error, version));
@@ -78,6 +82,14 @@ pub(super) fn commit(
         }),
         Err(code) => Reply::Now(committed(names, codes, code)),
     }
+}
+
+/// Whether a group has committed for all these partitions: then it needs no more memory.
+fn has_committed(context: &Context, asked: &CommitRequest) -> bool {
+    let Ok(before) = context.groups.offsets(&asked.group) else { return false };
+    let before: HashSet<_> = before.into_iter().map(|(key, _)| key).collect();
+    let mut wanted = asked.offsets.iter().map(|(topic, partition, ..)| (topic.clone(), *partition));
+    wanted.all(|key| before.contains(&key))
 }
 
 /// Before version 9 a missing group was told as a wrong generation.

@@ -9,12 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::error::GroupError;
-use super::group::{Group, GroupState};
-use super::groups::{Cell, CommitRequest, Groups, Shard};
+use super::group::{Commit, Group, GroupState};
+use super::groups::{Cell, CommitRequest, Groups, Shard, commit_bytes};
 use super::records::{CommittedOffset, GroupRecord, subscribed_topics};
 use crate::model::{LeaderEpoch, PartitionId};
+use crate::system::Grant;
 
 type Key = (String, i32);
+/// What is committed, and what is counted of it.
+type Value = (CommittedOffset, Option<Grant>);
 
 /// What each group has committed, by topic and partition.
 pub(crate) type OffsetsByGroup = BTreeMap<String, Vec<(Key, CommittedOffset)>>;
@@ -28,7 +31,7 @@ impl Groups {
     /// Writes offsets now; the future says when they are durable.
     pub(crate) fn commit(
         self: &Arc<Self>,
-        request: CommitRequest,
+        mut request: CommitRequest,
     ) -> Result<impl Future<Output = Result<(), GroupError>> + Send + use<>, GroupError> {
         // A consumer without a group (generation -1) may make one; a member's group must be there.
         let found = self.find(&request.group, request.generation < 0)?;
@@ -44,7 +47,7 @@ impl Groups {
             if request.offsets.is_empty() {
                 return Ok(None);
             }
-            let (keys, values, records) = split(&request, commit_ms);
+            let (keys, values, records) = split(&mut request, commit_ms);
             let written = self.write(&cell, &records)?;
             for key in &keys {
                 *group.pending_commits.entry(key.clone()).or_insert(0) += 1;
@@ -54,7 +57,7 @@ impl Groups {
         Ok(async move {
             let Some((written, keys, values)) = written else { return Ok(()) };
             let is_durable = written.is_durable().await;
-            apply(&mut cell.group.lock(), keys, values, written.base_offset, is_durable);
+            apply(&mut cell.group.lock(), keys, values, (written.base_offset, is_durable));
             if is_durable { Ok(()) } else { Err(GroupError::Unavailable) }
         })
     }
@@ -66,7 +69,7 @@ impl Groups {
         Ok(group
             .offsets
             .iter()
-            .map(|(key, (committed, _))| (key.clone(), committed.clone()))
+            .map(|(key, commit)| (key.clone(), commit.committed.clone()))
             .collect())
     }
 
@@ -87,7 +90,8 @@ impl Groups {
             let mut groups = OffsetsByGroup::new();
             for (id, cell) in cells {
                 let group = cell.group.lock();
-                let offsets = group.offsets.iter().map(|(key, (at, _))| (key.clone(), at.clone()));
+                let offsets = group.offsets.iter();
+                let offsets = offsets.map(|(key, commit)| (key.clone(), commit.committed.clone()));
                 let mut offsets: Vec<_> = offsets.collect();
                 offsets.sort_by(|(one, _), (other, _)| one.cmp(other));
                 if !offsets.is_empty() {
@@ -188,7 +192,7 @@ pub(super) fn forget(cell: &Arc<Cell>, id: &str) {
 /// Removes offsets that were deleted at `record_offset`, but not those committed since.
 pub(super) fn drop_offsets(group: &mut Group, keys: &[Key], record_offset: i64) {
     for key in keys {
-        if group.offsets.get(key).is_some_and(|(_, at)| *at < record_offset) {
+        if group.offsets.get(key).is_some_and(|commit| commit.record_offset < record_offset) {
             group.offsets.remove(key);
         }
     }
@@ -214,10 +218,7 @@ fn tombstone(group: &str, (topic, partition): &Key) -> GroupRecord {
     }
 }
 
-fn split(
-    request: &CommitRequest,
-    commit_ms: i64,
-) -> (Vec<Key>, Vec<CommittedOffset>, Vec<GroupRecord>) {
+fn split(request: &mut CommitRequest, commit_ms: i64) -> (Vec<Key>, Vec<Value>, Vec<GroupRecord>) {
     let (mut keys, mut values, mut records) = (Vec::new(), Vec::new(), Vec::new());
     let expire_ms = request.retention_ms.map(|retention| commit_ms.saturating_add(retention));
     for (topic, partition, offset, leader_epoch, metadata) in &request.offsets {
@@ -235,7 +236,8 @@ fn split(
             value: Some(value.clone()),
         });
         keys.push((topic.clone(), *partition));
-        values.push(value);
+        let kept = request.kept.as_mut().map(|all| all.split(commit_bytes(topic, metadata)));
+        values.push((value, kept));
     }
     (keys, values, records)
 }
@@ -243,20 +245,22 @@ fn split(
 fn apply(
     group: &mut Group,
     keys: Vec<Key>,
-    values: Vec<CommittedOffset>,
-    base_offset: i64,
-    is_durable: bool,
+    values: Vec<Value>,
+    (base_offset, is_durable): (i64, bool),
 ) {
-    for (record_offset, (key, value)) in (base_offset..).zip(keys.into_iter().zip(values)) {
+    for (record_offset, (key, (committed, kept))) in
+        (base_offset..).zip(keys.into_iter().zip(values))
+    {
         if let Some(count) = group.pending_commits.get_mut(&key) {
             *count -= 1;
             if *count == 0 {
                 group.pending_commits.remove(&key);
             }
         }
-        let is_newer = group.offsets.get(&key).is_none_or(|(_, at)| *at < record_offset);
+        let before = group.offsets.get(&key);
+        let is_newer = before.is_none_or(|commit| commit.record_offset < record_offset);
         if is_durable && is_newer && group.state != GroupState::Dead {
-            group.offsets.insert(key, (value, record_offset));
+            group.offsets.insert(key, Commit { committed, record_offset, _kept: kept });
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::commits::{drop_offsets, forget, subscribed, tombstones};
-use super::group::{Group, GroupState};
+use super::group::{Commit, Group, GroupState};
 use super::groups::{Cell, Groups};
 use crate::model::Timestamp;
 use crate::system::clock::{millis, sleep};
@@ -90,10 +90,7 @@ pub(super) fn expired(group: &Group, now_ms: Timestamp, retention_ms: i64) -> Ve
         },
         _ => return Vec::new(),
     };
-    let is_expired = |((topic, _), (committed, _)): &(
-        &(String, i32),
-        &(super::records::CommittedOffset, i64),
-    )| {
+    let is_expired = |((topic, _), Commit { committed, .. }): &(&(String, i32), &Commit)| {
         let is_kept = kept.as_ref().is_some_and(|topics| topics.contains(topic));
         let is_past = match committed.expire_ms {
             Some(at_ms) => at_ms <= now_ms,

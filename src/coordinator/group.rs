@@ -12,6 +12,7 @@ use super::error::GroupError;
 use super::member::{JoinRequest, JoinWaiter, Member, SyncRequest, SyncWaiter};
 use super::records::{CommittedOffset, StoredGroup, StoredMember};
 use crate::model::{Offset, Timestamp};
+use crate::system::Grant;
 
 /// Where a group stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +93,24 @@ pub(super) enum ToStore {
     Generation(i32),
 }
 
+/// What a group committed for a partition.
+#[derive(Debug)]
+pub(super) struct Commit {
+    pub committed: CommittedOffset,
+    /// Where the record is that says so.
+    pub record_offset: Offset,
+    /// Of what it takes in memory; `None`: nobody counts it, as after a restart.
+    pub _kept: Option<Grant>,
+}
+
+/// A member that was told its id and is to come back with it.
+#[derive(Debug)]
+pub(super) struct Expected {
+    pub deadline_ms: Timestamp,
+    /// What it said, which counts what is kept for it.
+    pub _protocols: Vec<(String, Bytes)>,
+}
+
 /// See the file's header.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -103,8 +122,8 @@ pub(super) struct Group {
     pub leader: Option<String>,
     pub members: HashMap<String, Member>,
     pub statics: HashMap<String, String>,
-    /// Ids that were given out and not used yet, with their deadlines.
-    pub pending: HashMap<String, Timestamp>,
+    /// Ids that were given out and not used yet.
+    pub pending: HashMap<String, Expected>,
     pub supported: HashMap<String, usize>,
     pub awaiting_joins: usize,
     /// When the join phase ends.
@@ -116,8 +135,8 @@ pub(super) struct Group {
     pub next_sequence: u64,
     /// By wall clock, for expiry of offsets.
     pub state_since_ms: Timestamp,
-    /// By topic and partition, with the offset of the record that says so.
-    pub offsets: BTreeMap<(String, i32), (CommittedOffset, Offset)>,
+    /// By topic and partition.
+    pub offsets: BTreeMap<(String, i32), Commit>,
     /// Commits that are written but not yet durable, by key.
     pub pending_commits: BTreeMap<(String, i32), u32>,
     /// The earliest deadline since the timers last looked.

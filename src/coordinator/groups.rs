@@ -26,7 +26,7 @@ use crate::replication::{
 };
 use crate::system::clock::monotonic;
 use crate::system::tasks::spawn;
-use crate::system::{Clock, Patient, Random};
+use crate::system::{Clock, Grant, Patient, Random};
 
 /// How long a record waits for the last step of a move of its partition between directories.
 const MOVE_WAIT: Duration = Duration::from_mins(1);
@@ -45,7 +45,7 @@ pub(crate) struct GroupSettings {
 }
 
 /// Offsets to commit.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct CommitRequest {
     pub group: String,
     pub member_id: String,
@@ -55,6 +55,13 @@ pub(crate) struct CommitRequest {
     pub retention_ms: Option<i64>,
     /// Topic, partition, offset, leader epoch, metadata.
     pub offsets: Vec<(String, i32, Offset, i32, String)>,
+    /// Of what they take in memory (`commit_bytes`); `None`: it is not counted.
+    pub kept: Option<Grant>,
+}
+
+/// What a commit takes in memory: a topic's name twice, a note, and the places where they are.
+pub(crate) fn commit_bytes(topic: &str, metadata: &str) -> usize {
+    256 + 2 * topic.len() + metadata.len()
 }
 
 /// A group in a list.
@@ -317,8 +324,8 @@ impl Groups {
         let mut all = Vec::new();
         for cell in self.cells() {
             let group = cell.group.lock();
-            all.extend(group.offsets.iter().map(|((topic, partition), (committed, _))| {
-                (group.id.clone(), topic.clone(), *partition, committed.offset)
+            all.extend(group.offsets.iter().map(|((topic, partition), commit)| {
+                (group.id.clone(), topic.clone(), *partition, commit.committed.offset)
             }));
         }
         all

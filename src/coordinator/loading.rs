@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::group::Group;
+use super::group::{Commit, Group};
 use super::groups::{Cell, Groups, Shard};
 use super::records::GroupRecord;
 use crate::model::{OFFSETS_TOPIC, Offset, TopicPartition};
@@ -173,7 +173,10 @@ impl Groups {
                 let cell = cell(&group);
                 let mut group = cell.group.lock();
                 match value {
-                    Some(value) => drop(group.offsets.insert((topic, partition), (value, offset))),
+                    Some(committed) => {
+                        let commit = Commit { committed, record_offset: offset, _kept: None };
+                        drop(group.offsets.insert((topic, partition), commit));
+                    }
                     None => drop(group.offsets.remove(&(topic, partition))),
                 }
             }

@@ -20,7 +20,9 @@ mod timers;
 
 pub(crate) use error::GroupError;
 pub(crate) use group::{Joined, JoinedMember, Synced};
-pub(crate) use groups::{CommitRequest, DescribedMember, GroupSettings, Groups, ListedGroup};
+pub(crate) use groups::{
+    CommitRequest, DescribedMember, GroupSettings, Groups, ListedGroup, commit_bytes,
+};
 pub(crate) use member::{JoinRequest, SyncRequest};
 pub(crate) use records::CommittedOffset;
 #[cfg(any(test, feature = "internals"))]

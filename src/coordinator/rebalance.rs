@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::error::GroupError;
-use super::group::{Group, GroupState, Joined, JoinedMember, Rules, ToStore};
+use super::group::{Expected, Group, GroupState, Joined, JoinedMember, Rules, ToStore};
 use super::member::{JoinRequest, JoinWaiter, Member};
 use crate::model::Timestamp;
 
@@ -28,9 +28,10 @@ impl Group {
             return self.replace_static(now_ms, rules, request, new_id, waiter);
         }
         if request.id_required && request.instance_id.is_none() {
-            let deadline = now_ms + i64::from(request.session_timeout_ms);
-            self.pending.insert(new_id.clone(), deadline);
-            self.wake_at(deadline);
+            let deadline_ms = now_ms + i64::from(request.session_timeout_ms);
+            let expected = Expected { deadline_ms, _protocols: request.protocols.clone() };
+            self.pending.insert(new_id.clone(), expected);
+            self.wake_at(deadline_ms);
             let _ = waiter.send(Joined::refused(GroupError::MemberIdRequired, &new_id));
             return;
         }
@@ -204,7 +205,7 @@ impl Group {
 
     /// Time has passed: members that were not heard of go, phases end. Returns when to look again.
     pub(super) fn tick(&mut self, now_ms: Timestamp) -> Option<Timestamp> {
-        self.pending.retain(|_, deadline| *deadline > now_ms);
+        self.pending.retain(|_, expected| expected.deadline_ms > now_ms);
         let is_late = |member: &Member| {
             let silent = member.deadline_ms <= now_ms && member.sync.is_none();
             silent || member.sync_deadline_ms.is_some_and(|deadline| deadline <= now_ms)
@@ -373,7 +374,8 @@ impl Group {
             None => m.deadline_ms.min(m.sync_deadline_ms.unwrap_or(Timestamp::MAX)),
         };
         let members = self.members.values().filter(|m| m.sync.is_none()).map(member);
-        members.chain(self.pending.values().copied()).chain(self.rebalance_deadline_ms).min()
+        let expected = self.pending.values().map(|expected| expected.deadline_ms);
+        members.chain(expected).chain(self.rebalance_deadline_ms).min()
     }
 }
 

@@ -234,6 +234,13 @@ impl Grant {
         fits
     }
 
+    /// Takes a part of it out.
+    pub(crate) fn split(&mut self, bytes: usize) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self { account: Arc::clone(&self.account), bytes }
+    }
+
     /// The same bytes, counted until the last of them is let go.
     pub(crate) fn count(self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(Counted { bytes, _grant: self })
