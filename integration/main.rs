@@ -8,6 +8,7 @@
 mod admin;
 mod again;
 mod aged;
+mod assignments;
 mod broker;
 mod bucket;
 mod chaos;
