@@ -20,6 +20,7 @@ mod current;
 mod devices;
 mod ecosystem;
 mod encrypted;
+mod ending;
 mod exhausted;
 mod faults;
 mod first_run;
