@@ -127,7 +127,7 @@ impl Broker {
     /// The last lines on its standard error.
     pub(crate) fn said(&self) -> String {
         let lines = self.said.0.lock().expect("nobody panics there");
-        lines.iter().map(|line| format!("{line}\n")).collect()
+        lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 
     /// `kill -9`.
