@@ -1,8 +1,10 @@
 //! A broker process.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::watch::{describe, watch};
@@ -13,12 +15,34 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_strandline");
 /// Whatever it does, and however busy the machine is, it stops by then.
 const STOP_MAX: Duration = Duration::from_secs(90);
 
+/// So many of the last lines on a broker's standard error are kept.
+const LINES_KEPT: usize = 200;
+
 /// A running broker; killed when it is dropped.
 pub(crate) struct Broker {
     child: Child,
+    said: Said,
     pub address: String,
     pub http: String,
     pub started_in: Duration,
+}
+
+/// What a broker says on its standard error: passed on, and the last of it kept.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<VecDeque<String>>>);
+
+impl Said {
+    fn listen(&self, errors: impl Read) {
+        for line in BufReader::new(errors).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            eprintln!("{line}");
+            let mut lines = self.0.lock().expect("nobody panics here");
+            lines.push_back(line);
+            if lines.len() > LINES_KEPT {
+                lines.pop_front();
+            }
+        }
+    }
 }
 
 /// `strandline` with arguments, run to its end.
@@ -79,10 +103,11 @@ impl Broker {
         let started_in = begun.elapsed();
         // Whatever it still says must not fill the pipe.
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        let mut errors = child.stderr.take().expect("piped");
-        std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::stderr()));
+        let (errors, said) = (child.stderr.take().expect("piped"), Said::default());
+        let listening = said.clone();
+        std::thread::spawn(move || listening.listen(errors));
         let (address, http) = (address.unwrap_or_default(), http.unwrap_or_default());
-        Self { child, address, http, started_in }
+        Self { child, said, address, http, started_in }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -92,6 +117,17 @@ impl Broker {
     /// Whether the process has ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(Some(_)))
+    }
+
+    /// The code by which the process has ended.
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        self.child.try_wait().ok().flatten()?.code()
+    }
+
+    /// The last lines on its standard error.
+    pub(crate) fn said(&self) -> String {
+        let lines = self.said.0.lock().expect("nobody panics there");
+        lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 
     /// `kill -9`.

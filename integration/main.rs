@@ -8,6 +8,7 @@
 mod admin;
 mod again;
 mod aged;
+mod assignments;
 mod broker;
 mod bucket;
 mod chaos;
@@ -19,6 +20,7 @@ mod current;
 mod devices;
 mod ecosystem;
 mod encrypted;
+mod ending;
 mod exhausted;
 mod faults;
 mod first_run;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::broker::{Broker, folder, run};
 use crate::cluster::Cluster;
 use crate::devices::sh;
+use crate::ending::COULD_NOT_GO_ON;
 use crate::first_run::{consume, create, get};
 use crate::judges::Judge;
 use crate::kit::{eventually, eventually_within};
@@ -125,7 +126,8 @@ fn three_nodes_lose_nothing_when_the_folder_of_one_is_removed() {
         "the node ends, and others lead",
         ended,
     );
-    cluster.nodes[0] = None;
+    let code = cluster.nodes[0].take().expect("there").exit_code();
+    assert_eq!(code, Some(COULD_NOT_GO_ON));
     assert!(judge.verdict() > 1_000, "too little was produced");
     eventually("the others serve", || {
         let address = &cluster.node(1).address;

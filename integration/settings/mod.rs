@@ -23,7 +23,7 @@ use asking::Asking;
 const ANSWERS: &str = include_str!("kafka-4.4.0.txt");
 
 /// Topics of two runs have different names.
-fn stamp() -> u128 {
+pub(crate) fn stamp() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos())
 }
 
@@ -76,15 +76,10 @@ fn is_named(pattern: &str, question: &str) -> bool {
     rest.is_empty() || is_open
 }
 
-#[test]
-fn settings_are_taken_refused_and_shown_as_by_apache_kafka_but_for_named_differences() {
-    let (_folder, data) = folder();
-    let broker = Broker::start_with(&data, &["node.id=0", "min.insync.replicas=1"]);
-    let theirs = answers(ANSWERS);
-    let names = theirs.get("names").copied();
-    let ours = ask(&broker.address, names, Duration::ZERO).expect("all questions are asked");
-    let ours = answers(&ours);
-    let known: Vec<(&str, &str)> = include_str!("differences.txt")
+/// What differs from Apache Kafka's answers without being named as a difference, and what is named and does not differ.
+pub(crate) fn differing(theirs: &str, ours: &str, differences: &str) -> String {
+    let (theirs, ours) = (answers(theirs), answers(ours));
+    let known: Vec<(&str, &str)> = differences
         .lines()
         .filter(|line| !line.starts_with('#') && !line.is_empty())
         .map(|line| line.split_once(" => ").expect("QUESTION => REASON"))
@@ -111,6 +106,17 @@ fn settings_are_taken_refused_and_shown_as_by_apache_kafka_but_for_named_differe
             let _ = writeln!(wrong, "{pattern}: named as a difference, but nothing differs");
         }
     }
+    wrong
+}
+
+#[test]
+fn settings_are_taken_refused_and_shown_as_by_apache_kafka_but_for_named_differences() {
+    let (_folder, data) = folder();
+    let broker = Broker::start_with(&data, &["node.id=0", "min.insync.replicas=1"]);
+    let theirs = answers(ANSWERS);
+    let names = theirs.get("names").copied();
+    let ours = ask(&broker.address, names, Duration::ZERO).expect("all questions are asked");
+    let wrong = differing(ANSWERS, &ours, include_str!("differences.txt"));
     assert!(wrong.is_empty(), "{wrong}");
 }
 

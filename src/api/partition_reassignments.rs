@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Call, Context, Reply, broker_ids};
-use crate::controller::{Command, ControllerError};
+use crate::controller::{Command, ControllerError, check_replicas};
 use crate::error::ErrorCode;
 use crate::metadata::TopicImage;
 use crate::model::BrokerId;
@@ -44,9 +44,9 @@ pub(super) fn alter(
                 let mut answer = ReassignablePartitionResponse::default()
                     .with_partition_index(partition.partition_index)
                     .with_error_message(None);
-                if let Err(error) = done {
-                    answer.error_code = ErrorCode::from(&error).code();
-                    answer.error_message = Some(text(error.to_string()));
+                if let Err((code, why)) = done {
+                    answer.error_code = code.code();
+                    answer.error_message = Some(text(why));
                 }
                 answered.push(answer);
             }
@@ -62,26 +62,36 @@ pub(super) fn alter(
 
 async fn reassign(
     context: &Context,
-    topic: &TopicName,
+    name: &TopicName,
     wanted: &ReassignablePartition,
     may_change_factor: bool,
-) -> Result<(), ControllerError> {
+) -> Result<(), (ErrorCode, String)> {
+    let told = |error: ControllerError| (ErrorCode::from(&error), error.to_string());
+    let unknown = |what: String| (ErrorCode::UnknownTopicOrPartition, what);
     let image = context.image();
-    let topic = image.topic(topic).ok_or(ControllerError::UnknownTopic)?;
+    let topic = image.topic(name);
+    let topic =
+        topic.ok_or_else(|| unknown(format!("Unable to find a topic named {}.", name.as_str())))?;
     let partition = wanted.partition_index;
+    let current = usize::try_from(partition).ok().and_then(|index| topic.partitions.get(index));
+    let current = current.ok_or_else(|| {
+        unknown(format!("Unable to find partition {}:{partition}.", name.as_str()))
+    })?;
     let replicas: Option<Vec<BrokerId>> =
         wanted.replicas.as_ref().map(|ids| ids.iter().map(|id| id.0).collect());
-    let current = usize::try_from(partition).ok().and_then(|index| topic.partitions.get(index));
-    let current = current.ok_or(ControllerError::UnknownTopic)?;
-    let factor = current.replicas.len() - current.adding.len();
-    if !may_change_factor && replicas.as_ref().is_some_and(|wanted| wanted.len() != factor) {
-        return Err(ControllerError::ReplicationFactor(format!(
-            "The replication factor is changed from {factor} to {}",
-            replicas.map_or(0, |wanted| wanted.len())
-        )));
+    if let Some(replicas) = replicas.as_ref().filter(|_| !may_change_factor) {
+        // Before their number, as Kafka does.
+        check_replicas(&image, replicas, None).map_err(told)?;
+        let factor = current.replicas.len() - current.adding.len();
+        if replicas.len() != factor {
+            return Err(told(ControllerError::ReplicationFactor(format!(
+                "The replication factor is changed from {factor} to {}",
+                replicas.len()
+            ))));
+        }
     }
     let command = Command::Reassign { topic: topic.id, partition, replicas };
-    context.controller.ask(command).await.map(drop)
+    context.controller.ask(command).await.map(drop).map_err(told)
 }
 
 pub(super) fn list(

@@ -132,53 +132,68 @@ fn replication_of(config: &Config, asked: i16, brokers: usize) -> Result<i16, Co
     }
 }
 
-/// Checks a manual assignment and returns its replicas in the order of partitions.
+/// Checks a manual assignment, in Kafka's order, and returns its replicas in the order of partitions.
 fn assigned(topic: &NewTopic, image: &Image) -> Result<Vec<Vec<BrokerId>>, ControllerError> {
-    if topic.partitions != -1 || topic.replication_factor != -1 {
-        return Err(ControllerError::Request(
-            "A manual partition assignment was specified, but numPartitions or replicationFactor was not set to -1."
-                .to_owned(),
-        ));
+    for (is_set, what) in [
+        (topic.replication_factor != -1, "replication factor"),
+        (topic.partitions != -1, "numPartitions"),
+    ] {
+        if is_set {
+            return Err(ControllerError::Request(format!(
+                "A manual partition assignment was specified, but {what} was not set to -1."
+            )));
+        }
     }
-    let mut sorted = topic.assignments.clone();
-    sorted.sort_unstable();
-    if !sorted.iter().map(|(index, _)| *index).eq(0..to_i32(sorted.len())) {
+    let (mut found, mut factor) = (BTreeMap::new(), None);
+    for (partition, replicas) in &topic.assignments {
+        if found.contains_key(partition) {
+            return Err(ControllerError::Assignment(format!(
+                "Found multiple manual partition assignments for partition {partition}"
+            )));
+        }
+        check_replicas(image, replicas, factor)?;
+        factor = Some(replicas.len());
+        found.insert(*partition, replicas.clone());
+    }
+    if !found.keys().copied().eq(0..to_i32(found.len())) {
         return Err(ControllerError::Assignment(
             "partitions should be a consecutive 0-based integer sequence".into(),
         ));
     }
-    let size = sorted.first().map_or(0, |(_, replicas)| replicas.len());
-    for (_, replicas) in &sorted {
-        check_replicas(replicas, image)?;
-        if replicas.len() != size {
-            return Err(ControllerError::Assignment(
-                "The manual partition assignment includes partitions with different numbers of replicas."
-                    .to_owned(),
-            ));
-        }
-    }
-    Ok(sorted.into_iter().map(|(_, replicas)| replicas).collect())
+    Ok(found.into_values().collect())
 }
 
-fn check_replicas(replicas: &[BrokerId], image: &Image) -> Result<(), ControllerError> {
+/// Whether a partition may be on these brokers, of which there are to be `factor`.
+pub(crate) fn check_replicas(
+    image: &Image,
+    replicas: &[BrokerId],
+    factor: Option<usize>,
+) -> Result<(), ControllerError> {
+    let refused = |why: String| {
+        Err(ControllerError::Assignment(format!("The manual partition assignment includes {why}.")))
+    };
     if replicas.is_empty() {
-        return Err(ControllerError::Assignment(
-            "The manual partition assignment includes an empty replica list.".to_owned(),
-        ));
+        return refused("an empty replica list".to_owned());
     }
-    if let Some(other) = replicas.iter().find(|replica| !image.brokers.contains_key(replica)) {
-        return Err(ControllerError::Assignment(format!(
-            "The manual partition assignment includes broker {other}, but no such broker is registered."
-        )));
-    }
-    for (place, id) in replicas.iter().enumerate() {
-        if replicas.iter().take(place).any(|other| other == id) {
-            return Err(ControllerError::Assignment(format!(
-                "The manual partition assignment includes the broker {id} more than once."
-            )));
+    // Kafka looks at them in this order, and tells the first fault.
+    let mut sorted = replicas.to_vec();
+    sorted.sort_unstable();
+    let mut before = None;
+    for id in sorted {
+        if !image.brokers.contains_key(&id) {
+            return refused(format!("broker {id}, but no such broker is registered"));
+        }
+        if before.replace(id) == Some(id) {
+            return refused(format!("the broker {id} more than once"));
         }
     }
-    Ok(())
+    match factor.filter(|factor| *factor != replicas.len()) {
+        Some(factor) => refused(format!(
+            "a partition with {} replica(s), but this is not consistent with previous partitions, which have {factor} replica(s)",
+            replicas.len()
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Most replicas that a broker is to have, and what says so: the setting, or else the broker itself.
@@ -268,6 +283,7 @@ pub(super) fn create_partitions(
     if wish.count > PARTITIONS_MAX {
         return Err(too_many());
     }
+    let factor = topic.partitions.first().map_or(1, |first| first.replicas.len());
     let added: Vec<Vec<BrokerId>> = if let Some(assignments) = &wish.assignments {
         if to_i32(assignments.len()) != wish.count - current {
             return Err(ControllerError::Assignment(format!(
@@ -276,10 +292,10 @@ pub(super) fn create_partitions(
                 assignments.len()
             )));
         }
-        assignments.iter().try_for_each(|replicas| check_replicas(replicas, image))?;
+        let check = |replicas: &Vec<BrokerId>| check_replicas(image, replicas, Some(factor));
+        assignments.iter().try_for_each(check)?;
         assignments.clone()
     } else {
-        let factor = topic.partitions.first().map_or(1, |first| first.replicas.len());
         let factor = i16::try_from(factor).unwrap_or(i16::MAX);
         let mut placement = Placement::new(image, config);
         (current..wish.count).map(|_| placement.choose(factor)).collect::<Result<_, _>>()?

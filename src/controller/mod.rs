@@ -32,6 +32,7 @@ pub(crate) use command::{
     Answer, Command, ElectionKind, Heartbeat, IsrChange, NewPartitions, NewTopic, QuorumView,
     Registration,
 };
+pub(crate) use commands::check_replicas;
 pub(crate) use configs::{ConfigChange, ConfigOperation};
 pub(crate) use error::ControllerError;
 pub(crate) use state::ClusterState;

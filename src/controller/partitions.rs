@@ -5,7 +5,7 @@
 //! allows unclean elections; each change of the leader is a new leader epoch, each change at all a new partition epoch.
 
 use super::command::{ElectionKind, IsrChange};
-use super::commands::check_held;
+use super::commands::{check_held, check_replicas};
 use super::error::ControllerError;
 use crate::config::{Config, TopicConfig};
 use crate::metadata::{ConfigResource, Image, MetadataRecord, PartitionImage, TopicImage};
@@ -286,7 +286,7 @@ impl<'a> Partitions<'a> {
             self.let_go(&mut after, self.rules(image))?;
             return Ok(record(topic, partition, before, after).into_iter().collect());
         };
-        self.check_target(target)?;
+        check_replicas(self.image, target, None)?;
         let new: Vec<BrokerId> =
             target.iter().copied().filter(|id| !before.replicas.contains(id)).collect();
         check_held(self.image, self.config, &[new])?;
@@ -311,26 +311,6 @@ impl<'a> Partitions<'a> {
         }
         if !replicas.contains(&partition.leader) {
             elect(partition, rules, |id| self.is_alive(id), |id| self.is_alive(id));
-        }
-        Ok(())
-    }
-
-    fn check_target(&self, target: &[BrokerId]) -> Result<(), ControllerError> {
-        if target.is_empty() {
-            let text = "The manual partition assignment includes an empty replica list.";
-            return Err(ControllerError::Assignment(text.to_owned()));
-        }
-        for (place, id) in target.iter().enumerate() {
-            if !self.image.brokers.contains_key(id) {
-                return Err(ControllerError::Assignment(format!(
-                    "The manual partition assignment includes broker {id}, but no such broker is registered."
-                )));
-            }
-            if target.iter().take(place).any(|other| other == id) {
-                return Err(ControllerError::Assignment(format!(
-                    "The manual partition assignment includes the broker {id} more than once."
-                )));
-            }
         }
         Ok(())
     }

@@ -86,6 +86,9 @@ struct World {
     started: Instant,
     kind: Kind,
     retention_bytes: Option<u64>,
+    /// What is in the bucket stays on the disks as well, until it is too much: a copy of a replica has in one segment then what the
+    /// bucket has in several.
+    keeps_local: bool,
     bucket: Arc<Mutex<BucketFault>>,
     spoiled: Option<JoinHandle<()>>,
 }
@@ -193,6 +196,7 @@ fn run_with(seed: u64, seconds: u64, kind: Kind) -> ClusterRun {
             kinds.extend([Fault::Act(Act::Directory); 3]);
             5_000 + random.below(40_000)
         });
+        let keeps_local = kind == Kind::Sized && random.below(2) == 0;
         let (run, started) = (ClusterRun::default(), monotonic());
         let closing = net.clone();
         let spoiled =
@@ -206,6 +210,7 @@ fn run_with(seed: u64, seconds: u64, kind: Kind) -> ClusterRun {
             started,
             kind,
             retention_bytes,
+            keeps_local,
             bucket,
             spoiled,
         };
@@ -279,7 +284,7 @@ impl World {
             ("remote.storage.enable", "true"),
             ("segment.ms", "1500"),
             ("retention.ms", "-1"),
-            ("local.retention.ms", "1"),
+            ("local.retention.ms", if self.keeps_local { "-2" } else { "1" }),
             ("file.delete.delay.ms", "500"),
         ];
         let compacted = [("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.01")];

@@ -81,6 +81,7 @@ impl Bug {
         Bug::PromiseUnwritten,
         Bug::ForgetAge,
         Bug::AnswerWithoutRecords,
+        Bug::CountCopiedTwice,
     ];
 }
 
