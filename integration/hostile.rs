@@ -1,9 +1,13 @@
 //! Bytes that no client should send: one bad connection never hurts another.
 
 mod elements;
+mod every_api;
 mod full_disk;
+mod fuzz;
 mod good;
+mod material;
 mod mix;
+mod mutations;
 mod names;
 mod partitions;
 mod poison;
