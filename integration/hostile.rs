@@ -2,6 +2,7 @@
 
 mod elements;
 mod every_api;
+mod filesystems;
 mod full_disk;
 mod fuzz;
 mod good;

@@ -30,10 +30,12 @@ use crate::kit::{eventually, python_script, succeed};
 use crate::life::plan::Chance;
 use crate::wire::{Wire, commit, name, text};
 
+/// No small number: a request that happens to name the broker itself, such as UnregisterBroker, is carried out.
+const NODE: i32 = 1_234_567;
 /// How many clients send to the Kafka listener, beside one for the controller listener and one for HTTP.
-const CLIENTS: usize = 3;
+const CLIENTS: usize = 2;
 /// A pause between two connections of a client: the machine has other things to do.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(10);
 /// How long answers are waited for.
 const PATIENCE: Duration = Duration::from_millis(300);
 /// What was sent last by a client.
@@ -54,6 +56,8 @@ type Last = VecDeque<(u64, Vec<u8>)>;
 /// Clients that send, and what they have sent.
 struct Field<'a> {
     broker: &'a Broker,
+    /// What the broker says.
+    log: &'a Path,
     controller: String,
     material: Material,
     seed: u64,
@@ -312,7 +316,12 @@ impl Drop for Field<'_> {
         }
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{}", self.seed));
         let _ = std::fs::create_dir_all(&folder);
-        println!("FUZZ_SEED={}; all of these bytes are in {}", self.seed, folder.display());
+        let _ = std::fs::copy(self.log, folder.join("log"));
+        println!(
+            "FUZZ_SEED={}; all of these bytes, and what the broker said, are in {}",
+            self.seed,
+            folder.display()
+        );
         for (client, last) in self.last.iter().enumerate() {
             let last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             for (number, bytes) in last.iter() {
@@ -362,7 +371,7 @@ fn reader(field: &Field<'_>, topic: &str) {
 }
 
 /// Sends until the time is over, or something goes wrong.
-fn attack<'a>(mut field: Field<'a>, log: &Path, time: Duration) -> Field<'a> {
+fn attack(mut field: Field<'_>, time: Duration) -> Field<'_> {
     let shared = &field;
     std::thread::scope(|scope| {
         let mut clients: Vec<_> =
@@ -371,11 +380,11 @@ fn attack<'a>(mut field: Field<'a>, log: &Path, time: Duration) -> Field<'a> {
         let begun = Instant::now();
         while begun.elapsed() < time && !clients.iter().any(ScopedJoinHandle::is_finished) {
             std::thread::sleep(Duration::from_millis(200));
-            if errors(log).is_empty() && get(shared.broker, "/livez") == "ok\n" {
+            if errors(shared.log).is_empty() && get(shared.broker, "/livez") == "ok\n" {
                 continue;
             }
             shared.is_over.store(true, Ordering::Relaxed);
-            panic!("the broker has failed: {:#?}", errors(log));
+            panic!("the broker has failed: {:#?}", errors(shared.log));
         }
         let is_early = begun.elapsed() < time;
         shared.is_over.store(true, Ordering::Relaxed);
@@ -451,11 +460,12 @@ fn changed_bytes_hurt_nobody_and_what_of_them_is_stored_is_read_by_everybody() {
     let (log, port) = (folder.path().join("log"), free_ports(1)[0]);
     let controller = format!("127.0.0.1:{port}");
     let listeners = format!("listeners=PLAINTEXT://127.0.0.1:0,CONTROLLER://{controller}");
-    let voters = format!("controller.quorum.voters=1@{controller}");
+    let voters = format!("controller.quorum.voters={NODE}@{controller}");
+    let node = format!("node.id={NODE}");
     let settings = [
         &*listeners,
         &*voters,
-        "node.id=1",
+        &*node,
         OFTEN,
         "broker.partitions.max=400",
         "log.segment.delete.delay.ms=100",
@@ -467,9 +477,10 @@ fn changed_bytes_hurt_nobody_and_what_of_them_is_stored_is_read_by_everybody() {
     create(&broker, TOPICS[0], &[]);
     make_groups(&broker);
     let before = descriptors(&broker);
-    let material = Material::new(&broker.address, &cluster_of(&controller));
+    let material = Material::new(&broker.address, &cluster_of(&controller), NODE);
     let field = Field {
         broker: &broker,
+        log: &log,
         controller,
         material,
         seed,
@@ -479,7 +490,7 @@ fn changed_bytes_hurt_nobody_and_what_of_them_is_stored_is_read_by_everybody() {
         read: AtomicUsize::new(0),
     };
     field.every_valid_request_is_answered();
-    let field = beside_a_good_client(&broker, 1000, || attack(field, &log, time));
+    let field = beside_a_good_client(&broker, 1000, || attack(field, time));
     eventually("all bytes are given back", || taken(&broker) == 0);
     eventually("all connections are closed", || {
         get(&broker, "/metrics").lines().any(|line| line == "strandline_connections 0")

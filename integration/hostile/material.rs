@@ -23,8 +23,8 @@ pub(super) struct Material {
 }
 
 impl Material {
-    /// Of what lies in the repository, and of what suits a broker at an address, whose cluster has an id.
-    pub(super) fn new(address: &str, cluster: &str) -> Self {
+    /// Of what lies in the repository, and of what suits a broker at an address, with its cluster and its number.
+    pub(super) fn new(address: &str, cluster: &str, node: i32) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/fuzz/corpus");
         let corpus = |name: &'static str| {
             let entries = std::fs::read_dir(folder.join(name)).expect("a corpus").flatten();
@@ -33,11 +33,12 @@ impl Material {
             (name, paths.iter().map(|path| std::fs::read(path).expect("read")).collect())
         };
         let mut corpora: BTreeMap<_, Vec<Vec<u8>>> = CORPORA.into_iter().map(corpus).collect();
-        // Messages of this cluster, too: those of others are answered before they are looked at.
+        // Messages of this cluster's node, too: those of others are answered before they are looked at.
         let cluster = format!("\"cluster\":\"{cluster}\"");
         let messages = corpora.get_mut("peer_message").expect("a corpus");
         for message in messages.clone() {
             let message = String::from_utf8_lossy(&message).replace("\"cluster\":\"c\"", &cluster);
+            let message = message.replace("\"node\":1", &format!("\"node\":{node}"));
             messages.push(message.into_bytes());
         }
         let valid = every_api(address);
