@@ -19,6 +19,8 @@ import time
 import zstandard
 
 KIND, WHERE = sys.argv[1:3]
+# Disks are small here.
+SMALL = ["log.dirs.min.free.bytes=0"] if KIND == "strandline" else []
 CRC = []
 
 
@@ -141,9 +143,12 @@ def free_port():
 
 
 class Broker:
+    last = None
+
     def __init__(self, folder, dirs=None, prefix=(), settings=()):
         self.folder, self.dirs, self.prefix, self.settings = folder, dirs or [folder + "/data"], list(prefix), list(settings)
         self.port, self.http, self.controller = free_port(), free_port(), free_port()
+        Broker.last = self
         self.start()
 
     def words(self):
@@ -401,12 +406,11 @@ def many_partitions(folder):
 
 
 def fill(path):
-    with open(path, "ab") as file:
+    with open(path, "ab", buffering=0) as file:
         for size in (1 << 20, 4096, 1):
             try:
-                while True:
-                    file.write(bytes(size))
-                    file.flush()
+                while file.write(bytes(size)):
+                    pass
             except OSError:
                 pass
 
@@ -425,8 +429,7 @@ def full_disk(folder):
     os.makedirs(volume)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", volume], check=True)
     try:
-        extra = ["log.dirs.min.free.bytes=0"] if KIND == "strandline" else []
-        broker = Broker(folder, dirs=[volume + "/data"], settings=extra)
+        broker = Broker(folder, dirs=[volume + "/data"], settings=SMALL)
         broker.topic("t")
         fill(volume + "/filling")
         records, codes, wire = batch(20_000), [], Wire(broker.port, 20)
@@ -434,6 +437,7 @@ def full_disk(folder):
             codes.append(attempt(lambda: wire.produced("t", records)).split()[0])
         made = attempt(lambda: Wire(broker.port, 20).created("new"))
         read = attempt(lambda: Wire(broker.port, 20).fetched("t")[0])
+        time.sleep(3)
         state = broker.state()
         stopped = broker.stop()
         fill(volume + "/filling")
@@ -467,6 +471,7 @@ def removed_folder(folder):
             first = first or time.time() - begun
             codes.append(code)
         time.sleep(0.005)
+    time.sleep(3)
     print(f"{acked} acknowledged (acks=all) within 8 s, the first refusal {f'{first:.2f} s' if first else 'never'} {sorted(set(map(str, codes)))}; {broker.state()}")
     broker.stop()
 
@@ -479,7 +484,7 @@ def read_only(folder):
     run(f"mkfs.ext4 -q -F {image}")
     run(f"mount -o loop,errors=remount-ro {image} {volume}")
     try:
-        broker = Broker(folder, dirs=[folder + "/data", volume + "/data"])
+        broker = Broker(folder, dirs=[folder + "/data", volume + "/data"], settings=SMALL)
         names = ["a", "b", "c", "d"]
         for name in names:
             broker.topic(name)
@@ -508,7 +513,13 @@ def read_only(folder):
         subprocess.run(["e2fsck", "-f", "-p", image], stdout=subprocess.DEVNULL)
         run(f"mount -o loop {image} {volume}")
         again = broker.start(60)
-        high = Wire(broker.port, 20).fetched(gone[0])[1] if again else "-"
+        found = (-1, 0, 0)
+        for _ in range(40 if again else 0):
+            found = Wire(broker.port, 20).fetched(gone[0])
+            if found[:1] == (0,) and found[1] >= acked:
+                break
+            time.sleep(0.5)
+        high = f"error {found[0]}, {found[1]}"
         print(f"produce {sorted(set(codes))}, fetch {read}, {told}, {state}, stopped in {stopped}; restart while read-only: {'serves' if served else 'does not serve'} ({state_ro}), other disk: produce {other}; mended: {high} records of {acked} acknowledged")
         broker.stop()
     finally:
@@ -575,5 +586,7 @@ for attack in ATTACKS:
         print(f"failed: {type(error).__name__}: {error}")
         raise
     finally:
+        if Broker.last:
+            Broker.last.stop(signal.SIGKILL)
         if os.environ.get("KEEP") is None:
             shutil.rmtree(place, ignore_errors=True)
