@@ -18,7 +18,7 @@ use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::{FetchRequest, MetadataRequest};
 
 use super::every_api::{GROUP, TOPICS, read};
-use super::good::{OFTEN, beside_a_good_client};
+use super::good::{OFTEN, beside_a_good_client, descriptors};
 use super::material::{KEPT, Material};
 use super::mutations::{self, changed, framed, index};
 use super::requests::taken;
@@ -414,10 +414,6 @@ fn topics(broker: &Broker) -> Vec<String> {
     let answer =
         Wire::connect(&broker.address).ask(9, &MetadataRequest::default().with_topics(None));
     answer.topics.iter().flat_map(|topic| &topic.name).map(|name| name.to_string()).collect()
-}
-
-fn descriptors(broker: &Broker) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", broker.pid())).expect("listed").count()
 }
 
 /// Deletes what the clients have made; descriptors are then those of before, and of the good client's two topics.

@@ -540,7 +540,7 @@ def bombs(folder):
     before, codes, most = broker.rss(), [], [0]
     beats = Beside(broker, lambda wire: 0 if wire.ask(heartbeat()) else 1)
     time.sleep(1)
-    ask = lambda: codes.append(attempt(lambda: Wire(broker.port, 120).produced("t", bomb)))
+    ask = lambda: codes.extend(attempt(lambda: Wire(broker.port, 120).produced("t", bomb)) for _ in range(20))
     threads = [threading.Thread(target=ask) for _ in range(8)]
     begun = time.time()
     [thread.start() for thread in threads]
@@ -548,7 +548,7 @@ def bombs(folder):
         most[0] = max(most[0], broker.rss())
         time.sleep(0.05)
     took = time.time() - begun
-    print(f"{len(bomb)} bytes each, answers {sorted(codes)}; all after {took:.1f} s; {before} MB before, {most[0]} at most; {beats.end('a heartbeat')}; {broker.state()}")
+    print(f"{len(bomb)} bytes each, {len(codes)} of them, the last {sorted(codes)[-1]}; all after {took:.1f} s; {before} MB before, {most[0]} at most; {beats.end('a heartbeat')}; {broker.state()}")
     broker.stop()
 
 
