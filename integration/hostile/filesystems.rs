@@ -177,3 +177,40 @@ fn a_directory_that_turns_read_only_under_a_producer_loses_nothing_and_takes_no_
     assert_eq!(Wire::connect(&broker.address).produce_one(gone, -1, 1_000), 0);
     assert!(broker.terminate().success());
 }
+
+#[test]
+fn a_broker_whose_only_disk_turns_read_only_makes_no_promise_and_has_all_of_it_after_the_repair() {
+    let (folder, _) = folder();
+    let Some(volume) = Volume::new(folder.path()) else { return };
+    let data = volume.mount.join("data");
+    let log = folder.path().join("log");
+    let settings = ["log.dirs.min.free.bytes=0"];
+    let mut broker = told(&data, &log, &settings);
+    create(&broker, "t", &["retention.ms=-1"]);
+    let mut wire = Wire::connect(&broker.address);
+    for _ in 0..200 {
+        assert_eq!(wire.produce_one("t", -1, 1_000), 0);
+    }
+    if !volume.turns_read_only() {
+        return;
+    }
+    let acked = 200 + until_refused(&broker, "t");
+    // Whether the node goes on, or ends because it can't keep its metadata: nothing is promised any more.
+    let patience = Duration::from_secs(15);
+    for topic in ["new", "another"] {
+        let asked = Wire::try_connect(&broker.address, patience);
+        let answer = asked.and_then(|mut wire| wire.try_ask(5, &made(topic, 1, 1)));
+        let code = answer.as_ref().map(|answer| answer.topics[0].error_code);
+        println!("create {topic}: {code:?}; ended: {}", broker.has_ended());
+        assert_ne!(code.ok(), Some(0), "a topic was made that nobody will find");
+    }
+    drop(broker);
+    volume.mended();
+    let broker = told(&data, &log, &settings);
+    eventually("all is served", || get(&broker, "/readyz") == "ok\n");
+    assert_eq!(read(&broker, "t"), acked, "what was acknowledged is what is read");
+    let mut wire = Wire::connect(&broker.address);
+    assert_eq!(wire.produce_one("t", -1, 1_000), 0);
+    assert_eq!(wire.ask(5, &made("new", 1, 1)).topics[0].error_code, 0);
+    assert!(broker.terminate().success());
+}
