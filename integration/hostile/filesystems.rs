@@ -198,8 +198,8 @@ fn a_broker_whose_only_disk_turns_read_only_makes_no_promise_and_has_all_of_it_a
     // Whether the node goes on, or ends because it can't keep its metadata: nothing is promised any more.
     let patience = Duration::from_secs(15);
     for topic in ["new", "another"] {
-        let asked = Wire::try_connect(&broker.address, patience);
-        let answer = asked.and_then(|mut wire| wire.try_ask(5, &made(topic, 1, 1)));
+        let connected = Wire::try_connect(&broker.address, patience);
+        let answer = connected.and_then(|mut wire| wire.try_ask(5, &made(topic, 1, 1)));
         let code = answer.as_ref().map(|answer| answer.topics[0].error_code);
         println!("create {topic}: {code:?}; ended: {}", broker.has_ended());
         assert_ne!(code.ok(), Some(0), "a topic was made that nobody will find");
