@@ -63,32 +63,33 @@ fn set(chance: &mut Chance, bytes: &mut [u8], from: usize) {
 fn change_once(chance: &mut Chance, bytes: &mut Vec<u8>, other: &[u8], from: usize) {
     let rest = bytes.len() - from;
     let at = from + index(chance, rest + 1);
-    match chance.below(12) {
-        0..=2 => {
-            for _ in 0..=chance.below(8) {
+    match chance.below(14) {
+        0..=4 => {
+            let more = if chance.one_in(2) { 0 } else { chance.below(8) };
+            for _ in 0..=more {
                 if rest > 0 {
                     bytes[from + index(chance, rest)] ^= 1 << chance.below(8);
                 }
             }
         }
-        3..=5 => set(chance, bytes, from),
-        6 => bytes.truncate(at),
-        7 => {
+        5..=7 => set(chance, bytes, from),
+        8 => bytes.truncate(at),
+        9 => {
             bytes.truncate(at);
             bytes.extend_from_slice(&other[index(chance, other.len() + 1)..]);
         }
-        8 => {
+        10 => {
             let end = at + index(chance, bytes.len() - at + 1);
             let part = bytes[at..end].to_vec();
             let times = 1 + index(chance, 5);
             bytes.splice(at..at, part.repeat(times));
         }
-        9 => {
+        11 => {
             let count = 1 + index(chance, 16);
             let more: Vec<u8> = (0..count).map(|_| byte(chance)).collect();
             bytes.splice(at..at, more);
         }
-        10 => {
+        12 => {
             let end = at + index(chance, bytes.len() - at + 1).min(16);
             bytes.drain(at..end);
         }
@@ -101,7 +102,9 @@ fn change_once(chance: &mut Chance, bytes: &mut Vec<u8>, other: &[u8], from: usi
 pub(super) fn changed(chance: &mut Chance, bytes: &[u8], other: &[u8], from: usize) -> Vec<u8> {
     let from = if chance.one_in(8) { 0 } else { from };
     let mut bytes = bytes.to_vec();
-    for _ in 0..=chance.below(3) {
+    // One change goes further into a reader than several.
+    let more = if chance.one_in(2) { 0 } else { chance.below(3) };
+    for _ in 0..=more {
         let from = from.min(bytes.len());
         change_once(chance, &mut bytes, other, from);
     }
