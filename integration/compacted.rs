@@ -126,7 +126,7 @@ const OFTEN: [&str; 4] = [
 ];
 
 /// A broker whose log goes to a file.
-fn told(data: &Path, log: &Path, settings: &[&str]) -> Broker {
+pub(crate) fn told(data: &Path, log: &Path, settings: &[&str]) -> Broker {
     let mut words = vec![format!("log.dirs={}", data.display())];
     words.extend(["listeners=PLAINTEXT://127.0.0.1:0", "http.listen=127.0.0.1:0"].map(Into::into));
     words.extend(settings.iter().map(|&setting| setting.to_owned()));

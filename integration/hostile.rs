@@ -1,10 +1,15 @@
 //! Bytes that no client should send: one bad connection never hurts another.
 
 mod elements;
+mod every_api;
+mod filesystems;
 mod full_disk;
+mod fuzz;
 mod good;
 mod kept;
+mod material;
 mod mix;
+mod mutations;
 mod names;
 mod partitions;
 mod poison;

@@ -10,7 +10,7 @@ use kafka_protocol::messages::{
     CreateTopicsRequest, FindCoordinatorRequest, ListOffsetsRequest, MetadataRequest,
 };
 
-use super::good::Good;
+use super::good::{Good, Quiet};
 use crate::broker::{Broker, folder};
 use crate::first_run::create;
 use crate::kit::eventually;
@@ -103,6 +103,7 @@ fn a_hundred_thousand_of_anything_is_answered_as_by_apache_kafka() {
     eventually("groups have coordinators", || {
         timed("coordinators", || coordinators(&mut wire)) == [(0, 100_000)].into()
     });
+    let quiet = Quiet::of(&broker);
     let there = vec![asked("there", 0..MANY)];
     let found = timed("offsets", || offsets(&mut wire, there));
     assert_eq!(found, [((0, 0), 1), ((3, -1), 99_999)].into());
@@ -129,5 +130,7 @@ fn a_hundred_thousand_of_anything_is_answered_as_by_apache_kafka() {
     let more = broker.resident_kib().saturating_sub(before);
     println!("{} MiB more are resident", more >> 10);
     assert!(more < 200 << 10, "{more} KiB");
+    drop(wire);
+    quiet.comes_back(&broker, 200);
     assert!(broker.terminate().success());
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::broker::Broker;
 use crate::first_run::create;
+use crate::kit::eventually;
 use crate::wire::Wire;
 
 /// A pause between two requests.
@@ -87,6 +88,34 @@ fn heartbeats(broker: &Broker, within: &str) -> (u64, u64) {
 fn late_heartbeats(before: (u64, u64), after: (u64, u64)) -> (u64, u64) {
     let all = after.1 - before.1;
     (all - (after.0 - before.0), all)
+}
+
+/// Files that a broker has open.
+pub(crate) fn descriptors(broker: &Broker) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", broker.pid())).expect("listed").count()
+}
+
+/// What a broker takes while nobody attacks it.
+pub(crate) struct Quiet {
+    resident_kib: u64,
+    descriptors: usize,
+}
+
+impl Quiet {
+    pub(crate) fn of(broker: &Broker) -> Self {
+        Self { resident_kib: broker.resident_kib(), descriptors: descriptors(broker) }
+    }
+
+    /// Once an attack is over it takes as many descriptors as before, and so many MiB more at most.
+    pub(crate) fn comes_back(&self, broker: &Broker, more_mib: u64) {
+        let over = Instant::now();
+        eventually("descriptors and memory are given back", || {
+            descriptors(broker) <= self.descriptors
+                && broker.resident_kib() <= self.resident_kib + (more_mib << 10)
+        });
+        let (mib, took) = (broker.resident_kib() >> 10, over.elapsed());
+        println!("{mib} MiB and {} descriptors {took:?} after it", descriptors(broker));
+    }
 }
 
 /// Runs `attack` beside a good client that writes records of `bytes`.

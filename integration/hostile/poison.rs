@@ -98,14 +98,18 @@ fn lz4(plain: &[u8], mode: lz4_flex::frame::BlockMode) -> Vec<u8> {
 }
 
 fn crc32c(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for byte in bytes {
-        crc ^= u32::from(*byte);
-        for _ in 0..8 {
-            crc = (crc >> 1) ^ if crc & 1 == 1 { 0x82F6_3B78 } else { 0 };
-        }
-    }
-    !crc
+    static TABLE: std::sync::LazyLock<[u32; 256]> = std::sync::LazyLock::new(|| {
+        std::array::from_fn(|byte| {
+            let step = |crc: u32, _| (crc >> 1) ^ if crc & 1 == 1 { 0x82F6_3B78 } else { 0 };
+            (0..8).fold(u32::try_from(byte).expect("small"), step)
+        })
+    });
+    let table = &*TABLE;
+    let step = |crc: u32, byte: &u8| {
+        let [.., low] = (crc ^ u32::from(*byte)).to_be_bytes();
+        (crc >> 8) ^ table[usize::from(low)]
+    };
+    !bytes.iter().fold(u32::MAX, step)
 }
 
 /// A batch with this body, as it is; attributes beside the codec, count, and the largest timestamp.
@@ -131,15 +135,24 @@ pub(crate) fn sealed(codec: &str, attributes: i16, count: i32, max: i64, body: &
     batch.into()
 }
 
+/// Bytes with the length and the checksum of a batch made right, where they are long enough to have them.
+pub(crate) fn resealed(mut batch: Vec<u8>) -> Bytes {
+    if batch.len() > 21 {
+        let length = i32::try_from(batch.len() - 12).expect("small");
+        batch[8..12].copy_from_slice(&length.to_be_bytes());
+        let crc = crc32c(&batch[21..]);
+        batch[17..21].copy_from_slice(&crc.to_be_bytes());
+    }
+    batch.into()
+}
+
 /// The same batch of an idempotent producer.
 pub(crate) fn idempotent(batch: &Bytes, id: i64, sequence: i32) -> Bytes {
     let mut batch = batch.to_vec();
     batch[43..51].copy_from_slice(&id.to_be_bytes());
     batch[51..53].copy_from_slice(&0_i16.to_be_bytes());
     batch[53..57].copy_from_slice(&sequence.to_be_bytes());
-    let crc = crc32c(&batch[21..]);
-    batch[17..21].copy_from_slice(&crc.to_be_bytes());
-    batch.into()
+    resealed(batch)
 }
 
 /// A batch of records as every client sends them.

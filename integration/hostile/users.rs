@@ -3,7 +3,9 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Instant;
 
+use super::good::Quiet;
 use crate::broker::{BINARY, Broker, folder};
 use crate::devices::sh;
 use crate::first_run::{create, get};
@@ -51,6 +53,7 @@ fn an_ordinary_users_broker_refuses_what_it_may_not_write_and_has_all_of_it_afte
         assert_eq!(wire.produce_one("t", -1, 100_000), 0);
         acked += 1;
     }
+    let quiet = Quiet::of(&broker);
     // Nothing new can be made there: the segment that is open is written on until it is full.
     mode(&data.join("t-0"), 0o555);
     let refused = (0..20).find(|_| match wire.produce_one("t", -1, 200_000) {
@@ -65,10 +68,13 @@ fn an_ordinary_users_broker_refuses_what_it_may_not_write_and_has_all_of_it_afte
     });
     assert!(refused.is_some(), "a full segment was written on");
     eventually("it says so", || get(&broker, "/readyz").contains("is offline"));
+    quiet.comes_back(&broker, 20);
     mode(&data.join("t-0"), 0o755);
+    let given_back = Instant::now();
     assert!(broker.terminate().success());
     let broker = start(home.path(), &data);
     assert_eq!(get(&broker, "/readyz"), "ok\n");
+    println!("served again {:?} after the folder was given back", given_back.elapsed());
     let mut wire = Wire::connect(&broker.address);
     assert_eq!(wire.produce_one("t", -1, 100_000), 0);
     let read = crate::first_run::cli(&broker, &["consume", "t", "-o", "start", "-e"]);

@@ -12,7 +12,7 @@ mod families;
 mod judge;
 mod lives;
 mod model;
-mod plan;
+pub(crate) mod plan;
 mod read;
 mod talk;
 mod world;

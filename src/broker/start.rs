@@ -542,6 +542,7 @@ fn registration(parts: &Parts, inter_broker: &str, clean_epoch: Option<i64>) -> 
         endpoints,
         rack: Some(config.text("broker.rack").to_owned()).filter(|rack| !rack.is_empty()),
         directories: replicas.directories().iter().map(|directory| directory.id).collect(),
+        is_incomplete: replicas.has_left_out(),
         clean_epoch,
         level_max: level_max(),
         capacity: Some(capacity(config, replicas)),

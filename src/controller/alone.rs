@@ -61,6 +61,7 @@ pub(crate) async fn register(controller: &Controller, incarnation: Uuid, clean_e
         endpoints: Vec::new(),
         rack: None,
         directories: vec![Uuid::from_u128(1)],
+        is_incomplete: false,
         clean_epoch,
         capacity: None,
         level_max: level_max(),

@@ -1,7 +1,7 @@
 //! Decisions about brokers: registration, fencing, draining; pure functions of the image.
 //!
 //! Invariants: a broker epoch is used once; a new process under a known id is let in when the old one is fenced, or
-//! when it holds the same log directories, whose locks prove that the old one is gone.
+//! when it holds all of its log directories, whose locks prove that the old one is gone.
 
 use std::sync::Arc;
 
@@ -45,8 +45,11 @@ pub(super) fn register(
     if let Some(same) = known.filter(|known| known.incarnation == wish.incarnation) {
         return Ok((Vec::new(), same.epoch));
     }
-    let same_disks = known.is_none_or(|known| known.directories == wish.directories);
-    if known.is_some_and(|known| !known.is_fenced) && !same_disks {
+    let has_them = |known: &Arc<BrokerImage>| {
+        known.directories.iter().all(|directory| wish.directories.contains(directory))
+    };
+    let has_all = known.is_none_or(has_them);
+    if known.is_some_and(|known| !known.is_fenced) && !has_all {
         return Err(ControllerError::DuplicateBroker(wish.broker));
     }
     let level_max = wish.level_max.max(LEVEL_MIN);
@@ -71,14 +74,20 @@ pub(super) fn register(
     if known.is_some() && !was_clean {
         let fenced = after(image, &records);
         let partitions = Partitions::new(&fenced, config);
-        records.extend(partitions.unclean_return(wish.broker, same_disks));
+        records.extend(partitions.unclean_return(wish.broker, has_all, wish.is_incomplete));
+    }
+    let mut directories = wish.directories.clone();
+    if let Some(known) = known.filter(|_| wish.is_incomplete) {
+        // What is not there now is expected back: what comes instead may be empty.
+        let missing = known.directories.iter().filter(|known| !wish.directories.contains(known));
+        directories.extend(missing);
     }
     let state = BrokerImage {
         epoch,
         incarnation: wish.incarnation,
         endpoints: wish.endpoints.clone(),
         rack: wish.rack.clone(),
-        directories: wish.directories.clone(),
+        directories,
         is_fenced: true,
         is_draining: is_to_drain(image, wish.broker),
         level_max,

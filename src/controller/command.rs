@@ -59,6 +59,9 @@ pub(crate) struct Registration {
     pub endpoints: Vec<BrokerEndpoint>,
     pub rack: Option<String>,
     pub directories: Vec<Uuid>,
+    /// Whether further ones of its configuration can't be used now: nothing that may lie there is begun anew.
+    #[serde(default)]
+    pub is_incomplete: bool,
     /// The epoch in which its last stop was clean; `None`: it was not.
     pub clean_epoch: Option<i64>,
     /// The newest feature level that it knows; 0: it is of a release that does not say.

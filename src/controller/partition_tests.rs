@@ -2,7 +2,8 @@
 
 use uuid::Uuid;
 
-use super::command::{ElectionKind, IsrChange, NewTopic};
+use super::brokers::register;
+use super::command::{ElectionKind, IsrChange, NewTopic, Registration};
 use super::commands::create_topic;
 use super::error::ControllerError;
 use super::partitions::Partitions;
@@ -131,6 +132,53 @@ fn an_isr_change_of_another_time_or_with_somebody_else_is_refused() {
     assert_eq!(refused(&mut image, 1, &stranger), ControllerError::IneligibleReplica(4));
     assert_eq!(alter(&mut image, 1, &good).expect("taken").isr, [1, 2, 3]);
     assert_eq!(refused(&mut image, 1, &good), ControllerError::InvalidUpdateVersion);
+}
+
+/// The image after broker 1 came back uncleanly with some of its log directories, and was let in.
+fn comes_back(image: &mut Image, directories: &[u128], is_incomplete: bool) -> PartitionImage {
+    let wish = Registration {
+        broker: 1,
+        incarnation: Uuid::from_u128(directories.iter().sum::<u128>() + 100),
+        endpoints: Vec::new(),
+        rack: None,
+        directories: directories.iter().copied().map(Uuid::from_u128).collect(),
+        is_incomplete,
+        clean_epoch: None,
+        capacity: None,
+        level_max: 1,
+    };
+    let (records, _) = register(image, &Config::default(), 50, &wish).expect("registered");
+    apply(image, &records);
+    with(image, 1)
+}
+
+#[test]
+fn what_only_one_broker_has_stays_its_own_when_a_disk_is_added_or_missing_but_not_when_one_is_another()
+ {
+    for (isr, others) in [(vec![1], vec![]), (vec![1, 2], vec![2])] {
+        let led = |steps: &[(&[u128], bool)]| {
+            let mut image = image(&[1, 2], &isr, &[], 1);
+            comes_back(&mut image, &[1, 2], false);
+            let mut state = BrokerImage::clone(&image.brokers[&1]);
+            state.directories = [1, 2].map(Uuid::from_u128).to_vec();
+            image.apply(&MetadataRecord::Broker { id: 1, state });
+            let mut last = PartitionImage::default();
+            for (directories, is_incomplete) in steps {
+                without(&mut image, &[1]);
+                last = comes_back(&mut image, directories, *is_incomplete);
+            }
+            (last.leader, last.isr)
+        };
+        let own = if others.is_empty() { (1, vec![1]) } else { (2, vec![2]) };
+        let none = if others.is_empty() { (-1, vec![]) } else { (2, vec![2]) };
+        assert_eq!(led(&[(&[1, 2, 3], false)]), own, "one more");
+        assert_eq!(led(&[(&[2, 1], false)]), own, "the same ones");
+        assert_eq!(led(&[(&[1], true)]), own, "one is missing");
+        assert_eq!(led(&[(&[1], true), (&[1, 2], false)]), own, "it is there again");
+        assert_eq!(led(&[(&[1], true), (&[1, 3], false)]), none, "another is in its place");
+        assert_eq!(led(&[(&[1, 3], false)]), none, "one is another");
+        assert_eq!(led(&[(&[1], false)]), none, "one was taken away");
+    }
 }
 
 #[test]

@@ -105,14 +105,20 @@ impl<'a> Partitions<'a> {
         records
     }
 
-    /// A broker came back without knowing that it has what it had: where that is not on stable storage anyway, or the
-    /// disk is another, it must catch up before it counts (KIP-966).
-    pub(super) fn unclean_return(&self, broker: BrokerId, same_disks: bool) -> Vec<MetadataRecord> {
+    /// A broker came back without knowing that it has what it had: where that is not on stable storage anyway, or a
+    /// disk is another, it must catch up before it counts (KIP-966). What nobody else has stays its own where nothing can have
+    /// taken its place: all of its disks are there, or it begins nothing anew until they are.
+    pub(super) fn unclean_return(
+        &self,
+        broker: BrokerId,
+        has_all_disks: bool,
+        begins_nothing: bool,
+    ) -> Vec<MetadataRecord> {
         let touches = |p: &PartitionImage| p.isr.contains(&broker) || p.elr.contains(&broker);
         self.each(touches, |partition, rules| {
             let others = partition.isr.iter().chain(&partition.elr).any(|id| *id != broker);
-            let is_suspect = !same_disks || rules.write_caching;
-            if !is_suspect || (!others && same_disks) {
+            let is_suspect = !has_all_disks || rules.write_caching;
+            if !is_suspect || (!others && (has_all_disks || begins_nothing)) {
                 return;
             }
             partition.isr.retain(|id| *id != broker);

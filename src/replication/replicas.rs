@@ -253,11 +253,15 @@ impl Replicas {
         self.folders().keys().any(|name| TopicPartition::from_folder(name).is_some())
     }
 
+    /// Whether a directory was left out when the node started.
+    pub(crate) fn has_left_out(&self) -> bool {
+        self.settings.lock().directories.len() > self.directories.len()
+    }
+
     /// Whether a directory is missing, or may be: a new one may be the mount point of a disk that is not mounted.
     fn is_incomplete(&self) -> bool {
-        let left_out = self.settings.lock().directories.len() > self.directories.len();
         let new = self.directories.iter().filter(|d| d.is_new).count();
-        left_out || (new > 0 && new < self.directories.len())
+        self.has_left_out() || (new > 0 && new < self.directories.len())
     }
 
     /// Takes the marks of the last stop away; returns the broker epoch in which it was clean.
