@@ -484,6 +484,8 @@ fn changed_bytes_hurt_nobody_and_what_of_them_is_stored_is_read_by_everybody() {
         "group.initial.rebalance.delay.ms=0",
         // A machine that does other things for a second is no fault of the broker's.
         "broker.session.timeout.ms=6000",
+        // Clients that are gone are let go soon, whatever they wait for.
+        "connections.max.idle.ms=20000",
     ];
     let broker = told(&data, &log, &settings);
     create(&broker, KEPT, &["max.message.bytes=3000000", "retention.bytes=100000000"]);

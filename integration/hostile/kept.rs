@@ -117,6 +117,30 @@ fn members_of_groups_take_the_memory_that_there_is_for_them_and_leave_room_to_ot
 }
 
 #[test]
+fn a_client_that_is_gone_is_let_go_though_what_it_asked_last_waits_for_what_it_asked_before() {
+    let (_folder, data) = folder();
+    let settings = ["connections.max.idle.ms=1000", "group.initial.rebalance.delay.ms=0"];
+    let broker = Broker::start_with(&data, &settings);
+    let connections = || {
+        let metrics = get(&broker, "/metrics");
+        let line = metrics.lines().find_map(|line| line.strip_prefix("strandline_connections "));
+        line.expect("a line").to_owned()
+    };
+    let mut first = Wire::connect(&broker.address);
+    let find = FindCoordinatorRequest::default().with_key(text("g"));
+    eventually("groups are kept", || first.ask(1, &find).error_code == 0);
+    eventually("they are loaded", || first.ask(3, &join("g", 10)).error_code == 0);
+    // It waits for the first member, who does not come back.
+    let mut gone = Wire::connect(&broker.address);
+    gone.send(3, &join("g", 10));
+    gone.send(1, &find);
+    std::thread::sleep(Duration::from_millis(300));
+    drop((gone, first));
+    eventually("both are let go", || connections() == "0");
+    assert!(broker.terminate().success());
+}
+
+#[test]
 fn committed_offsets_take_the_memory_that_there_is_for_them_and_groups_that_are_there_go_on() {
     const COORDINATOR_NOT_AVAILABLE: i16 = 15;
     let (_folder, data) = folder();

@@ -166,7 +166,8 @@ pub(crate) async fn serve<S: Service>(
             _ = stopping.changed() => {}
             () = &mut idle => {
                 let deadline = last_active + rules.idle;
-                if pending.is_empty() && deadline <= monotonic() {
+                // While a request waits for its turn nothing is read, and so not noticed that nobody waits for it.
+                if deadline <= monotonic() && (pending.is_empty() || stream.is_hung_up()) {
                     return Ok(());
                 }
                 let next = deadline.max(monotonic() + Duration::from_secs(1));

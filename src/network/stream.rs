@@ -56,6 +56,19 @@ impl Stream {
         }
     }
 
+    /// Whether the peer sends nothing more: it has closed its end, or is gone.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let tcp = match self {
+            Stream::Tcp(tcp) => tcp,
+            Stream::Tls(tls) => tls.get_ref().0,
+            #[cfg(test)]
+            Stream::Memory(_) => return false,
+        };
+        let mut asked = [PollFd::new(tcp, PollFlags::RDHUP)];
+        poll(&mut asked, Some(&Timespec::default())).is_ok_and(|found| found > 0)
+    }
+
     /// Writes responses in order.
     pub(crate) async fn write(&mut self, outputs: &[Output]) -> io::Result<()> {
         match self {
