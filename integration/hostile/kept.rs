@@ -129,10 +129,11 @@ fn a_client_that_is_gone_is_let_go_though_what_it_asked_last_waits_for_what_it_a
     let mut first = Wire::connect(&broker.address);
     let find = FindCoordinatorRequest::default().with_key(text("g"));
     eventually("groups are kept", || first.ask(1, &find).error_code == 0);
-    eventually("they are loaded", || first.ask(3, &join("g", 10)).error_code == 0);
+    let joins = join("g", 10).with_session_timeout_ms(600_000).with_rebalance_timeout_ms(i32::MAX);
+    eventually("they are loaded", || first.ask(3, &joins).error_code == 0);
     // It waits for the first member, who does not come back.
     let mut gone = Wire::connect(&broker.address);
-    gone.send(3, &join("g", 10));
+    gone.send(3, &joins);
     gone.send(1, &find);
     std::thread::sleep(Duration::from_millis(300));
     drop((gone, first));
