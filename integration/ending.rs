@@ -122,7 +122,8 @@ fn a_leader_whose_metadata_can_be_written_no_more_ends_with_70_and_others_lead()
     // Whatever is decided next finds out.
     let _ = run(&["topic", "create", "later", "-r", "3", "-b", &cluster.bootstrap()]);
     let said = ended(&mut cluster, active);
-    assert!(said.contains("this node has left the quorum"), "{said}");
+    // Which of its tasks ends first is nobody's promise.
+    assert!(said.contains("metadata log not written"), "{said}");
     taken_over(&cluster, active, begun);
     std::fs::rename(folder.path().join("aside"), &metadata).expect("put back");
     goes_on(cluster, judge);

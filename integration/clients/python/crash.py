@@ -94,13 +94,16 @@ def produce(end):
 
 
 def end_of(consumer, partition):
-    """The end offset of a partition. The call does not try again by itself where the leader has just moved, which is no finding."""
+    """The end offset of a partition. The call does not try again by itself where the leader has just moved or
+    librdkafka has let go of a broker (_DESTROY_BROKER), which is no finding."""
+    passing = (KafkaError.NOT_LEADER_FOR_PARTITION, -137)
     deadline = time.time() + 60
     while True:
         try:
             return consumer.get_watermark_offsets(partition, timeout=20)[1]
         except KafkaException as error:
-            if not error.args[0].retriable() and error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION or time.time() > deadline:
+            may_pass = error.args[0].retriable() or error.args[0].code() in passing
+            if not may_pass or time.time() > deadline:
                 raise
             time.sleep(0.2)
 
