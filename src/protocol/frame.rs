@@ -136,8 +136,12 @@ pub(crate) fn decode_counted<R: Decodable>(
     let key = key_number(head.key);
     let malformed = |why: String| DecodeError::Malformed { key, version: head.version, why };
     let version = codec_version(key, head.version);
-    let bytes = shapes::check(key, version, body).map_err(|why| malformed(why.to_owned()))?;
+    let (bytes, left) =
+        shapes::check(key, version, body).map_err(|why| malformed(why.to_owned()))?;
     let request = R::decode(body, version).map_err(|error| malformed(error.to_string()))?;
+    if body.len() != left {
+        return Err(malformed("it can be read in two ways".to_owned()));
+    }
     Ok((request, bytes))
 }
 

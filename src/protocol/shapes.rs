@@ -68,15 +68,15 @@ impl Kind {
     }
 }
 
-/// Checks the body of a request of this key and version; how many bytes its elements take decoded. What comes after it is nobody's, as in Apache Kafka: librdkafka
+/// Checks the body of a request of this key and version; how many bytes its elements take decoded, and how many come after it. What comes after it is nobody's, as in Apache Kafka: librdkafka
 /// 2.16 asks for the metadata of all topics with three bytes too many.
-pub(super) fn check(key: i16, version: i16, body: &[u8]) -> Result<usize, &'static str> {
+pub(super) fn check(key: i16, version: i16, body: &[u8]) -> Result<(usize, usize), &'static str> {
     let shape = SHAPES.get(&key).ok_or("no shape for this request")?;
     let flexible = version >= shape.flexible_from;
     let budget = body.len().saturating_mul(FRAME_FACTOR).max(ALWAYS_ALLOWED_BYTES);
     let mut walk = Walk { rest: body, version, flexible, budget };
     walk.fields(&shape.fields)?;
-    Ok(budget - walk.budget)
+    Ok((budget - walk.budget, walk.rest.len()))
 }
 
 struct Walk<'a> {
@@ -157,6 +157,10 @@ impl Walk<'_> {
                     budget: self.budget,
                 };
                 walk.value(&field.kind)?;
+                // A decoder reads on after the value, whatever its length says: what it reads then would be nobody's.
+                if !walk.rest.is_empty() {
+                    return Err("tagged field is longer than its value");
+                }
                 self.budget = walk.budget;
             } else {
                 self.take(if is_first { FIRST_TAG_BYTES } else { TAG_BYTES })?;
@@ -310,7 +314,7 @@ mod tests {
     #[test]
     fn bytes_after_a_request_are_ignored_as_apache_kafka_does() {
         // Metadata 13 of librdkafka 2.16 for all topics.
-        assert_eq!(check(3, 13, &[0, 0, 0, 0, 1, 0, 0]), Ok(0));
+        assert_eq!(check(3, 13, &[0, 0, 0, 0, 1, 0, 0]), Ok((0, 3)));
     }
 
     #[test]
@@ -350,6 +354,19 @@ mod tests {
         };
         assert!(check(3, 9, &tags(100_000)).is_ok());
         assert!(check(3, 9, &tags(2_000_000)).is_err());
+    }
+
+    #[test]
+    fn a_tagged_field_whose_length_is_not_its_values_is_refused() {
+        // Fetch 12: eleven fields of no interest, no topics, and the cluster id (tag 0), "a".
+        let fetch = |length: u8, after: &[u8]| {
+            let tags: [&[u8]; 3] = [&[1, 0, length], &[2, b'a'], after];
+            [&[0; 25][..], &[1, 1, 1], &tags.concat()].concat()
+        };
+        assert!(check(1, 12, &fetch(2, &[])).is_ok());
+        assert!(check(1, 12, &fetch(1, &[])).is_err(), "a decoder would read on behind it");
+        let longer = check(1, 12, &fetch(7, b"bcdef")).expect_err("a decoder would read these");
+        assert_eq!(longer, "tagged field is longer than its value");
     }
 
     #[test]
