@@ -18,8 +18,10 @@ fn server(address: &str, folder: &Path) -> Tool {
 fn client(address: &str, arguments: [&str; 3]) {
     let mut command = Command::new("node");
     command.arg(node("nest").join("client.js")).arg(address).args(arguments);
-    let out = succeed(&mut command);
-    assert!(out.trim().ends_with("good"), "{out}");
+    // Where a connection ends under a request KafkaJS may forget it, and node ends for want of anything to wait for: the
+    // orders are placed again, as somebody would who was not told that they are.
+    let mut rounds = (0..3).map(|_| succeed(&mut command));
+    assert!(rounds.any(|out| out.trim().ends_with("good")), "the client ends before it is done");
 }
 
 /// Waits until exactly these orders are handled, some more than once.
