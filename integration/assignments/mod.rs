@@ -154,6 +154,15 @@ fn assignments(assigned: Assigned) -> Vec<CreatableReplicaAssignment> {
     assigned.iter().map(one).collect()
 }
 
+/// A topic of so many partitions and replicas (-1: as they are assigned).
+fn wanted(name: &str, (partitions, factor): (i32, i16), assigned: Assigned) -> CreatableTopic {
+    CreatableTopic::default()
+        .with_name(topic(name))
+        .with_num_partitions(partitions)
+        .with_replication_factor(factor)
+        .with_assignments(assignments(assigned))
+}
+
 impl Asking {
     /// A name that no other topic has.
     fn name(&mut self) -> String {
@@ -169,11 +178,7 @@ impl Asking {
 
     fn create(&mut self, question: &str, asked: &NewTopic, validate_only: bool) -> Result<()> {
         let (name, (_, partitions, factor, assigned)) = (self.name(), *asked);
-        let topic = CreatableTopic::default()
-            .with_name(topic(&name))
-            .with_num_partitions(partitions)
-            .with_replication_factor(factor)
-            .with_assignments(assignments(assigned));
+        let topic = wanted(&name, (partitions, factor), assigned);
         let request = CreateTopicsRequest::default()
             .with_timeout_ms(10_000)
             .with_validate_only(validate_only)
@@ -187,11 +192,7 @@ impl Asking {
     /// A topic of one partition, on 1 and 2.
     fn made(&mut self) -> Result<String> {
         let name = self.name();
-        let one = CreatableTopic::default()
-            .with_name(topic(&name))
-            .with_num_partitions(-1)
-            .with_replication_factor(-1)
-            .with_assignments(assignments(&[(0, &[1, 2])]));
+        let one = wanted(&name, (-1, -1), &[(0, &[1, 2])]);
         let request = CreateTopicsRequest::default().with_timeout_ms(10_000);
         let answer = self.c.call(7, request.with_topics(vec![one]))?;
         anyhow::ensure!(answer.topics[0].error_code == 0, "{answer:?}");

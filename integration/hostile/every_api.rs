@@ -147,6 +147,21 @@ fn records(all: &mut Collection, id: Uuid) {
     all.add(&[DescribeProducersRequest::default().with_topics(vec![topic])]);
 }
 
+/// One setting of a topic, changed by either of two requests whose types have the same names.
+macro_rules! altered {
+    ($request:ident, $module:ident) => {{
+        use $module::{AlterConfigsResource, AlterableConfig};
+        let setting = AlterableConfig::default()
+            .with_name(text("retention.ms"))
+            .with_value(Some(text("600000")));
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(2)
+            .with_resource_name(text(TOPICS[0]))
+            .with_configs(vec![setting]);
+        $request::default().with_resources(vec![resource])
+    }};
+}
+
 fn groups(all: &mut Collection) {
     all.add(&[commit(GROUP, TOPICS[0], 1)]);
     {
@@ -243,28 +258,8 @@ fn topics(all: &mut Collection) {
         .with_resource_name(text(TOPICS[0]))
         .with_configuration_keys(None);
     all.add(&[DescribeConfigsRequest::default().with_resources(vec![of_topic])]);
-    {
-        use alter_configs_request::{AlterConfigsResource, AlterableConfig};
-        let setting = AlterableConfig::default()
-            .with_name(text("retention.ms"))
-            .with_value(Some(text("600000")));
-        let resource = AlterConfigsResource::default()
-            .with_resource_type(2)
-            .with_resource_name(text(TOPICS[0]))
-            .with_configs(vec![setting]);
-        all.add(&[AlterConfigsRequest::default().with_resources(vec![resource])]);
-    }
-    {
-        use incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
-        let setting = AlterableConfig::default()
-            .with_name(text("retention.ms"))
-            .with_value(Some(text("600000")));
-        let resource = AlterConfigsResource::default()
-            .with_resource_type(2)
-            .with_resource_name(text(TOPICS[0]))
-            .with_configs(vec![setting]);
-        all.add(&[IncrementalAlterConfigsRequest::default().with_resources(vec![resource])]);
-    }
+    all.add(&[altered!(AlterConfigsRequest, alter_configs_request)]);
+    all.add(&[altered!(IncrementalAlterConfigsRequest, incremental_alter_configs_request)]);
     let topic =
         describe_topic_partitions_request::TopicRequest::default().with_name(name(TOPICS[0]));
     let described = DescribeTopicPartitionsRequest::default().with_topics(vec![topic]);

@@ -389,11 +389,7 @@ where
         let kept = keep_decoded(call, head, bytes)?;
         let answer = reply_to(head, handle(request))?;
         Ok(match (answer, kept) {
-            (Answer::Later(output), Some(kept)) => Answer::Later(Box::pin(async move {
-                let output = output.await;
-                drop(kept);
-                output
-            })),
+            (Answer::Later(output), Some(kept)) => Answer::Later(Box::pin(kept.during(output))),
             (answer, _) => answer,
         })
     };
@@ -416,7 +412,7 @@ fn keep_decoded(
             "no memory for its elements ({bytes} bytes) besides what is kept for its address"
         ),
     };
-    call.keep(bytes).map(Some).ok_or_else(no_memory)
+    call.kept.keep(bytes).map(Some).ok_or_else(no_memory)
 }
 
 /// Encodes what a handler replied.

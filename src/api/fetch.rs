@@ -114,7 +114,7 @@ pub(super) fn handle(
     let request: FetchRequest = decode(head, &mut body)?;
     let by_id = head.version >= BY_ID_VERSION;
     let ask = Ask {
-        call,
+        kept: &call.kept,
         session_id: request.session_id,
         epoch: request.session_epoch,
         by_id,
@@ -277,13 +277,9 @@ impl Fetching {
     /// Answers, or waits until there is enough, if there is memory for one more that waits.
     fn answer_in_time(self, found: Vec<Found>, deadline: Option<Instant>) -> Answer {
         let deadline = deadline.filter(|_| !self.is_enough(&found));
-        let kept = deadline.and_then(|_| self.call.keep(found.len() * WAITING_BYTES));
+        let kept = deadline.and_then(|_| self.call.kept.keep(found.len() * WAITING_BYTES));
         if let Some((deadline, kept)) = deadline.zip(kept) {
-            return Answer::Later(Box::pin(async move {
-                let output = self.wait(found, deadline).await;
-                drop(kept);
-                output
-            }));
+            return Answer::Later(Box::pin(kept.during(self.wait(found, deadline))));
         }
         let Some(waiter) = self.own_flushes(&found) else { return self.answer(found) };
         Answer::Later(Box::pin(async move {

@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Call;
 use crate::error::ErrorCode;
 use crate::model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId};
-use crate::system::{Grant, Random};
+use crate::system::{Account, Grant, Random};
 
 /// A session that was used within this time is not given up for a new one (KIP-227's default).
 const EVICTABLE_AFTER_MS: i64 = 120_000;
@@ -81,7 +80,7 @@ pub(super) fn each_once(named: Vec<Followed>) -> Vec<Followed> {
 /// What a request asks of its session.
 #[derive(Debug)]
 pub(super) struct Ask<'a> {
-    pub call: &'a Call,
+    pub kept: &'a Arc<Account>,
     pub session_id: i32,
     pub epoch: i32,
     pub by_id: bool,
@@ -137,7 +136,7 @@ impl FetchSessions {
         }
         session.epoch = next_epoch(ask.epoch);
         session.used_ms = now_ms;
-        if !session.change(ask.wanted, &ask.forgotten, ask.call) {
+        if !session.change(ask.wanted, &ask.forgotten) {
             sessions.remove(&ask.session_id);
             return Err(ErrorCode::FetchSessionIdNotFound);
         }
@@ -185,7 +184,7 @@ impl FetchSessions {
                 None => return 0,
             };
         }
-        let Some(kept) = ask.call.keep(ask.wanted.iter().map(Followed::bytes).sum()) else {
+        let Some(kept) = ask.kept.keep(ask.wanted.iter().map(Followed::bytes).sum()) else {
             return 0;
         };
         let id = loop {
@@ -203,12 +202,7 @@ impl FetchSessions {
 
 impl Session {
     /// `false`: there is no memory for what is new.
-    fn change(
-        &mut self,
-        wanted: Vec<Followed>,
-        forgotten: &[(TopicKey, PartitionId)],
-        call: &Call,
-    ) -> bool {
+    fn change(&mut self, wanted: Vec<Followed>, forgotten: &[(TopicKey, PartitionId)]) -> bool {
         if !forgotten.is_empty() {
             let forgotten: HashSet<(&TopicKey, PartitionId)> =
                 forgotten.iter().map(|(topic, partition)| (topic, *partition)).collect();
@@ -232,7 +226,7 @@ impl Session {
                     old.leader_epoch = new.leader_epoch;
                     old.last_epoch = new.last_epoch;
                 }
-                None if self.kept.grow(new.bytes(), call.address) => self.followed.push(new),
+                None if self.kept.grow(new.bytes()) => self.followed.push(new),
                 None => return false,
             }
         }
@@ -265,20 +259,14 @@ mod tests {
         }
     }
 
-    fn call(kept_bytes: usize) -> Call {
-        Call {
-            version: 12,
-            client_id: None,
-            address: ([127, 0, 0, 1], 1).into(),
-            listener: "T".into(),
-            kept: Budgets::new(0, kept_bytes).kept.account(Arc::default()),
-        }
+    fn account(bytes: usize) -> Arc<Account> {
+        Budgets::new(0, bytes).kept.account(([127, 0, 0, 1], 1).into(), Arc::default())
     }
 
-    static CALL: LazyLock<Call> = LazyLock::new(|| call(1 << 20));
+    static MUCH: LazyLock<Arc<Account>> = LazyLock::new(|| account(1 << 20));
 
     fn ask(session_id: i32, epoch: i32, wanted: Vec<Followed>) -> Ask<'static> {
-        Ask { call: &CALL, session_id, epoch, by_id: false, wanted, forgotten: Vec::new() }
+        Ask { kept: &MUCH, session_id, epoch, by_id: false, wanted, forgotten: Vec::new() }
     }
 
     #[test]
@@ -292,16 +280,16 @@ mod tests {
     #[test]
     fn a_client_for_which_much_is_kept_gets_no_session_and_one_that_grows_too_much_loses_it() {
         let sessions = FetchSessions::new(10, Random::seeded(1));
-        let (one, bytes) = (call(4000), followed(0).bytes());
+        let (one, bytes) = (account(4000), followed(0).bytes());
         let some = (4000 / 2 - bytes / 2) / bytes;
         let many = |count: usize| (0..).map(followed).take(count).collect::<Vec<_>>();
-        let start = |count| Ask { call: &one, ..ask(0, 0, many(count)) };
+        let start = |count| Ask { kept: &one, ..ask(0, 0, many(count)) };
         let id = sessions.plan(start(some), 0).expect("new").session_id;
         assert!(id > 0);
         assert_eq!(sessions.plan(start(some), 0).expect("whole").session_id, 0);
-        let unchanged = Ask { call: &one, ..ask(id, 1, many(some)) };
+        let unchanged = Ask { kept: &one, ..ask(id, 1, many(some)) };
         assert_eq!(sessions.plan(unchanged, 0).expect("nothing new").followed.len(), some);
-        let more = Ask { call: &one, ..ask(id, 2, many(some + 2)) };
+        let more = Ask { kept: &one, ..ask(id, 2, many(some + 2)) };
         assert_eq!(sessions.plan(more, 0).expect_err("lost"), ErrorCode::FetchSessionIdNotFound);
         assert_eq!(sessions.count(), 0);
         assert!(sessions.plan(start(some), 0).expect("it was given back").session_id > 0);

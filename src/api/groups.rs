@@ -120,7 +120,7 @@ const MEMBER_BYTES: usize = 1 << 10;
 
 /// A copy for a group to keep, which is counted until it lets it go: it must not keep the whole request. `None`: there is no room.
 fn keep(call: &Call, bytes: &Bytes) -> Option<Bytes> {
-    let grant = call.keep(MEMBER_BYTES + bytes.len())?;
+    let grant = call.kept.keep(MEMBER_BYTES + bytes.len())?;
     Some(grant.count(Bytes::copy_from_slice(bytes)))
 }
 

@@ -64,7 +64,7 @@ use crate::replication::{AckWaiter, PartitionHandle, Replicas};
 use crate::security::{Authorizer, Operation, Principal, Resource};
 use crate::system::clock::{Instant, millis, monotonic, timeout_at};
 use crate::system::tasks::blocking;
-use crate::system::{Account, Clock, Grant};
+use crate::system::{Account, Clock};
 
 /// "Not asked for" in places where authorized operations stand.
 const NO_OPERATIONS: i32 = i32::MIN;
@@ -122,13 +122,6 @@ pub(crate) struct Call {
     pub listener: Arc<str>,
     /// What may be kept for its address besides its requests.
     pub kept: Arc<Account>,
-}
-
-impl Call {
-    /// Counts what is kept for the client until the grant is dropped; `None`: there is no room for it.
-    fn keep(&self, bytes: usize) -> Option<Grant> {
-        self.kept.keep(bytes, self.address)
-    }
 }
 
 /// A response now, later, or never.

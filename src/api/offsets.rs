@@ -70,7 +70,8 @@ pub(super) fn commit(
         return Reply::Now(committed(names, codes, ErrorCode::None));
     }
     let notes = asked.offsets.iter();
-    asked.kept = call.keep(notes.map(|(topic, _, _, _, note)| commit_bytes(topic, note)).sum());
+    asked.kept =
+        call.kept.keep(notes.map(|(topic, _, _, _, note)| commit_bytes(topic, note)).sum());
     if asked.kept.is_none() && !has_committed(context, &asked) {
         return Reply::Now(committed(names, codes, ErrorCode::CoordinatorNotAvailable));
     }

@@ -57,7 +57,7 @@ impl Groups {
         Ok(async move {
             let Some((written, keys, values)) = written else { return Ok(()) };
             let is_durable = written.is_durable().await;
-            apply(&mut cell.group.lock(), keys, values, (written.base_offset, is_durable));
+            apply(&mut cell.group.lock(), keys, values, written.base_offset, is_durable);
             if is_durable { Ok(()) } else { Err(GroupError::Unavailable) }
         })
     }
@@ -246,7 +246,8 @@ fn apply(
     group: &mut Group,
     keys: Vec<Key>,
     values: Vec<Value>,
-    (base_offset, is_durable): (i64, bool),
+    base_offset: i64,
+    is_durable: bool,
 ) {
     for (record_offset, (key, (committed, kept))) in
         (base_offset..).zip(keys.into_iter().zip(values))

@@ -88,8 +88,8 @@ pub(crate) struct ConnectionRules {
 impl ConnectionRules {
     /// A peer whose address has taken what `taken` says.
     pub(crate) fn peer(&self, address: SocketAddr, listener: Arc<str>, taken: &Taken) -> Peer {
-        let requests = self.budgets.requests.account(Arc::clone(&taken.requests));
-        let kept = self.budgets.kept.account(Arc::clone(&taken.kept));
+        let requests = self.budgets.requests.account(address, Arc::clone(&taken.requests));
+        let kept = self.budgets.kept.account(address, Arc::clone(&taken.kept));
         Peer { address, listener, requests, kept }
     }
 }
@@ -114,7 +114,7 @@ pub(crate) async fn serve<S: Service>(
     rules: &ConnectionRules,
     mut stopping: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let (kept, address) = (Arc::clone(&peer.kept), peer.address);
+    let kept = Arc::clone(&peer.kept);
     let mut frames = Receiver::new(rules.frame_bytes_max, Arc::clone(&peer.requests));
     let mut session = service.open(peer);
     let mut pending: VecDeque<Pending> = VecDeque::new();
@@ -126,7 +126,7 @@ pub(crate) async fn serve<S: Service>(
         if next != Next::Close {
             next = take_requests(service, &mut session, &mut frames, &mut pending)?;
         }
-        write_ready(&mut stream, &mut pending, (&kept, address)).await?;
+        write_ready(&mut stream, &mut pending, &kept).await?;
         if next == Next::Write {
             // Other connections have their turn.
             tokio::task::yield_now().await;
@@ -270,7 +270,7 @@ fn hold_much(pending: &VecDeque<Pending>) -> bool {
 async fn write_ready(
     stream: &mut Stream,
     pending: &mut VecDeque<Pending>,
-    (kept, address): (&Arc<Account>, SocketAddr),
+    kept: &Arc<Account>,
 ) -> io::Result<()> {
     let ready = pending.iter().take_while(|p| matches!(p.slot, Slot::Ready(_))).count();
     if ready == 0 {
@@ -295,8 +295,7 @@ async fn write_ready(
     }
     let no_room =
         || io::Error::other("it does not take its answers, and too much is kept for its address");
-    let _kept = kept.keep(bytes, address).ok_or_else(no_room)?;
-    write.await
+    kept.keep(bytes).ok_or_else(no_room)?.during(write).await
 }
 
 /// The first waiting answer; pends for ever if there is none.

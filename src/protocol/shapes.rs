@@ -68,7 +68,8 @@ impl Kind {
     }
 }
 
-/// Checks the body of a request of this key and version; how many bytes its elements take decoded, and how many come after it. What comes after it is nobody's, as in Apache Kafka: librdkafka
+/// Checks the body of a request of this key and version; how many bytes its elements take decoded, and how many come after it.
+/// What comes after it is nobody's, as in Apache Kafka: librdkafka
 /// 2.16 asks for the metadata of all topics with three bytes too many.
 pub(super) fn check(key: i16, version: i16, body: &[u8]) -> Result<(usize, usize), &'static str> {
     let shape = SHAPES.get(&key).ok_or("no shape for this request")?;

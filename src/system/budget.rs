@@ -60,6 +60,7 @@ struct Waiting {
 #[derive(Debug)]
 pub(crate) struct Account {
     budget: Arc<Budget>,
+    peer: SocketAddr,
     address: Arc<Pool>,
 }
 
@@ -104,9 +105,9 @@ impl Budget {
         self.all.used.load(Ordering::Relaxed)
     }
 
-    /// The budget for a connection whose address has taken what `address` says.
-    pub(crate) fn account(self: &Arc<Self>, address: Arc<Pool>) -> Arc<Account> {
-        Arc::new(Account { budget: Arc::clone(self), address })
+    /// The budget for a connection of `peer`, whose address has taken what `address` says.
+    pub(crate) fn account(self: &Arc<Self>, peer: SocketAddr, address: Arc<Pool>) -> Arc<Account> {
+        Arc::new(Account { budget: Arc::clone(self), peer, address })
     }
 }
 
@@ -166,19 +167,19 @@ impl Account {
     }
 
     /// The same for what is kept of a peer; the log says now and then who has too much.
-    pub(crate) fn keep(self: &Arc<Self>, bytes: usize, peer: SocketAddr) -> Option<Grant> {
+    pub(crate) fn keep(self: &Arc<Self>, bytes: usize) -> Option<Grant> {
         let grant = self.try_take(bytes);
         if grant.is_none() {
-            self.refuse(bytes, peer);
+            self.refuse(bytes);
         }
         grant
     }
 
-    fn refuse(&self, bytes: usize, peer: SocketAddr) {
+    fn refuse(&self, bytes: usize) {
         let Some(untold) = self.budget.refusals.turn() else { return };
         let address_bytes = self.address.used.load(Ordering::Relaxed);
         let (all_bytes, max_bytes) = (self.budget.used(), self.budget.limit);
-        tracing::warn!(%peer, bytes, address_bytes, all_bytes, max_bytes, untold, "no memory to keep more for clients: look at what this one keeps, or raise client.memory.max.bytes");
+        tracing::warn!(peer = %self.peer, bytes, address_bytes, all_bytes, max_bytes, untold, "no memory to keep more for clients: look at what this one keeps, or raise client.memory.max.bytes");
     }
 
     fn take_now(self: &Arc<Self>, bytes: usize) -> Result<Grant, &Pool> {
@@ -224,14 +225,19 @@ impl Account {
 
 impl Grant {
     /// Takes more, if it fits now.
-    pub(crate) fn grow(&mut self, bytes: usize, peer: SocketAddr) -> bool {
+    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
         let fits = self.account.reserve(bytes).is_ok();
         if fits {
             self.bytes += bytes;
         } else {
-            self.account.refuse(bytes, peer);
+            self.account.refuse(bytes);
         }
         fits
+    }
+
+    /// Waits for something that needs it, and gives it back.
+    pub(crate) async fn during<T>(self, work: impl Future<Output = T>) -> T {
+        work.await
     }
 
     /// Takes a part of it out.
@@ -260,8 +266,12 @@ impl Drop for Grant {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
     use super::super::clock::timeout_at;
     use super::*;
+
+    const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
     fn soon() -> Instant {
         monotonic() + Duration::from_millis(10)
@@ -270,7 +280,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_larger_than_the_budget_passes_alone() {
         let budget = Budget::new(10);
-        let account = budget.account(Arc::default());
+        let account = budget.account(PEER, Arc::default());
         let large = account.try_take(50).expect("alone");
         assert!(account.try_take(1).is_none());
         assert!(timeout_at(soon(), account.take(1)).await.is_err());
@@ -284,7 +294,8 @@ mod tests {
     #[tokio::test]
     async fn one_address_leaves_room_to_others_and_large_requests_to_small_ones() {
         let budget = Budget::new(4 << 20);
-        let (one, other) = (budget.account(Arc::default()), budget.account(Arc::default()));
+        let (one, other) =
+            (budget.account(PEER, Arc::default()), budget.account(PEER, Arc::default()));
         let large: Vec<Grant> = (0..15).filter_map(|_| one.try_take(100 << 10)).collect();
         assert_eq!(large.len(), 15);
         assert!(one.try_take(100 << 10).is_none(), "a quarter of its half is left to small ones");
@@ -303,7 +314,7 @@ mod tests {
     #[test]
     fn bytes_are_counted_until_nobody_keeps_any_of_them() {
         let budget = Budget::new(1 << 20);
-        let grant = budget.account(Arc::default()).try_take(1000).expect("room");
+        let grant = budget.account(PEER, Arc::default()).try_take(1000).expect("room");
         let bytes = grant.count(Bytes::from(vec![7; 1000]));
         let kept = bytes.slice(10..20);
         drop(bytes);

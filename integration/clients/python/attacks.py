@@ -18,29 +18,11 @@ import time
 
 import zstandard
 
+from records import sealed, varint
+
 KIND, WHERE = sys.argv[1:3]
 # Disks are small here.
 SMALL = ["log.dirs.min.free.bytes=0"] if KIND == "strandline" else []
-CRC = []
-
-
-def crc32c(data):
-    if not CRC:
-        for byte in range(256):
-            for _ in range(8):
-                byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
-            CRC.append(byte)
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ CRC[(crc ^ byte) & 0xFF]
-    return crc ^ 0xFFFFFFFF
-
-
-def varint(number):
-    number, out = number << 1, b""
-    while number > 127:
-        out, number = out + bytes([number & 127 | 128]), number >> 7
-    return out + bytes([number])
 
 
 def batch(size, codec=0):
@@ -50,7 +32,7 @@ def batch(size, codec=0):
         body = zstandard.compress(body)
     now = int(time.time() * 1000)
     rest = struct.pack(">hiqqqhii", codec, 0, now, now, -1, -1, -1, 1) + body
-    return struct.pack(">qiibI", 0, 9 + len(rest), 0, 2, crc32c(rest)) + rest
+    return sealed(0, rest)
 
 
 def string(text):
@@ -535,7 +517,7 @@ def bombs(folder):
     packed = zstandard.compress(varint(len(body)) + body)
     now = int(time.time() * 1000)
     rest = struct.pack(">hiqqqhii", 4, 0, now, now, -1, -1, -1, 1) + packed
-    bomb = struct.pack(">qiibI", 0, 9 + len(rest), 0, 2, crc32c(rest)) + rest
+    bomb = sealed(0, rest)
     del body
     before, codes, most = broker.rss(), [], [0]
     beats = Beside(broker, lambda wire: 0 if wire.ask(heartbeat()) else 1)

@@ -17,6 +17,8 @@ import cramjam
 import lz4.frame
 import zstandard
 
+from records import sealed, varint
+
 bootstrap, task = sys.argv[1:3]
 HEADER = struct.Struct(">qiibIhiqqqhii")
 
@@ -36,30 +38,12 @@ def is_ill(header, batch):
     return header[12] == 0 and (header[5] & 7 != 0 or len(batch) != HEADER.size)
 
 
-def crc32c(data, table=[]):
-    if not table:
-        for byte in range(256):
-            for _ in range(8):
-                byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
-            table.append(byte)
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ table[(crc ^ byte) & 0xFF]
-    return crc ^ 0xFFFFFFFF
-
-
 def batch(base, last, attributes, body, count):
     rest = struct.pack(">hiqqqhii", attributes, last - base, 1_000 if count else -1, 1_000 if count else -1, -1, -1, -1, count) + body
-    return struct.pack(">qiibI", base, 9 + len(rest), 0, 2, crc32c(rest)) + rest
+    return sealed(base, rest)
 
 
 def record(key, value):
-    def varint(number):
-        number, out = number << 1, b""
-        while number > 127:
-            out, number = out + bytes([number & 127 | 128]), number >> 7
-        return out + bytes([number])
-
     body = b"\0\0\0" + varint(len(key)) + key + varint(len(value)) + value + b"\0"
     return varint(len(body)) + body
 
